@@ -1,0 +1,131 @@
+//! The configuration: a mirror of the file, validated whole, all problems reported at once.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::identity::finess::Finess;
+use crate::services::{Environment, Service};
+
+/// What `relais serve` runs with: every path absolute, every name resolved, every limit in range.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which IGC-Santé hierarchy services belong to unless they say otherwise.
+    pub environment: Environment,
+    /// Threads that serve requests, each with its own runtime.
+    pub workers: NonZeroUsize,
+    /// Where applications connect. Never empty.
+    pub listeners: Vec<Listener>,
+    /// Where certificates come from.
+    pub identities: Identities,
+    /// The services that are served, each name once. Never empty.
+    pub services: Vec<Service>,
+    /// The administration listener, if any.
+    pub admin: Option<Admin>,
+    /// Logs.
+    pub log: Log,
+    /// Limits that hold for the whole process.
+    pub limits: Limits,
+    /// How long a stop waits for requests in flight.
+    pub shutdown_grace: Duration,
+}
+
+/// An address on which applications reach Relais.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listener {
+    /// Where to bind.
+    pub address: ListenAddress,
+    /// The tenant that every request here speaks for; naming another is an error.
+    pub tenant: Option<Finess>,
+    /// The service that every request here goes to; the whole path is then the service's.
+    pub service: Option<String>,
+    /// Values of `Host` accepted besides local ones, without port, lower case.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// A loopback TCP address or a Unix socket.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ListenAddress {
+    /// A loopback address; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// Where certificates and keys come from, and how they are opened.
+#[derive(Clone, Debug)]
+pub struct Identities {
+    /// The folder, read at any depth.
+    pub directory: PathBuf,
+    /// Passwords for encrypted keys and PKCS#12 files: one a line.
+    pub password_file: Option<PathBuf>,
+    /// The environment variable that holds a password.
+    pub password_env: Option<String>,
+    /// The name of a systemd credential (a file in `$CREDENTIALS_DIRECTORY`) that holds passwords, one a line.
+    pub password_credential: Option<String>,
+    /// Who may be able to read a private key's file.
+    pub key_readers: KeyReaders,
+}
+
+/// Who may be able to read a private key's file, by its mode.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KeyReaders {
+    /// Only its owner (`0600` or less).
+    Owner,
+    /// Its owner and group (Kubernetes secrets mounted with `fsGroup`).
+    Group,
+    /// Anyone: for examples and tests.
+    Anyone,
+}
+
+/// The administration listener.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// A loopback address; port 0 lets the system choose.
+    pub address: SocketAddr,
+}
+
+/// What is logged, how, and where to.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// A `tracing` filter directive: `info`, `relais=debug`…
+    pub level: String,
+    /// How diagnostics are written on standard error.
+    pub format: LogFormat,
+    /// Where the line of each request goes.
+    pub access: AccessLog,
+}
+
+/// The shape of diagnostics.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Where the line of each request goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Appended to this file.
+    File(PathBuf),
+}
+
+/// Limits that hold for the whole process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Connections from applications at once, over all listeners.
+    pub inbound_connections: usize,
+    /// Connections to services at once, over all tenants.
+    pub upstream_connections: usize,
+    /// The largest request head, names and values together, in bytes.
+    pub request_head: usize,
+    /// How long an application may take to send a request's head, and may stay idle between two.
+    pub head_timeout: Duration,
+}

@@ -1,0 +1,2 @@
+//! As whom.
+pub mod finess;

@@ -1,0 +1,5 @@
+//! Relais, a mutual-TLS client gateway for French e-health.
+
+pub mod config;
+pub mod identity;
+pub mod services;

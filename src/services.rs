@@ -1,0 +1,212 @@
+//! What Relais knows of each national service: where it is, what it wants to be shown, how it is spoken to.
+//!
+//! [`CATALOGUE`] holds the built-in services. A service is served when the configuration has a section of its
+//! name, so that nothing is reachable that nobody asked for.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery};
+
+/// Which of the two IGC-Santé hierarchies a certificate or a service belongs to.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Environment {
+    /// `OU=IGC-SANTE`: real structures, real patients.
+    Production,
+    /// `OU=IGC-SANTE TEST`, and every sandbox.
+    Test,
+}
+
+impl Environment {
+    /// The word that the configuration uses for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Production => "production",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The client certificate that a service wants to be shown.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum WantedCertificate {
+    /// An IGC-Santé ORG AUTH_CLI certificate that is not one of INSi's.
+    OrgAuthCli,
+    /// The ORG AUTH_CLI certificate whose CN is exactly `INSI-AUTO` (ANS guides 000, 001 and 003).
+    InsiAuto,
+    /// The ORG AUTH_CLI certificate whose CN is exactly `INSI-MANU`.
+    InsiManu,
+    /// None: the service authenticates its callers otherwise, and no certificate is ever shown to it.
+    None,
+}
+
+impl WantedCertificate {
+    /// The word that the configuration uses for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OrgAuthCli => "org-auth-cli",
+            Self::InsiAuto => "insi-auto",
+            Self::InsiManu => "insi-manu",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Whom Relais believes when the service shows its own certificate.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Trust {
+    /// The web's public roots (Mozilla's list, compiled in).
+    Public,
+    /// The certificates in this PEM file and no others.
+    File(PathBuf),
+}
+
+/// TLS versions offered to a service.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum TlsVersions {
+    /// TLS 1.2 alone (DMP: PDT-INF-579 v4; MSSanté: Référentiel #2).
+    Only12,
+    /// TLS 1.3 alone.
+    Only13,
+    /// TLS 1.3, or 1.2 where the service has no better.
+    Tls12And13,
+}
+
+/// HTTP versions offered to a service.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum HttpVersions {
+    /// Both by ALPN; the service chooses.
+    Auto,
+    /// HTTP/1.1 alone.
+    H1,
+    /// HTTP/2 alone.
+    H2,
+}
+
+/// When a request may be sent a second time, on a fresh connection (invariant 7).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Retry {
+    /// Never.
+    Never,
+    /// When the pooled connection was found dead before any byte of the request left.
+    Unsent,
+    /// Also when it may have left, if its method is idempotent (RFC 9110 section 9.2.2) and it has no body.
+    Idempotent,
+}
+
+/// Deadlines of one request towards a service.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Timeouts {
+    /// Name resolution and TCP connection together, over all addresses tried.
+    pub connect: Duration,
+    /// The TLS handshake.
+    pub handshake: Duration,
+    /// From the end of the request (or its last progress) to the head of the response.
+    pub response: Duration,
+    /// The longest silence between two pieces of a body, in either direction.
+    pub body: Duration,
+}
+
+/// How many connections a generation may hold to a service, and for how long.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct PoolLimits {
+    /// How long a connection may lie idle before it is closed.
+    pub idle_timeout: Duration,
+    /// How old a connection may grow before it takes no further request.
+    pub max_lifetime: Duration,
+    /// Connections at once, idle ones included; requests beyond wait for one.
+    pub max_connections: usize,
+}
+
+/// Where a service is: `https://authority/base`, and possibly an address to use in place of DNS.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Target {
+    /// Host and port as the URL has them: becomes `Host`, and the name that the service's certificate must bear.
+    pub authority: Authority,
+    /// What goes before the path of each request; empty, or starts with `/` and ends without.
+    pub base_path: Box<str>,
+    /// Connect here instead of resolving the host (a local relay, a simulator). TLS still checks the URL's host.
+    pub address: Option<SocketAddr>,
+}
+
+/// One service as requests use it: catalogue, configuration and defaults already merged.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Service {
+    /// The word in the path: `dmp`, `insi-auto`, or one that the user declared.
+    pub name: Arc<str>,
+    /// Where it is.
+    pub target: Target,
+    /// The hierarchy from which client certificates for it must come.
+    pub environment: Environment,
+    /// What it wants to be shown.
+    pub certificate: WantedCertificate,
+    /// Whom to believe.
+    pub trust: Trust,
+    /// TLS versions offered.
+    pub tls: TlsVersions,
+    /// HTTP versions offered.
+    pub http: HttpVersions,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Connection limits, per generation.
+    pub pool: PoolLimits,
+    /// When a request may be sent again.
+    pub retry: Retry,
+    /// The largest request body passed on, in bytes.
+    pub max_request_body: u64,
+}
+
+/// What the catalogue knows of a built-in service.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltIn {
+    /// Its word in paths and configuration.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub what: &'static str,
+    /// Base URL in production, where it is known.
+    pub production_url: Option<&'static str>,
+    /// Base URL in test, where it is known.
+    pub test_url: Option<&'static str>,
+    /// What it wants to be shown.
+    pub certificate: WantedCertificate,
+    /// Whether its server certificate comes from the web's public roots; otherwise `trust` must name a file.
+    pub public_trust: bool,
+    /// TLS versions.
+    pub tls: TlsVersions,
+}
+
+/// The name of a path is not that of a tenant or of the gateway itself: lower-case letters, digits and hyphens.
+pub fn is_service_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 64
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name.as_bytes()[0] != b'-'
+}
+
+impl Target {
+    /// Appends the remainder of a request's path and query to the base path, byte for byte.
+    pub fn path_and_query(&self, remainder: &str) -> Result<PathAndQuery, http::uri::InvalidUri> {
+        if self.base_path.is_empty() && remainder.starts_with('/') {
+            return PathAndQuery::try_from(remainder);
+        }
+        let mut path = String::with_capacity(self.base_path.len() + remainder.len() + 1);
+        path.push_str(&self.base_path);
+        // `/dmp?x=1` has no path of its own to append; a target always needs one.
+        if self.base_path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(remainder);
+        PathAndQuery::try_from(path)
+    }
+}
