@@ -1,2 +1,3 @@
 //! As whom.
 pub mod finess;
+pub mod structure;
