@@ -1,3 +1,4 @@
 //! As whom.
 pub mod finess;
+pub mod profile;
 pub mod structure;

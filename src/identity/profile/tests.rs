@@ -1,0 +1,192 @@
+//! Profiles of certificates of every kind that the simulated PKI issues, and of things that are no certificates.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::identity::finess::Finess;
+use crate::simulator::pki::shared::{PRODUCTION, TEST, request};
+use crate::simulator::pki::{Issued, Purpose, Request};
+
+fn profile(issued: &Issued) -> Profile {
+    Profile::parse(&issued.cert_der).unwrap()
+}
+
+#[test]
+fn reads_an_org_auth_cli_certificate_whole() {
+    let issued = TEST.issue(&Request {
+        organization: "CENTRE DE SANTÉ, RPPS12718",
+        not_before: Some(1_700_000_000),
+        ..request("10B0127189", "Proxy DMP CHU Nantes", 0)
+    });
+    let profile = profile(&issued);
+    assert_eq!(
+        &*profile.subject,
+        "CN=Proxy DMP CHU Nantes,OU=10B0127189,O=CENTRE DE SANTÉ\\, RPPS12718,ST=Rhône (69),C=FR"
+    );
+    assert_eq!(
+        &*profile.issuer,
+        "CN=TEST AC IGC-SANTE ELEMENTAIRE ORGANISATIONS,OU=IGC-SANTE TEST,OU=0002 187512751,O=ASIP-SANTE,C=FR"
+    );
+    assert_eq!(profile.common_name.as_deref(), Some("Proxy DMP CHU Nantes"));
+    assert_eq!(
+        profile.organization.as_deref(),
+        Some("CENTRE DE SANTÉ, RPPS12718")
+    );
+    let structure = profile.structure.as_ref().unwrap();
+    assert_eq!(
+        structure.finess(),
+        Some(Finess::parse("0B0127189").unwrap())
+    );
+    assert_eq!(profile.usage, Usage::AuthCli);
+    assert_eq!(profile.environment, Some(Environment::Test));
+    assert_eq!(profile.insi, None);
+    assert_eq!(profile.not_before, 1_700_000_000);
+    assert_eq!(profile.not_after, 1_794_694_400);
+    assert_eq!(profile.fingerprint, Fingerprint::of(&issued.cert_der));
+    assert_eq!(profile.serial.len(), 32);
+    assert!(
+        profile
+            .serial
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
+    );
+}
+
+#[test]
+fn tells_production_from_test_by_the_issuer_alone() {
+    let issued = PRODUCTION.issue(&request("1060785003", "TEST IGC-SANTE TEST", 0));
+    assert_eq!(profile(&issued).environment, Some(Environment::Production));
+    let root = Profile::parse(PRODUCTION.root_der()).unwrap();
+    assert_eq!(root.environment, Some(Environment::Production));
+    assert_eq!(root.subject, root.issuer);
+}
+
+#[test]
+fn usage_comes_from_extensions_and_not_from_names() {
+    let names = vec!["dmp.test".to_owned(), "127.0.0.1".to_owned()];
+    for (purpose, usage) in [
+        (Purpose::AuthCli, Usage::AuthCli),
+        (Purpose::Sign, Usage::Sign),
+        (Purpose::Conf, Usage::Conf),
+        (Purpose::SslServer(names), Usage::SslServer),
+    ] {
+        let issued = TEST.issue(&Request {
+            purpose,
+            ..request("1060785003", "ORG AUTH_CLI", 0)
+        });
+        assert_eq!(profile(&issued).usage, usage);
+    }
+    let authority = Profile::parse(TEST.issuing_der()).unwrap();
+    assert_eq!(authority.usage, Usage::Authority);
+    // Of its two OUs neither is a structure.
+    assert_eq!(authority.structure, None);
+}
+
+#[test]
+fn only_the_exact_common_name_is_insi() {
+    let of = |common_name: &str| profile(&TEST.issue(&request("1060785003", common_name, 0)));
+    assert_eq!(of("INSI-AUTO").insi, Some(InsiMode::Auto));
+    assert_eq!(of("INSI-MANU").insi, Some(InsiMode::Manu));
+    assert_eq!(of("INSI-AUTO").insi_near_miss(), None);
+    for common_name in [
+        "insi-auto",
+        "Insi-Auto",
+        "INSI-AUTO ",
+        " INSI-AUTO",
+        "INSI - AUTO",
+        "INSI AUTO",
+        "INSI_AUTO",
+        "INSIAUTO",
+        "INSI\u{2010}AUTO",
+        "INSI\u{2011}AUTO",
+        "INSI\u{2013}AUTO",
+        "INSI\u{a0}\u{2014} AUTO",
+        "INSI-\u{200b}AUTO",
+    ] {
+        let profile = of(common_name);
+        assert_eq!(profile.insi, None, "{common_name:?}");
+        assert_eq!(
+            profile.insi_near_miss(),
+            Some(InsiMode::Auto),
+            "{common_name:?}"
+        );
+    }
+    assert_eq!(of("insi-manu").insi_near_miss(), Some(InsiMode::Manu));
+    assert_eq!(of("INSI-AUTO 2").insi_near_miss(), None);
+    assert_eq!(of("DMP").insi_near_miss(), None);
+}
+
+#[test]
+fn an_ou_that_is_no_structure_leaves_none() {
+    for unit in ["33333333333", "IGC-SANTE", "1060785003 ", "12a0000154"] {
+        assert_eq!(
+            profile(&TEST.issue(&request(unit, "DUI", 0))).structure,
+            None
+        );
+    }
+}
+
+#[test]
+fn long_and_accented_names_are_kept_whole() {
+    let long = "Établissement d’hébergement ".repeat(8);
+    let long = long.trim_end();
+    assert!(long.chars().count() > 200);
+    let issued = TEST.issue(&Request {
+        organization: long,
+        ..request("1060785003", long, 0)
+    });
+    let profile = profile(&issued);
+    assert_eq!(profile.common_name.as_deref(), Some(long));
+    assert!(profile.subject.contains(long));
+}
+
+#[test]
+fn refuses_what_is_no_certificate_or_more_than_one() {
+    let der = TEST.issue(&request("1060785003", "DUI", 0)).cert_der;
+    assert_eq!(Profile::parse(b"").unwrap_err(), ProfileError::Malformed);
+    assert_eq!(
+        Profile::parse(&der[..der.len() - 1]).unwrap_err(),
+        ProfileError::Malformed
+    );
+    let twice = [&der[..], &der[..]].concat();
+    assert_eq!(
+        Profile::parse(&twice).unwrap_err(),
+        ProfileError::TrailingBytes(der.len())
+    );
+}
+
+#[test]
+fn dates_bound_validity_inclusively() {
+    let mut profile = profile(&TEST.issue(&request("1060785003", "DUI", 0)));
+    (profile.not_before, profile.not_after) = (10, 20);
+    assert!(!profile.is_valid_at(9) && profile.is_valid_at(10));
+    assert!(profile.is_valid_at(20) && !profile.is_valid_at(21));
+}
+
+proptest! {
+    #[test]
+    fn never_panics_on_noise(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let _ = Profile::parse(&bytes);
+    }
+
+    #[test]
+    fn never_panics_on_a_damaged_certificate(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)
+    ) {
+        let mut der = TEST.issuing_der().to_vec();
+        for (index, byte) in damage {
+            let index = index.index(der.len());
+            der[index] = byte;
+        }
+        if let Ok(profile) = Profile::parse(&der) {
+            let _ = profile.insi_near_miss();
+        }
+    }
+
+    #[test]
+    fn any_common_name_comes_back(common_name in "\\PC{1,40}") {
+        let issued = TEST.issue(&request("1060785003", &common_name, 0));
+        let profile = Profile::parse(&issued.cert_der).unwrap();
+        prop_assert_eq!(profile.common_name.as_deref(), Some(common_name.as_str()));
+    }
+}
