@@ -1,4 +1,5 @@
 //! As whom.
 pub mod finess;
+pub mod load;
 pub mod profile;
 pub mod structure;

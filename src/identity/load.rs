@@ -1,0 +1,143 @@
+//! Loads a folder of certificates and private keys, whatever their formats, into identities.
+//!
+//! Files are decoded in parallel, then put together directory by directory. One bad file never stops the others: it
+//! is reported by name, with its reason and a hint. Private keys are wiped from memory once they are ready to sign.
+
+mod file;
+mod material;
+mod pairing;
+mod password;
+mod pem;
+mod permissions;
+mod pkcs12;
+mod pkcs8;
+mod problem;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use jiff::Timestamp;
+use rustls::sign::CertifiedKey;
+
+use self::material::Material;
+use self::pairing::Source;
+use self::password::Passwords;
+pub use self::problem::{LoadError, Problem, ProblemKind};
+use super::profile::Profile;
+use crate::config::{Identities, KeyReaders};
+
+/// A certificate that can be presented: its chain, its private key, and what it says.
+///
+/// It is loaded whatever its dates and usage: what it may serve for is for selection to decide.
+pub struct Identity {
+    /// What the certificate says.
+    pub profile: Profile,
+    /// The chain, leaf first and without the root, and the key that matches the leaf.
+    pub key: Arc<CertifiedKey>,
+    /// The file that the leaf came from.
+    pub path: PathBuf,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the key, whatever its own `Debug` does.
+        f.debug_struct("Identity")
+            .field("profile", &self.profile)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a folder gave.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The identities, by the order of their paths; each certificate once.
+    pub identities: Vec<Identity>,
+    /// What is wrong, by the order of paths.
+    pub problems: Vec<Problem>,
+}
+
+/// Loads the folder that the configuration names, at any depth.
+///
+/// Fails only if the folder itself or a configured source of passwords cannot be read.
+pub fn load(config: &Identities) -> Result<Loaded, LoadError> {
+    let passwords = Passwords::gather(config)?;
+    let (paths, unlisted) = walk::walk(&config.directory)?;
+    let sources = decode_all(paths, &passwords, config.key_readers);
+    let mut loaded = pairing::pair(&config.directory, sources);
+    loaded.problems.extend(unlisted);
+    loaded.problems.extend(out_of_date(
+        &loaded.identities,
+        Timestamp::now().as_second(),
+    ));
+    loaded.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(loaded)
+}
+
+/// Decodes files on all cores: making ready ten thousand RSA keys takes seconds on one.
+fn decode_all(paths: Vec<PathBuf>, passwords: &Passwords, readers: KeyReaders) -> Vec<Source> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = paths.get(index) else {
+                return done;
+            };
+            done.push((index, decode(path, passwords, readers)));
+        }
+    };
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(paths.len());
+    let mut decoded: Vec<(usize, Material)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        (workers.into_iter())
+            .flat_map(|worker| worker.join().expect("panics are caught file by file"))
+            .collect()
+    });
+    decoded.sort_unstable_by_key(|(index, _)| *index);
+    (paths.into_iter().zip(decoded))
+        .map(|(path, (_, material))| Source { path, material })
+        .collect()
+}
+
+/// Decodes one file. The decoders are others' code fed with whatever lies in a folder: should one panic, that is a
+/// problem of this file and not the end of the gateway.
+fn decode(path: &Path, passwords: &Passwords, readers: KeyReaders) -> Material {
+    catch_unwind(AssertUnwindSafe(|| file::decode(path, passwords, readers))).unwrap_or_else(|_| {
+        Material {
+            problems: vec![Problem::new(path, ProblemKind::Internal)],
+            ..Material::default()
+        }
+    })
+}
+
+fn out_of_date(identities: &[Identity], now: i64) -> impl Iterator<Item = Problem> {
+    identities
+        .iter()
+        .filter_map(move |Identity { profile, path, .. }| {
+            let subject = profile.subject.clone();
+            let kind = if now > profile.not_after {
+                ProblemKind::Expired {
+                    subject,
+                    not_after: profile.not_after,
+                }
+            } else if now < profile.not_before {
+                ProblemKind::NotYetValid {
+                    subject,
+                    not_before: profile.not_before,
+                }
+            } else {
+                return None;
+            };
+            Some(Problem::new(path, kind))
+        })
+}

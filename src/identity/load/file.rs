@@ -1,0 +1,132 @@
+//! One file: read whole, within bounds, then decoded by what it turns out to be.
+
+use std::fs::{self, File, Metadata};
+use std::io::Read as _;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::material::{Material, certificate, key};
+use super::password::Passwords;
+use super::problem::{Problem, ProblemKind};
+use super::{pem, permissions, pkcs8, pkcs12};
+use crate::config::KeyReaders;
+
+/// A hundred times a certificate with its chain and key.
+const LARGEST: u64 = 1024 * 1024;
+
+/// A file's bytes, wiped when dropped, and what the system said of it once open.
+pub(super) struct Opened {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    metadata: Metadata,
+}
+
+impl Opened {
+    /// Refuses the file if others can read it: only called once it is known to hold a secret.
+    pub(super) fn check_secrecy(&self, readers: KeyReaders) -> Result<(), ProblemKind> {
+        permissions::check(&self.metadata, readers)
+    }
+}
+
+/// Reads a regular file whole.
+pub(super) fn read(path: &Path) -> Result<Opened, ProblemKind> {
+    // Before opening, which would wait for ever on a pipe.
+    if !fs::metadata(path)
+        .map_err(ProblemKind::Unreadable)?
+        .is_file()
+    {
+        return Err(ProblemKind::NotAFile);
+    }
+    let file = File::open(path).map_err(ProblemKind::Unreadable)?;
+    let metadata = file.metadata().map_err(ProblemKind::Unreadable)?;
+    let size = metadata.len();
+    if size > LARGEST {
+        return Err(ProblemKind::TooLarge {
+            size,
+            limit: LARGEST,
+        });
+    }
+    // Sized at once: a buffer that grows leaves copies of secrets behind.
+    let capacity = usize::try_from(size).unwrap_or_default() + 64;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
+    file.take(LARGEST)
+        .read_to_end(&mut bytes)
+        .map_err(ProblemKind::Unreadable)?;
+    Ok(Opened { bytes, metadata })
+}
+
+/// Reads a file and decodes all that it holds. What cannot be decoded is a problem, and the rest still counts.
+pub(super) fn decode(path: &Path, passwords: &Passwords, readers: KeyReaders) -> Material {
+    let mut material = Material::default();
+    if let Err(problem) = decode_into(&mut material, path, passwords, readers) {
+        material.problems.push(problem);
+    }
+    material
+}
+
+fn decode_into(
+    material: &mut Material,
+    path: &Path,
+    passwords: &Passwords,
+    readers: KeyReaders,
+) -> Result<(), Problem> {
+    let problem = |kind| Problem::new(path, kind);
+    let file = read(path).map_err(problem)?;
+    if file.bytes.trim_ascii().is_empty() {
+        return Err(problem(ProblemKind::Empty));
+    }
+    if is_pkcs12(path) {
+        file.check_secrecy(readers).map_err(problem)?;
+        return pkcs12::decode(material, path, &file.bytes, passwords);
+    }
+    if let Some(sections) = pem::sections(&file.bytes) {
+        if sections.iter().any(pem::Section::is_secret) {
+            file.check_secrecy(readers).map_err(problem)?;
+        }
+        pem::decode(material, path, &sections, passwords);
+        return Ok(());
+    }
+    decode_der(material, path, &file, passwords, readers)
+}
+
+fn is_pkcs12(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default();
+    extension.eq_ignore_ascii_case("p12") || extension.eq_ignore_ascii_case("pfx")
+}
+
+/// DER has no label: whether it is a certificate or a key is found by trying.
+fn decode_der(
+    material: &mut Material,
+    path: &Path,
+    file: &Opened,
+    passwords: &Passwords,
+    readers: KeyReaders,
+) -> Result<(), Problem> {
+    let problem = |kind| Problem::new(path, kind);
+    let bytes = &file.bytes[..];
+    // All of it starts with a SEQUENCE.
+    if bytes[0] != 0x30 {
+        return Err(problem(ProblemKind::NotRecognised));
+    }
+    let error = match certificate(bytes) {
+        Ok(certificate) => {
+            material.certificates.push(certificate);
+            return Ok(());
+        }
+        Err(error) => error,
+    };
+    if let Ok(der) = rustls_pki_types::PrivateKeyDer::try_from(bytes) {
+        file.check_secrecy(readers).map_err(problem)?;
+        material.keys.push(key(&der).map_err(problem)?);
+        return Ok(());
+    }
+    if pkcs8::is_encrypted(bytes) {
+        file.check_secrecy(readers).map_err(problem)?;
+        material.keys.push(pkcs8::decrypt(path, bytes, passwords)?);
+        return Ok(());
+    }
+    let is_key = path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("key"));
+    Err(problem(if is_key { ProblemKind::Key } else { error }))
+}

@@ -1,0 +1,109 @@
+//! What files are made of once decoded: certificates and private keys, not yet put together.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::sign::SigningKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::FromDer as _;
+
+use super::problem::{Problem, ProblemKind};
+use crate::identity::profile::{Profile, ProfileError, Usage};
+
+/// All that one file holds.
+#[derive(Default)]
+pub(super) struct Material {
+    pub(super) certificates: Vec<Certificate>,
+    pub(super) keys: Vec<Key>,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// The SHA-256 of a public key (SubjectPublicKeyInfo): what a certificate and its key have in common.
+pub(super) type PublicKey = [u8; 32];
+
+/// A private key, ready to sign.
+pub(super) struct Key {
+    pub(super) signing: Arc<dyn SigningKey>,
+    pub(super) public: PublicKey,
+}
+
+/// A certificate, and what it takes to find its key and its issuer.
+pub(super) struct Certificate {
+    pub(super) der: CertificateDer<'static>,
+    pub(super) profile: Profile,
+    pub(super) public: PublicKey,
+    /// Names in DER: the comparison that TLS peers make.
+    pub(super) subject: Box<[u8]>,
+    pub(super) issuer: Box<[u8]>,
+    subject_key: Option<Box<[u8]>>,
+    authority_key: Option<Box<[u8]>>,
+}
+
+impl Certificate {
+    pub(super) fn is_authority(&self) -> bool {
+        self.profile.usage == Usage::Authority
+    }
+
+    pub(super) fn is_self_issued(&self) -> bool {
+        self.subject == self.issuer
+    }
+
+    /// Whether `other` may have issued it, by names and key identifiers; the peer verifies the signature.
+    pub(super) fn is_issued_by(&self, other: &Self) -> bool {
+        let same_key = match (&self.authority_key, &other.subject_key) {
+            (Some(wanted), Some(found)) => wanted == found,
+            _ => true,
+        };
+        other.is_authority() && self.issuer == other.subject && same_key
+    }
+}
+
+/// Reads a certificate in DER.
+pub(super) fn certificate(der: &[u8]) -> Result<Certificate, ProblemKind> {
+    let (rest, parsed) = X509Certificate::from_der(der)
+        .map_err(|_| ProblemKind::Certificate(ProfileError::Malformed))?;
+    if !rest.is_empty() {
+        return Err(ProblemKind::Certificate(ProfileError::TrailingBytes(
+            rest.len(),
+        )));
+    }
+    let profile = Profile::of(&parsed, der).map_err(ProblemKind::Certificate)?;
+    let (mut subject_key, mut authority_key) = (None, None);
+    for extension in parsed.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => subject_key = Some(id.0.into()),
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                authority_key = id.key_identifier.as_ref().map(|id| id.0.into());
+            }
+            _ => {}
+        }
+    }
+    Ok(Certificate {
+        profile,
+        public: sha256(parsed.public_key().raw),
+        subject: parsed.subject().as_raw().into(),
+        issuer: parsed.issuer().as_raw().into(),
+        subject_key,
+        authority_key,
+        der: CertificateDer::from(der.to_vec()),
+    })
+}
+
+/// Makes a private key ready to sign. The DER stays the caller's to wipe.
+pub(super) fn key(der: &PrivateKeyDer<'_>) -> Result<Key, ProblemKind> {
+    let signing = any_supported_type(der).map_err(|_| ProblemKind::Key)?;
+    let public = signing
+        .public_key()
+        .map(|public| sha256(public.as_ref()))
+        .ok_or(ProblemKind::Key)?;
+    Ok(Key { signing, public })
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
+}

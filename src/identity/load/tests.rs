@@ -1,0 +1,1 @@
+//! Folders, good and bad.
