@@ -98,6 +98,10 @@ fn decode_all(paths: Vec<PathBuf>, passwords: &Passwords, readers: KeyReaders) -
         .map_or(1, usize::from)
         .min(paths.len());
     let mut decoded: Vec<(usize, Material)> = thread::scope(|scope| {
+        #[expect(
+            clippy::needless_collect,
+            reason = "lazily, each thread would start when the one before is joined"
+        )]
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         (workers.into_iter())
             .flat_map(|worker| worker.join().expect("panics are caught file by file"))

@@ -206,6 +206,10 @@ pub fn generate_keys(count: usize) -> Vec<Arc<KeyPair>> {
         .map_or(1, usize::from)
         .min(count);
     thread::scope(|scope| {
+        #[expect(
+            clippy::needless_collect,
+            reason = "lazily, each thread would start when the one before is joined"
+        )]
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(make)).collect();
         workers
             .into_iter()

@@ -26,7 +26,7 @@ pub(super) struct Source {
 
 impl Source {
     fn directory(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new(""))
+        self.path.parent().unwrap_or_else(|| Path::new(""))
     }
 
     /// Whether part of it could not be decoded, so that what seems to lack is likely in there.
@@ -54,10 +54,11 @@ pub(super) fn pair(root: &Path, mut sources: Vec<Source>) -> Loaded {
         }
     }
     let Pairing {
-        identities,
+        mut identities,
         mut problems,
         ..
     } = pairing;
+    identities.sort_by(|a, b| a.path.cmp(&b.path));
     problems.extend(
         sources
             .iter_mut()

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use pkcs8::EncryptedPrivateKeyInfoRef;
-use pkcs8::pkcs5::EncryptionScheme;
 use pkcs8::pkcs5::pbes2::Kdf;
+use pkcs8::pkcs5::{self, EncryptionScheme};
+use pkcs8::{EncryptedPrivateKeyInfoRef, Error};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::material::{Key, key};
@@ -41,16 +41,23 @@ pub(super) fn decrypt(path: &Path, der: &[u8], passwords: &Passwords) -> Result<
             "PKCS#12 encryption within PKCS#8",
         )));
     }
-    let sealed =
-        EncryptedPrivateKeyInfoRef::try_from(der).map_err(|_| problem(ProblemKind::Key))?;
+    // The document is whole DER already: what is not understood is its algorithm.
+    let sealed = EncryptedPrivateKeyInfoRef::try_from(der)
+        .map_err(|_| problem(ProblemKind::UnsupportedEncryption("unknown algorithm")))?;
     check_cost(&sealed.encryption_algorithm).map_err(problem)?;
 
     let own = passwords.own(path)?;
     let mut tried = 0;
     for password in own.iter().chain(passwords.shared()) {
         tried += 1;
-        let Ok(opened) = sealed.decrypt(password.as_str()) else {
-            continue;
+        let opened = match sealed.decrypt(password.as_str()) {
+            Ok(opened) => opened,
+            Err(Error::EncryptedPrivateKey(pkcs5::Error::UnsupportedAlgorithm { .. })) => {
+                return Err(problem(ProblemKind::UnsupportedEncryption(
+                    "unknown algorithm",
+                )));
+            }
+            Err(_) => continue,
         };
         // One wrong password in some hundreds yields bytes with valid padding: they are no key then.
         let opened = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(opened.as_bytes()));
