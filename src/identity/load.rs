@@ -16,6 +16,7 @@ mod problem;
 mod tests;
 mod walk;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -86,12 +87,15 @@ fn decode_all(paths: Vec<PathBuf>, passwords: &Passwords, readers: KeyReaders) -
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
+        let mut authorities = HashMap::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(path) = paths.get(index) else {
                 return done;
             };
-            done.push((index, decode(path, passwords, readers)));
+            let mut material = decode(path, passwords, readers);
+            material.share_authorities(&mut authorities);
+            done.push((index, material));
         }
     };
     let threads = thread::available_parallelism()

@@ -3,6 +3,7 @@
 use std::fs::{self, File, Metadata};
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -110,7 +111,7 @@ fn decode_der(
     }
     let error = match certificate(bytes) {
         Ok(certificate) => {
-            material.certificates.push(certificate);
+            material.certificates.push(Arc::new(certificate));
             return Ok(());
         }
         Err(error) => error,

@@ -1,5 +1,6 @@
 //! What files are made of once decoded: certificates and private keys, not yet put together.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -11,18 +12,38 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer as _;
 
 use super::problem::{Problem, ProblemKind};
-use crate::identity::profile::{Profile, ProfileError, Usage};
+use crate::identity::profile::{Fingerprint, Profile, ProfileError, Usage};
 
 /// All that one file holds.
 #[derive(Default)]
 pub(super) struct Material {
-    pub(super) certificates: Vec<Certificate>,
+    pub(super) certificates: Vec<Arc<Certificate>>,
     pub(super) keys: Vec<Key>,
     pub(super) problems: Vec<Problem>,
 }
 
+impl Material {
+    /// Makes all files share the authorities' certificates, which every bundle repeats. Files are all held until
+    /// they are paired, so this halves what a large folder needs meanwhile.
+    pub(super) fn share_authorities(&mut self, known: &mut HashMap<Fingerprint, Arc<Certificate>>) {
+        for certificate in self
+            .certificates
+            .iter_mut()
+            .filter(|certificate| certificate.is_authority())
+        {
+            let first = known
+                .entry(certificate.profile.fingerprint)
+                .or_insert_with(|| Arc::clone(certificate));
+            *certificate = Arc::clone(first);
+        }
+    }
+}
+
+/// The SHA-256 of something in DER.
+pub(super) type Hash = [u8; 32];
+
 /// The SHA-256 of a public key (SubjectPublicKeyInfo): what a certificate and its key have in common.
-pub(super) type PublicKey = [u8; 32];
+pub(super) type PublicKey = Hash;
 
 /// A private key, ready to sign.
 pub(super) struct Key {
@@ -35,11 +56,11 @@ pub(super) struct Certificate {
     pub(super) der: CertificateDer<'static>,
     pub(super) profile: Profile,
     pub(super) public: PublicKey,
-    /// Names in DER: the comparison that TLS peers make.
-    pub(super) subject: Box<[u8]>,
-    pub(super) issuer: Box<[u8]>,
-    subject_key: Option<Box<[u8]>>,
-    authority_key: Option<Box<[u8]>>,
+    /// Names and key identifiers, to find issuers by. Hashes, because all files of a folder are held at once.
+    pub(super) subject: Hash,
+    pub(super) issuer: Hash,
+    subject_key: Option<Hash>,
+    authority_key: Option<Hash>,
 }
 
 impl Certificate {
@@ -74,9 +95,9 @@ pub(super) fn certificate(der: &[u8]) -> Result<Certificate, ProblemKind> {
     let (mut subject_key, mut authority_key) = (None, None);
     for extension in parsed.extensions() {
         match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => subject_key = Some(id.0.into()),
+            ParsedExtension::SubjectKeyIdentifier(id) => subject_key = Some(sha256(id.0)),
             ParsedExtension::AuthorityKeyIdentifier(id) => {
-                authority_key = id.key_identifier.as_ref().map(|id| id.0.into());
+                authority_key = id.key_identifier.as_ref().map(|id| sha256(id.0));
             }
             _ => {}
         }
@@ -84,8 +105,8 @@ pub(super) fn certificate(der: &[u8]) -> Result<Certificate, ProblemKind> {
     Ok(Certificate {
         profile,
         public: sha256(parsed.public_key().raw),
-        subject: parsed.subject().as_raw().into(),
-        issuer: parsed.issuer().as_raw().into(),
+        subject: sha256(parsed.subject().as_raw()),
+        issuer: sha256(parsed.issuer().as_raw()),
         subject_key,
         authority_key,
         der: CertificateDer::from(der.to_vec()),
@@ -102,7 +123,7 @@ pub(super) fn key(der: &PrivateKeyDer<'_>) -> Result<Key, ProblemKind> {
     Ok(Key { signing, public })
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+fn sha256(bytes: &[u8]) -> Hash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash

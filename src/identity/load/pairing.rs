@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
-use super::material::{Certificate, Key, Material, PublicKey};
+use super::material::{Certificate, Hash, Key, Material, PublicKey};
 use super::problem::{Problem, ProblemKind};
 use super::{Identity, Loaded};
 use crate::identity::profile::Fingerprint;
@@ -239,12 +239,12 @@ fn key_of<'a>(certificate: &Certificate, file: &Source, keys: &Keys<'a>) -> Opti
 /// The authorities' certificates found in each directory: what chains are completed with.
 struct Authorities<'a> {
     root: &'a Path,
-    by_directory: HashMap<&'a Path, HashMap<&'a [u8], Vec<&'a Certificate>>>,
+    by_directory: HashMap<&'a Path, HashMap<Hash, Vec<&'a Certificate>>>,
 }
 
 impl<'a> Authorities<'a> {
     fn index(root: &'a Path, sources: &'a [Source]) -> Self {
-        let mut by_directory: HashMap<_, HashMap<&[u8], Vec<&Certificate>>> = HashMap::new();
+        let mut by_directory: HashMap<_, HashMap<Hash, Vec<&Certificate>>> = HashMap::new();
         for source in sources {
             for authority in source
                 .material
@@ -253,7 +253,7 @@ impl<'a> Authorities<'a> {
                 .filter(|c| c.is_authority())
             {
                 let by_subject = by_directory.entry(source.directory()).or_default();
-                let same_name = by_subject.entry(&authority.subject).or_default();
+                let same_name = by_subject.entry(authority.subject).or_default();
                 // Every bundle of a folder repeats its issuer: keep each once.
                 if same_name
                     .iter()
@@ -293,11 +293,12 @@ impl<'a> Authorities<'a> {
             .material
             .certificates
             .iter()
+            .map(AsRef::as_ref)
             .filter(|other| certificate.is_issued_by(other));
         newest(own).or_else(|| {
             (file.directory().ancestors())
                 .take_while(|directory| directory.starts_with(self.root))
-                .filter_map(|directory| self.by_directory.get(directory)?.get(&*certificate.issuer))
+                .filter_map(|directory| self.by_directory.get(directory)?.get(&certificate.issuer))
                 .find_map(|named| {
                     newest(
                         named

@@ -4,6 +4,7 @@
 //! It wants lines of 64 characters, which not every tool writes, so each section is wrapped anew.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use pkcs8::der::SecretDocument;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
@@ -118,7 +119,7 @@ pub(super) fn decode(
         let outcome = match section.label {
             "CERTIFICATE" | "X509 CERTIFICATE" => (section.der())
                 .and_then(|der| certificate(der.as_bytes()))
-                .map(|certificate| material.certificates.push(certificate))
+                .map(|certificate| material.certificates.push(Arc::new(certificate)))
                 .map_err(|kind| Problem::new(path, kind)),
             _ if section.is_secret() => {
                 private_key(path, section, passwords).map(|key| material.keys.push(key))

@@ -1,6 +1,7 @@
 //! PKCS#12 files: AES as written today, RC2 and triple DES as older tools of the field wrote it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use p12_keystore::Pkcs12Archive;
 use p12_keystore::error::Error;
@@ -21,7 +22,7 @@ pub(super) fn decode(
     let problem = |kind| Problem::new(path, kind);
     for bag in &archive.certs {
         match certificate(bag.cert.as_der()) {
-            Ok(certificate) => material.certificates.push(certificate),
+            Ok(certificate) => material.certificates.push(Arc::new(certificate)),
             Err(kind) => material.problems.push(problem(kind)),
         }
     }
