@@ -1,10 +1,13 @@
 //! Profiles of certificates of every kind that the simulated PKI issues, and of things that are no certificates.
 
 use proptest::prelude::*;
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose,
+};
 
 use super::*;
 use crate::identity::finess::Finess;
-use crate::simulator::pki::shared::{PRODUCTION, TEST, request};
+use crate::simulator::pki::shared::{KEYS, PRODUCTION, TEST, request};
 use crate::simulator::pki::{Issued, Purpose, Request};
 
 fn profile(issued: &Issued) -> Profile {
@@ -124,6 +127,77 @@ fn an_ou_that_is_no_structure_leaves_none() {
             None
         );
     }
+}
+
+/// The profile of a self-signed certificate with two OUs and such key usages: what no authority here would issue.
+fn self_signed(
+    units: [&str; 2],
+    usages: &[KeyUsagePurpose],
+    extended: &[ExtendedKeyUsagePurpose],
+) -> Profile {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::OrganizationalUnitName, units[0]);
+    // rcgen keeps one value per type, and takes this for another.
+    params
+        .distinguished_name
+        .push(DnType::CustomDnType(vec![2, 5, 4, 11]), units[1]);
+    params.key_usages = usages.to_vec();
+    params.extended_key_usages = extended.to_vec();
+    Profile::parse(params.self_signed(&*KEYS[0]).unwrap().der()).unwrap()
+}
+
+#[test]
+fn of_two_ous_the_structure_is_taken_unless_they_disagree() {
+    let structure = |units| {
+        self_signed(units, &[], &[])
+            .structure
+            .map(|id| id.to_string())
+    };
+    let expected = Some("1060785003".to_owned());
+    assert_eq!(structure(["SERVICE INFORMATIQUE", "1060785003"]), expected);
+    assert_eq!(structure(["1060785003", "SERVICE INFORMATIQUE"]), expected);
+    assert_eq!(structure(["1060785003", "1060785003"]), expected);
+    assert_eq!(structure(["1060785003", "10B0127189"]), None);
+}
+
+#[test]
+fn an_issuer_of_both_hierarchies_is_of_neither() {
+    let environment = |units| self_signed(units, &[], &[]).environment;
+    assert_eq!(
+        environment(["0002 187512751", "IGC-SANTE"]),
+        Some(Environment::Production)
+    );
+    assert_eq!(environment(["IGC-SANTE", "IGC-SANTE TEST"]), None);
+    assert_eq!(environment(["IGC-SANTE TEST ", "igc-sante"]), None);
+}
+
+#[test]
+fn client_authentication_takes_both_usages_and_excludes_servers() {
+    use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    use KeyUsagePurpose::{DigitalSignature, KeyCertSign, KeyEncipherment};
+
+    let usage = |usages: &[_], extended: &[_]| self_signed(["", "-"], usages, extended).usage;
+    assert_eq!(usage(&[DigitalSignature], &[ClientAuth]), Usage::AuthCli);
+    assert_eq!(usage(&[DigitalSignature], &[]), Usage::Other);
+    assert_eq!(usage(&[], &[ClientAuth]), Usage::Other);
+    assert_eq!(usage(&[KeyEncipherment], &[ClientAuth]), Usage::Other);
+    assert_eq!(
+        usage(&[DigitalSignature], &[ClientAuth, ServerAuth]),
+        Usage::SslServer
+    );
+    assert_eq!(
+        usage(&[DigitalSignature, KeyCertSign], &[ClientAuth]),
+        Usage::Authority
+    );
+}
+
+#[test]
+fn serials_are_written_as_openssl_writes_them() {
+    assert_eq!(&*serial(&[0, 0xff, 1]), "FF01");
+    assert_eq!(&*serial(&[0]), "00");
 }
 
 #[test]
