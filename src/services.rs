@@ -184,6 +184,110 @@ pub struct BuiltIn {
     pub tls: TlsVersions,
 }
 
+/// The services that Relais knows by name. Only what evidence supports is stated; the rest is the configuration's to say.
+///
+/// Where each value comes from: [guide] the ANS ordering guides; [spec] a specification of the service's owner;
+/// [code] public client code that works; [assumed] common practice, unconfirmed.
+pub const CATALOGUE: &[BuiltIn] = &[
+    BuiltIn {
+        name: "dmp",
+        what: "Dossier médical partagé (Mon espace santé), LPS web services",
+        production_url: Some("https://lps2.dmp.gouv.fr/si-dmp-server"), // [code] /v2/services/… is the request's
+        // [code] lps.dev1, lps.dev9 and dev6.lps2.dmp.gouv.fr are all in use: the CNDA says which one is yours.
+        test_url: None,
+        certificate: WantedCertificate::OrgAuthCli, // [guide]
+        public_trust: false, // [code] clients trust AC IGC-SANTE ELEMENTAIRE ORGANISATIONS
+        tls: TlsVersions::Only12, // [spec] PDT-INF-579 v4
+    },
+    BuiltIn {
+        name: "insi-auto",
+        what: "INSi, called by software on its own (batch, background)",
+        production_url: Some("https://services-ps-tlsm.ameli.fr"), // [code] requests add /lps
+        test_url: Some("https://qualiflps-services-ps-tlsm.ameli.fr"), // [code]
+        certificate: WantedCertificate::InsiAuto,                  // [guide]
+        public_trust: false,                                       // [code]
+        tls: TlsVersions::Tls12And13,                              // [assumed] nothing published
+    },
+    BuiltIn {
+        name: "insi-manu",
+        what: "INSi, called on a person's demand",
+        production_url: Some("https://services-ps-tlsm.ameli.fr"), // [code]
+        test_url: Some("https://qualiflps-services-ps-tlsm.ameli.fr"), // [code]
+        certificate: WantedCertificate::InsiManu,                  // [guide]
+        public_trust: false,                                       // [code]
+        tls: TlsVersions::Tls12And13,                              // [assumed]
+    },
+    BuiltIn {
+        name: "psc",
+        what: "Pro Santé Connect, endpoints called by servers (token, introspection, user info, CIBA)",
+        production_url: Some("https://auth.esw.esante.gouv.fr/auth/realms/esante-wallet"), // [spec]
+        test_url: Some("https://auth.bas.psc.esante.gouv.fr/auth/realms/esante-wallet"), // [code] auth.bas.esw… before
+        certificate: WantedCertificate::OrgAuthCli, // [spec] EXI_PSC_24
+        public_trust: true,                         // [assumed] OpenID clients add no anchors
+        tls: TlsVersions::Tls12And13,               // [spec] EXI_PSC_24: 1.2 or better
+    },
+    BuiltIn {
+        name: "mssante",
+        what: "MSSanté, the HTTP interface of an operator",
+        production_url: None, // Each operator has its own.
+        test_url: None,
+        certificate: WantedCertificate::OrgAuthCli, // [guide] authenticates the holder of an application mailbox
+        public_trust: false,                        // [spec] Référentiel #2: IGC-Santé alone
+        tls: TlsVersions::Only12,                   // [spec] Référentiel #2 v1
+    },
+    BuiltIn {
+        name: "ror",
+        what: "Répertoire national de l'offre et des ressources, token endpoint",
+        production_url: Some("https://auth-api.ror.esante.gouv.fr/auth/realms/ror"), // [spec]
+        test_url: Some("https://bas-auth-api.qualif.ror.esante.gouv.fr/auth/realms/ror"), // [spec] host; [assumed] path
+        certificate: WantedCertificate::OrgAuthCli,                                       // [spec]
+        public_trust: false,          // [assumed] as for DMP and INSi
+        tls: TlsVersions::Tls12And13, // [assumed]
+    },
+    BuiltIn {
+        name: "ror-fhir",
+        what: "Répertoire national de l'offre et des ressources, FHIR interface (bearer token)",
+        production_url: Some("https://api-fhir.ror.esante.gouv.fr"), // [spec]
+        test_url: Some("https://bas-api-fhir.qualif.ror.esante.gouv.fr"), // [spec] host shortened there
+        certificate: WantedCertificate::None, // [spec] mutual TLS on the token endpoint only
+        public_trust: true,                   // [assumed] plain HTTPS
+        tls: TlsVersions::Tls12And13,         // [assumed]
+    },
+    BuiltIn {
+        name: "roc",
+        what: "Remboursement des organismes complémentaires",
+        production_url: None, // Nothing published was found.
+        test_url: None,
+        certificate: WantedCertificate::OrgAuthCli, // [guide]
+        public_trust: false,                        // [assumed] the stricter choice
+        tls: TlsVersions::Tls12And13,               // [assumed]
+    },
+    BuiltIn {
+        name: "annuaire",
+        what: "Annuaire Santé, FHIR interface (ESANTE-API-KEY header)",
+        production_url: Some("https://gateway.api.esante.gouv.fr/fhir/v2"), // [spec]
+        test_url: None,                       // [spec] there is only one
+        certificate: WantedCertificate::None, // [spec] an API key; a certificate there would only tell who asks
+        public_trust: true,                   // [assumed] plain HTTPS
+        tls: TlsVersions::Tls12And13,         // [assumed]
+    },
+];
+
+impl BuiltIn {
+    /// The built-in service of that name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        CATALOGUE.iter().find(|built_in| built_in.name == name)
+    }
+
+    /// Its base URL in an environment, where it is known.
+    pub fn url(&self, environment: Environment) -> Option<&'static str> {
+        match environment {
+            Environment::Production => self.production_url,
+            Environment::Test => self.test_url,
+        }
+    }
+}
+
 /// The name of a path is not that of a tenant or of the gateway itself: lower-case letters, digits and hyphens.
 pub fn is_service_name(name: &str) -> bool {
     !name.is_empty()
@@ -208,5 +312,94 @@ impl Target {
         }
         path.push_str(remainder);
         PathAndQuery::try_from(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn appended(base: &str, remainder: &str) -> String {
+        let target = Target {
+            authority: Authority::from_static("service.example"),
+            base_path: base.into(),
+            address: None,
+        };
+        target.path_and_query(remainder).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_remainder_is_appended_byte_for_byte() {
+        for remainder in [
+            "/v2/services/repository",
+            "/a%2Fb/%c3%A9/..//./c;d=1",
+            "/Patient?identifier=urn:oid:1.2%7C3&x=a+b&&y=%20",
+            "/trailing/",
+            "/?",
+            "/{id}?q={x}|y",
+        ] {
+            assert_eq!(appended("", remainder), remainder);
+            assert_eq!(
+                appended("/base/path", remainder),
+                format!("/base/path{remainder}")
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_remainder_asks_for_the_base_itself() {
+        assert_eq!(appended("/base", ""), "/base");
+        assert_eq!(appended("", ""), "/");
+    }
+
+    #[test]
+    fn a_query_without_path_goes_to_the_base_itself() {
+        assert_eq!(appended("/base", "?x=1"), "/base?x=1");
+        assert_eq!(appended("", "?x=1"), "/?x=1");
+    }
+
+    #[test]
+    fn what_cannot_be_a_path_is_refused() {
+        let target = Target {
+            authority: Authority::from_static("service.example"),
+            base_path: "/base".into(),
+            address: None,
+        };
+        assert!(target.path_and_query("/a b").is_err());
+        assert!(target.path_and_query("/a\r\nX-Finess: 1").is_err());
+    }
+
+    #[test]
+    fn every_built_in_service_can_be_named_in_a_path_and_once_only() {
+        for (at, built_in) in CATALOGUE.iter().enumerate() {
+            assert!(is_service_name(built_in.name), "{}", built_in.name);
+            assert!(
+                CATALOGUE[..at]
+                    .iter()
+                    .all(|other| other.name != built_in.name)
+            );
+            assert_eq!(BuiltIn::find(built_in.name).unwrap().name, built_in.name);
+        }
+        assert!(BuiltIn::find("DMP").is_none());
+    }
+
+    #[test]
+    fn a_service_name_is_lower_case_letters_digits_and_hyphens() {
+        for name in ["dmp", "insi-auto", "2", "a-"] {
+            assert!(is_service_name(name), "{name}");
+        }
+        for name in [
+            "",
+            "-",
+            "-a",
+            "DMP",
+            "a_b",
+            "@060785003",
+            "é",
+            "a/b",
+            &"a".repeat(65),
+        ] {
+            assert!(!is_service_name(name), "{name}");
+        }
     }
 }
