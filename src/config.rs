@@ -1,4 +1,29 @@
-//! The configuration: a mirror of the file, validated whole, all problems reported at once.
+//! The configuration: read from three layers, validated whole, all problems reported at once.
+//!
+//! [`Config::load`] merges built-in defaults, the TOML file and `RELAIS__SECTION__KEY` variables, takes every key
+//! out of the result with a typed parser, and gives either a [`Config`] in which nothing is left to check, or all
+//! [`Problems`] with file, line, column, what was found, what was expected, and a hint.
+//! `config/relais.reference.toml` describes every key.
+
+mod problem;
+
+mod load;
+
+mod defaults;
+mod document;
+mod layers;
+
+mod parse;
+mod reader;
+mod suggest;
+
+mod files;
+mod listeners;
+mod services;
+mod whole;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -7,6 +32,9 @@ use std::time::Duration;
 
 use crate::identity::finess::Finess;
 use crate::services::{Environment, Service};
+
+pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE};
+pub use problem::{Place, Problem, Problems, What};
 
 /// What `relais serve` runs with: every path absolute, every name resolved, every limit in range.
 #[derive(Clone, Debug)]

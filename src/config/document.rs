@@ -1,0 +1,147 @@
+//! The configuration file as TOML, and where each of its keys and values stands.
+//!
+//! The `config` crate merges layers into a tree without positions; this index keeps them by key path.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use ::config::{Map, Value, ValueKind};
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Place, Problem, What};
+
+/// A parsed file.
+pub(super) struct Document {
+    /// Its content, in the form that the `config` crate merges.
+    pub(super) table: Map<String, Value>,
+    /// Byte offset of each key and value, by key path.
+    spans: HashMap<String, Span>,
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    key: usize,
+    value: usize,
+}
+
+impl Document {
+    /// Parses the text of a file; the path is only for the message.
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, Box<Problem>> {
+        let mut spans = HashMap::new();
+        let parsed = DeTable::parse(text).map_err(|error| Box::new(syntax(&error, text, path)))?;
+        let table = convert_table(parsed.get_ref(), "", &mut spans);
+        Ok(Self { table, spans })
+    }
+
+    /// Where the key of that path was written.
+    pub(super) fn key_offset(&self, path: &str) -> Option<usize> {
+        self.spans.get(path).map(|span| span.key)
+    }
+
+    /// Where the value of that path was written.
+    pub(super) fn value_offset(&self, path: &str) -> Option<usize> {
+        self.spans.get(path).map(|span| span.value)
+    }
+}
+
+/// `section.key`, with quotes where TOML would need them.
+pub(super) fn join(section: &str, key: &str) -> String {
+    let bare = !key.is_empty()
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    match (section.is_empty(), bare) {
+        (true, true) => key.to_owned(),
+        (true, false) => format!("{key:?}"),
+        (false, true) => format!("{section}.{key}"),
+        (false, false) => format!("{section}.{key:?}"),
+    }
+}
+
+/// Line and column, from 1, of a byte offset; the column counts characters.
+pub(super) fn line_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let start = before
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(0, |at| at + 1);
+    let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
+    (
+        line,
+        String::from_utf8_lossy(&before[start..]).chars().count() + 1,
+    )
+}
+
+fn convert_table(
+    table: &DeTable<'_>,
+    path: &str,
+    spans: &mut HashMap<String, Span>,
+) -> Map<String, Value> {
+    let mut converted = Map::new();
+    for (key, value) in table {
+        let path = join(path, key.get_ref());
+        let span = Span {
+            key: key.span().start,
+            value: value.span().start,
+        };
+        spans.insert(path.clone(), span);
+        converted.insert(
+            key.get_ref().to_string(),
+            convert(value.get_ref(), &path, spans),
+        );
+    }
+    converted
+}
+
+fn convert(value: &DeValue<'_>, path: &str, spans: &mut HashMap<String, Span>) -> Value {
+    let kind = match value {
+        DeValue::String(text) => ValueKind::String(text.to_string()),
+        // A number too large for any key stays a number, so that the message can say so.
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or_else(
+                |_| ValueKind::Float(number.as_str().parse().unwrap_or(f64::INFINITY)),
+                ValueKind::I64,
+            ),
+        DeValue::Float(number) => ValueKind::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Boolean(flag) => ValueKind::Boolean(*flag),
+        DeValue::Datetime(date) => ValueKind::String(date.to_string()),
+        DeValue::Table(table) => ValueKind::Table(convert_table(table, path, spans)),
+        DeValue::Array(items) => {
+            let convert_item = |(index, item): (usize, &toml::Spanned<DeValue<'_>>)| {
+                let path = format!("{path}[{index}]");
+                let start = item.span().start;
+                let span = Span {
+                    key: start,
+                    value: start,
+                };
+                spans.insert(path.clone(), span);
+                convert(item.get_ref(), &path, spans)
+            };
+            ValueKind::Array(items.iter().enumerate().map(convert_item).collect())
+        }
+    };
+    Value::new(None, kind)
+}
+
+/// A syntax error as one problem, with the line and a caret below the spot.
+fn syntax(error: &toml::de::Error, text: &str, path: &Path) -> Problem {
+    let offset = error.span().map_or(0, |span| span.start);
+    let (line, column) = line_column(text, offset);
+    let source = text.lines().nth(line - 1).unwrap_or_default();
+    let gutter = line.to_string().len();
+    let excerpt = format!("  {line} | {source}\n  {:gutter$} | {:>column$}", "", "^");
+    let message = error.message().trim().to_owned();
+    let hint = message.contains("leading zero").then(|| {
+        "a FINESS number is text: write it between quotes, such as \"060785003\"".to_owned()
+    });
+    Problem {
+        place: Place::File {
+            path: path.to_owned(),
+            line,
+            column,
+        },
+        key: String::new(),
+        what: What::Syntax { message, excerpt },
+        hint,
+    }
+}

@@ -1,0 +1,71 @@
+//! What the configuration names on disk: looked at once, so that a typing error is found at start.
+
+use std::path::Path;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::parse::Mismatch;
+
+/// A folder that exists.
+pub(super) fn directory(path: &Path) -> Result<(), Mismatch> {
+    let expected = || Mismatch::expected("a folder that exists");
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(expected().hint(format!("{} is a file", path.display()))),
+        Err(error) => Err(expected().hint(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// A regular file that can be opened.
+pub(super) fn readable(path: &Path) -> Result<(), Mismatch> {
+    content(path).map(drop)
+}
+
+/// A PEM file with at least one certificate, all of them well formed as PEM.
+pub(super) fn certificates(path: &Path) -> Result<(), Mismatch> {
+    let expected = || Mismatch::expected("a PEM file with certificates, or \"public\"");
+    let content =
+        content(path).map_err(|mismatch| expected().hint(mismatch.hint.unwrap_or_default()))?;
+    // A DER certificate is an ASN.1 SEQUENCE; IGC-Santé publishes its own in that form.
+    if content.first() == Some(&0x30) {
+        let convert = format!(
+            "this is DER: openssl x509 -inform der -in {0} -out {0}.pem",
+            path.display()
+        );
+        return Err(expected().hint(convert));
+    }
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(()),
+        Ok(_) => Err(expected().hint(format!("{} has no certificate", path.display()))),
+        Err(error) => Err(expected().hint(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// A file to append to, which exists or can be made.
+pub(super) fn appendable(path: &Path) -> Result<(), Mismatch> {
+    let expected =
+        || Mismatch::expected("\"off\", \"stdout\", or the path of a file in a folder that exists");
+    if path.is_dir() {
+        return Err(expected().hint(format!("{} is a folder", path.display())));
+    }
+    match path.parent() {
+        Some(folder) if folder.is_dir() => Ok(()),
+        folder => {
+            let folder = folder.unwrap_or(path).display();
+            Err(expected().hint(format!("create {folder} first")))
+        }
+    }
+}
+
+fn content(path: &Path) -> Result<Vec<u8>, Mismatch> {
+    let expected = |why: String| Mismatch::expected("a file that can be read").hint(why);
+    // Opening a pipe would wait for whoever writes to it.
+    let metadata = std::fs::metadata(path)
+        .map_err(|error| expected(format!("{}: {error}", path.display())))?;
+    if !metadata.is_file() {
+        return Err(expected(format!("{} is not a file", path.display())));
+    }
+    std::fs::read(path).map_err(|error| expected(format!("{}: {error}", path.display())))
+}

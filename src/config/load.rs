@@ -1,0 +1,134 @@
+//! From a file and the environment to a [`Config`].
+
+use std::path::{Path, PathBuf};
+
+use super::document::Document;
+use super::problem::{Place, Problem, Problems, What};
+use super::reader::Reader;
+use super::{Config, layers, whole};
+
+/// The environment variable that names the configuration file.
+pub const PATH_VARIABLE: &str = "RELAIS_CONFIG";
+
+/// The configuration file when nothing names another.
+pub const DEFAULT_PATH: &str = "config/relais.toml";
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What to run with.
+    pub config: Config,
+    /// What works but should be looked at.
+    pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Reads the file (the argument, else `RELAIS_CONFIG`, else `config/relais.toml`) and the environment.
+    pub fn load(path: Option<&Path>) -> Result<Loaded, Problems> {
+        let named = path.map(Path::to_owned);
+        let named = named.or_else(|| std::env::var_os(PATH_VARIABLE).map(PathBuf::from));
+        let path = named.unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+        // Not `vars`, which panics on what is not Unicode: a damaged value is refused by its key's parser instead.
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            Some((name, value.to_string_lossy().into_owned()))
+        });
+        Self::from_toml(&text, &path, environment)
+    }
+
+    /// Reads the text of a file that would be at this path, and this environment.
+    ///
+    /// The path is shown in messages, and relative paths in the text start from its folder.
+    pub fn from_toml(
+        text: &str,
+        path: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Loaded, Problems> {
+        let outcome = read(text, path, environment);
+        let (errors, warnings) = (outcome.errors, outcome.warnings);
+        match outcome.config {
+            Some(config) if errors.is_empty() => Ok(Loaded { config, warnings }),
+            _ => Err(Problems { errors, warnings }),
+        }
+    }
+}
+
+/// What reading came to, before it is decided whether it will do.
+#[derive(Default)]
+pub(super) struct Outcome {
+    config: Option<Config>,
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+    /// The keys that were asked for, as `services.*.tls`.
+    #[cfg(test)]
+    pub(super) asked: std::collections::BTreeSet<String>,
+}
+
+pub(super) fn read(
+    text: &str,
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Outcome {
+    let (variables, mut errors) = layers::variables(environment);
+    let merged = Document::parse(text, path)
+        .and_then(|document| Ok((layers::merge(&document, &variables, path)?, document)));
+    let (merged, document) = match merged {
+        Ok(merged) => merged,
+        Err(problem) => {
+            errors.insert(0, *problem);
+            return Outcome {
+                errors,
+                ..Outcome::default()
+            };
+        }
+    };
+    let reader = Reader {
+        document: &document,
+        text,
+        variables: &variables,
+        path,
+        base: folder(path),
+        errors: errors.into(),
+        warnings: Vec::new().into(),
+        #[cfg(test)]
+        asked: std::collections::BTreeSet::new().into(),
+    };
+    let config = whole::read(reader.root(merged));
+    let mut errors = reader.errors.into_inner();
+    let mut warnings = reader.warnings.into_inner();
+    errors.sort_by(|a, b| a.place.cmp(&b.place));
+    warnings.sort_by(|a, b| a.place.cmp(&b.place));
+    Outcome {
+        config,
+        errors,
+        warnings,
+        #[cfg(test)]
+        asked: reader.asked.into_inner(),
+    }
+}
+
+/// The folder of the file, absolute.
+fn folder(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.parent().map(Path::to_owned).unwrap_or_default()
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
+    let problem = Problem {
+        place: Place::File {
+            path: path.to_owned(),
+            line: 1,
+            column: 1,
+        },
+        key: String::new(),
+        what: What::Unreadable(error.to_string()),
+        hint: Some(format!(
+            "name another with --config or {PATH_VARIABLE}; relais.reference.toml describes every key"
+        )),
+    };
+    Problems {
+        errors: vec![problem],
+        warnings: Vec::new(),
+    }
+}

@@ -1,0 +1,264 @@
+//! From a raw value to a typed one, or to what was expected instead.
+//!
+//! A parser refuses "nothing" too: that is how a missing key learns what to ask for.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ::config::{Map, Value, ValueKind};
+use bytesize::ByteSize;
+
+use super::suggest::closest;
+use crate::identity::finess::Finess;
+
+/// A value before its type is known.
+pub(super) struct Raw<'a> {
+    kind: &'a ValueKind,
+    /// From the environment or the defaults, where everything is text: numbers and lists are read from it.
+    is_text: bool,
+}
+
+/// What a parser expected.
+pub(super) struct Mismatch {
+    /// Shown instead of the value, if the value should not be shown as it is.
+    pub(super) found: Option<String>,
+    pub(super) expected: String,
+    pub(super) hint: Option<String>,
+}
+
+/// What a parser gives.
+pub(super) type Parsed<T> = Result<T, Mismatch>;
+
+impl<'a> From<&'a Value> for Raw<'a> {
+    fn from(value: &'a Value) -> Self {
+        Self {
+            kind: &value.kind,
+            is_text: value.origin().is_some(),
+        }
+    }
+}
+
+impl Raw<'_> {
+    /// The text, if it is text and not empty.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self.kind {
+            ValueKind::String(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    fn integer(&self) -> Option<u64> {
+        match self.kind {
+            ValueKind::I64(number) => u64::try_from(*number).ok(),
+            ValueKind::String(text) if self.is_text => text.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+impl Mismatch {
+    /// Only what was expected.
+    pub(super) fn expected(expected: impl Into<String>) -> Self {
+        Self {
+            found: None,
+            expected: expected.into(),
+            hint: None,
+        }
+    }
+
+    /// What to do about it.
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// A value as messages show it: short, on one line.
+pub(super) fn describe(kind: &ValueKind) -> String {
+    // As much as an address or a path needs; more is no help.
+    const LONGEST: usize = 120;
+    match kind {
+        ValueKind::Nil => "nothing".to_owned(),
+        ValueKind::Table(_) => "a table".to_owned(),
+        ValueKind::Array(_) => "a list".to_owned(),
+        ValueKind::String(text) if text.chars().count() > LONGEST => {
+            let start: String = text.chars().take(LONGEST).collect();
+            format!("{:?}", start + "…")
+        }
+        ValueKind::String(text) => format!("{text:?}"),
+        ValueKind::Boolean(flag) => flag.to_string(),
+        ValueKind::Float(number) => number.to_string(),
+        ValueKind::I64(number) => number.to_string(),
+        ValueKind::I128(number) => number.to_string(),
+        ValueKind::U64(number) => number.to_string(),
+        ValueKind::U128(number) => number.to_string(),
+    }
+}
+
+/// A table.
+pub(super) fn table(raw: &Raw<'_>) -> Parsed<Map<String, Value>> {
+    match raw.kind {
+        ValueKind::Table(table) => Ok(table.clone()),
+        _ => Err(Mismatch::expected("a table")),
+    }
+}
+
+/// A list of what should be tables.
+pub(super) fn list_of_tables(raw: &Raw<'_>) -> Parsed<Vec<Value>> {
+    match raw.kind {
+        ValueKind::Array(items) => Ok(items.clone()),
+        _ => Err(Mismatch::expected("a list of tables")
+            .hint("write [[listeners]] with two brackets for each")),
+    }
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Raw<'_>) -> Parsed<T> {
+    move |raw| {
+        let found = raw
+            .text()
+            .and_then(|text| words.iter().find(|(word, _)| *word == text));
+        if let Some(&(_, value)) = found {
+            return Ok(value);
+        }
+        let quoted: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+        let mismatch = Mismatch::expected(format!("one of {}", quoted.join(", ")));
+        match raw
+            .text()
+            .and_then(|text| closest(text, words.iter().map(|(word, _)| *word)))
+        {
+            // Between "1.1" and "1.2" the expectation says enough.
+            Some(word) if word.len() > 3 => Err(mismatch.hint(format!("did you mean {word:?}?"))),
+            _ => Err(mismatch),
+        }
+    }
+}
+
+/// A whole number within bounds.
+pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(&Raw<'_>) -> Parsed<usize> {
+    move |raw| {
+        let number = raw
+            .integer()
+            .and_then(|number| usize::try_from(number).ok());
+        number
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                Mismatch::expected(format!(
+                    "a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                ))
+            })
+    }
+}
+
+/// A size within bounds: `"50MB"`, `"32KiB"`, or bytes.
+pub(super) fn size(range: RangeInclusive<ByteSize>) -> impl Fn(&Raw<'_>) -> Parsed<u64> {
+    move |raw| {
+        let size = raw
+            .integer()
+            .map(ByteSize::b)
+            .or_else(|| raw.text()?.parse().ok());
+        size.filter(|size| range.contains(size))
+            .map(|size| size.as_u64())
+            .ok_or_else(|| {
+                let bounds = format!("{} to {}", range.start(), range.end()).replace(".0 ", " ");
+                Mismatch::expected(format!(
+                    "a size from {bounds}, such as \"50MB\", \"32KiB\" or a number of bytes"
+                ))
+            })
+    }
+}
+
+/// A duration above zero and below a day: longer ones are typing errors here.
+pub(super) fn duration(raw: &Raw<'_>) -> Parsed<Duration> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let duration = raw
+        .text()
+        .and_then(|text| humantime::parse_duration(text).ok());
+    duration
+        .filter(|duration| !duration.is_zero() && *duration < DAY)
+        .ok_or_else(|| {
+            let mismatch = Mismatch::expected(
+                "a duration above zero and below a day, such as \"30s\" or \"500ms\"",
+            );
+            match raw.integer() {
+                Some(number) => {
+                    mismatch.hint(format!("give the unit: \"{number}s\" or \"{number}ms\""))
+                }
+                None => mismatch,
+            }
+        })
+}
+
+/// Any text but an empty one.
+pub(super) fn text(raw: &Raw<'_>) -> Parsed<String> {
+    raw.text()
+        .map(str::to_owned)
+        .ok_or_else(|| Mismatch::expected("text"))
+}
+
+/// A path; relative ones start from the configuration file's folder.
+pub(super) fn path(base: &Path) -> impl Fn(&Raw<'_>) -> Parsed<PathBuf> {
+    move |raw| {
+        let path = raw.text().map(|text| base.join(text));
+        path.ok_or_else(|| Mismatch::expected("a path, as text"))
+    }
+}
+
+/// A literal IP address and port.
+pub(super) fn socket(raw: &Raw<'_>) -> Parsed<SocketAddr> {
+    let address = raw.text().and_then(|text| text.parse().ok());
+    address.ok_or_else(|| {
+        let mismatch = Mismatch::expected(
+            "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
+        );
+        match raw.text().and_then(|text| text.strip_prefix("localhost:")) {
+            Some(port) => mismatch.hint(format!(
+                "names are not resolved here: write \"127.0.0.1:{port}\""
+            )),
+            None => mismatch,
+        }
+    })
+}
+
+/// A FINESS number.
+pub(super) fn finess(raw: &Raw<'_>) -> Parsed<Finess> {
+    let expected = || {
+        Mismatch::expected(
+            "a FINESS number: nine characters, such as \"060785003\" or \"2A0000253\"",
+        )
+    };
+    match raw.text() {
+        Some(text) => text.parse().map_err(|_| expected()),
+        None if raw.integer().is_some() => {
+            Err(expected().hint("write it between quotes: numbers lose their leading zero"))
+        }
+        None => Err(expected()),
+    }
+}
+
+/// `Host` names without port, lower-cased.
+pub(super) fn hosts(raw: &Raw<'_>) -> Parsed<Vec<String>> {
+    let expected =
+        || Mismatch::expected("a list of host names without port, such as [\"gateway.internal\"]");
+    let one = |text: &str| {
+        let authority: http::uri::Authority = text.trim().parse().map_err(|_| expected())?;
+        let is_bare = authority.host() == authority.as_str();
+        is_bare
+            .then(|| authority.as_str().to_lowercase())
+            .ok_or_else(expected)
+    };
+    match raw.kind {
+        ValueKind::Array(items) => {
+            let names = items
+                .iter()
+                .map(|item| Raw::from(item).text().map_or_else(|| Err(expected()), one));
+            names.collect()
+        }
+        ValueKind::String(list) if raw.is_text => list.split(',').map(one).collect(),
+        _ => Err(expected()),
+    }
+}
