@@ -14,12 +14,15 @@ mod document;
 mod layers;
 
 mod parse;
+mod raw;
 mod reader;
+mod section;
 mod suggest;
 
 mod files;
 mod listeners;
 mod services;
+mod target;
 mod whole;
 
 #[cfg(test)]

@@ -130,7 +130,11 @@ fn syntax(error: &toml::de::Error, text: &str, path: &Path) -> Problem {
     let source = text.lines().nth(line - 1).unwrap_or_default();
     let gutter = line.to_string().len();
     let excerpt = format!("  {line} | {source}\n  {:gutter$} | {:>column$}", "", "^");
-    let message = error.message().trim().to_owned();
+    let message = error
+        .message()
+        .trim()
+        .trim_end_matches(", expected nothing")
+        .to_owned();
     let hint = message.contains("leading zero").then(|| {
         "a FINESS number is text: write it between quotes, such as \"060785003\"".to_owned()
     });

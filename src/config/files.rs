@@ -5,7 +5,7 @@ use std::path::Path;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::parse::Mismatch;
+use super::raw::Mismatch;
 
 /// A folder that exists.
 pub(super) fn directory(path: &Path) -> Result<(), Mismatch> {

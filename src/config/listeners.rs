@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::parse::{self, Mismatch, Parsed, Raw};
+use super::parse;
 use super::problem::What;
-use super::reader::{Found, Section};
+use super::raw::{Mismatch, Parsed, Raw};
+use super::reader::Found;
+use super::section::Section;
 use super::suggest::closest;
 use super::{Admin, ListenAddress, Listener};
 

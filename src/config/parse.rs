@@ -1,4 +1,4 @@
-//! From a raw value to a typed one, or to what was expected instead.
+//! Parsers: from a raw value to a typed one, or to what was expected instead.
 //!
 //! A parser refuses "nothing" too: that is how a missing key learns what to ask for.
 
@@ -7,112 +7,12 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ::config::{Map, Value, ValueKind};
+use ::config::ValueKind;
 use bytesize::ByteSize;
 
+use super::raw::{Mismatch, Parsed, Raw};
 use super::suggest::closest;
 use crate::identity::finess::Finess;
-
-/// A value before its type is known.
-pub(super) struct Raw<'a> {
-    kind: &'a ValueKind,
-    /// From the environment or the defaults, where everything is text: numbers and lists are read from it.
-    is_text: bool,
-}
-
-/// What a parser expected.
-pub(super) struct Mismatch {
-    /// Shown instead of the value, if the value should not be shown as it is.
-    pub(super) found: Option<String>,
-    pub(super) expected: String,
-    pub(super) hint: Option<String>,
-}
-
-/// What a parser gives.
-pub(super) type Parsed<T> = Result<T, Mismatch>;
-
-impl<'a> From<&'a Value> for Raw<'a> {
-    fn from(value: &'a Value) -> Self {
-        Self {
-            kind: &value.kind,
-            is_text: value.origin().is_some(),
-        }
-    }
-}
-
-impl Raw<'_> {
-    /// The text, if it is text and not empty.
-    pub(super) fn text(&self) -> Option<&str> {
-        match self.kind {
-            ValueKind::String(text) if !text.is_empty() => Some(text),
-            _ => None,
-        }
-    }
-
-    fn integer(&self) -> Option<u64> {
-        match self.kind {
-            ValueKind::I64(number) => u64::try_from(*number).ok(),
-            ValueKind::String(text) if self.is_text => text.parse().ok(),
-            _ => None,
-        }
-    }
-}
-
-impl Mismatch {
-    /// Only what was expected.
-    pub(super) fn expected(expected: impl Into<String>) -> Self {
-        Self {
-            found: None,
-            expected: expected.into(),
-            hint: None,
-        }
-    }
-
-    /// What to do about it.
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
-/// A value as messages show it: short, on one line.
-pub(super) fn describe(kind: &ValueKind) -> String {
-    // As much as an address or a path needs; more is no help.
-    const LONGEST: usize = 120;
-    match kind {
-        ValueKind::Nil => "nothing".to_owned(),
-        ValueKind::Table(_) => "a table".to_owned(),
-        ValueKind::Array(_) => "a list".to_owned(),
-        ValueKind::String(text) if text.chars().count() > LONGEST => {
-            let start: String = text.chars().take(LONGEST).collect();
-            format!("{:?}", start + "…")
-        }
-        ValueKind::String(text) => format!("{text:?}"),
-        ValueKind::Boolean(flag) => flag.to_string(),
-        ValueKind::Float(number) => number.to_string(),
-        ValueKind::I64(number) => number.to_string(),
-        ValueKind::I128(number) => number.to_string(),
-        ValueKind::U64(number) => number.to_string(),
-        ValueKind::U128(number) => number.to_string(),
-    }
-}
-
-/// A table.
-pub(super) fn table(raw: &Raw<'_>) -> Parsed<Map<String, Value>> {
-    match raw.kind {
-        ValueKind::Table(table) => Ok(table.clone()),
-        _ => Err(Mismatch::expected("a table")),
-    }
-}
-
-/// A list of what should be tables.
-pub(super) fn list_of_tables(raw: &Raw<'_>) -> Parsed<Vec<Value>> {
-    match raw.kind {
-        ValueKind::Array(items) => Ok(items.clone()),
-        _ => Err(Mismatch::expected("a list of tables")
-            .hint("write [[listeners]] with two brackets for each")),
-    }
-}
 
 /// One of a few words.
 pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Raw<'_>) -> Parsed<T> {
@@ -245,11 +145,16 @@ pub(super) fn hosts(raw: &Raw<'_>) -> Parsed<Vec<String>> {
     let expected =
         || Mismatch::expected("a list of host names without port, such as [\"gateway.internal\"]");
     let one = |text: &str| {
-        let authority: http::uri::Authority = text.trim().parse().map_err(|_| expected())?;
+        let refused = || {
+            let mut mismatch = expected();
+            mismatch.found = Some(format!("{text:?}"));
+            mismatch
+        };
+        let authority: http::uri::Authority = text.trim().parse().map_err(|_| refused())?;
         let is_bare = authority.host() == authority.as_str();
         is_bare
             .then(|| authority.as_str().to_lowercase())
-            .ok_or_else(expected)
+            .ok_or_else(refused)
     };
     match raw.kind {
         ValueKind::Array(items) => {

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use bytesize::ByteSize;
-use http::uri::{Authority, Uri};
 
-use super::files;
-use super::parse::{self, Mismatch, Parsed, Raw};
+use super::parse;
 use super::problem::What;
-use super::reader::{Found, Section};
+use super::reader::Found;
+use super::section::Section;
 use super::suggest::closest;
+use super::target;
 use super::whole::ENVIRONMENTS;
 use crate::services::{
     BuiltIn, CATALOGUE, Environment, HttpVersions, PoolLimits, Retry, Service, Target, Timeouts,
-    TlsVersions, Trust, WantedCertificate, is_service_name,
+    TlsVersions, WantedCertificate, is_service_name,
 };
 
 const CERTIFICATES: &[(&str, WantedCertificate)] = &[
@@ -49,7 +49,7 @@ pub(super) fn read(
     if sections.is_empty() && root.reader.error_count() == errors_before {
         let hint = format!(
             "add [services.NAME] for each service to reach; built in: {}",
-            built_in_names()
+            target::built_in_names()
         );
         root.missing("services", "at least one service", Some(hint));
     }
@@ -78,10 +78,10 @@ fn service(
     let own_environment = section.take("environment", parse::word(ENVIRONMENTS));
     warn_other_environment(&section, environment, own_environment.as_ref());
     let environment = own_environment.map(|found| found.value).or(environment);
-    let url = url(&mut section, name, built_in, environment);
-    let address = section.take("address", service_address);
+    let url = target::url(&mut section, name, built_in, environment);
+    let address = section.take("address", target::address);
     let certificate = section.take("certificate", parse::word(CERTIFICATES));
-    let trust = trust(&mut section, built_in, environment);
+    let trust = target::trust(&mut section, built_in, environment);
     let tls = section.take("tls", parse::word(TLS));
     let http = section.require("http", parse::word(HTTP));
     let retry = section.require("retry", parse::word(RETRY));
@@ -112,8 +112,7 @@ fn service(
     })
 }
 
-/// A service that nobody described wants what most do; showing no certificate by mistake is the safer surprise
-/// only where the configuration asks for it.
+/// A declared service wants what most do. `none` would send requests without identity: it has to be asked for.
 fn default_certificate(built_in: Option<&BuiltIn>) -> WantedCertificate {
     built_in.map_or(WantedCertificate::OrgAuthCli, |known| known.certificate)
 }
@@ -134,135 +133,6 @@ fn warn_other_environment(
         );
         section.reader.warning(&own.spot, text, hint);
     }
-}
-
-fn url(
-    section: &mut Section<'_>,
-    name: &str,
-    built_in: Option<&'static BuiltIn>,
-    environment: Option<Environment>,
-) -> Option<(Authority, Box<str>)> {
-    let given = section.has("url");
-    let found = section.take("url", https_url);
-    if given {
-        return found.map(|found| found.value);
-    }
-    // Without an environment (itself an error) nobody can say whether the catalogue has a URL.
-    let known = built_in.map(|built_in| environment.map(|environment| built_in.url(environment)));
-    let hint = match known {
-        Some(None) => return None,
-        Some(Some(Some(url))) => return parse_https(url),
-        Some(Some(None)) => format!("the {} URL of {name:?} is not built in", environment?),
-        None => match closest(name, CATALOGUE.iter().map(|service| service.name)) {
-            Some(close) => format!("{name:?} is not a built-in service: did you mean {close:?}?"),
-            None => format!("{name:?} is not a built-in service ({})", built_in_names()),
-        },
-    };
-    section.missing(
-        "url",
-        "an https URL, such as \"https://service.example/base\"",
-        Some(hint),
-    );
-    None
-}
-
-fn https_url(raw: &Raw<'_>) -> Parsed<(Authority, Box<str>)> {
-    let expected = || {
-        Mismatch::expected(
-            "an https URL without user, query or fragment, such as \"https://service.example/base\"",
-        )
-    };
-    let text = raw.text().ok_or_else(expected)?;
-    parse_https(text).ok_or_else(|| {
-        let mut mismatch = expected();
-        let authority = text
-            .split("//")
-            .nth(1)
-            .and_then(|rest| rest.split(['/', '?', '#']).next());
-        // A user in a URL may come with a password.
-        if authority.is_some_and(|authority| authority.contains('@')) {
-            mismatch.found = Some("a URL with a user".to_owned());
-        }
-        if text.starts_with("http:") {
-            mismatch = mismatch.hint("services are reached over TLS only");
-        }
-        mismatch
-    })
-}
-
-/// Authority and base path, which is empty or starts with `/` and ends without.
-fn parse_https(text: &str) -> Option<(Authority, Box<str>)> {
-    // `Uri` drops a fragment without a word.
-    if text.contains(['#', '?']) {
-        return None;
-    }
-    let uri: Uri = text.parse().ok()?;
-    let is_https = uri.scheme_str() == Some("https");
-    let authority = uri.authority().filter(|_| is_https)?;
-    let bare = match authority.port() {
-        Some(port) => format!("{}:{}", authority.host(), port.as_str()),
-        None => authority.host().to_owned(),
-    };
-    if bare != authority.as_str() || authority.host().is_empty() || authority.port_u16() == Some(0)
-    {
-        return None;
-    }
-    let lower = authority.as_str().to_lowercase().parse().ok()?;
-    Some((lower, uri.path().trim_end_matches('/').into()))
-}
-
-fn service_address(raw: &Raw<'_>) -> Parsed<std::net::SocketAddr> {
-    let address = parse::socket(raw)?;
-    match address.port() {
-        0 => Err(Mismatch::expected("an address with a port other than 0")),
-        _ => Ok(address),
-    }
-}
-
-fn trust(
-    section: &mut Section<'_>,
-    built_in: Option<&BuiltIn>,
-    environment: Option<Environment>,
-) -> Option<Trust> {
-    let base = &section.reader.base;
-    let parse = |raw: &Raw<'_>| {
-        if raw.text() == Some("public") {
-            return Ok(Trust::Public);
-        }
-        let path = parse::path(base)(raw)
-            .map_err(|_| Mismatch::expected("a PEM file with certificates, or \"public\""))?;
-        files::certificates(&path).map(|()| Trust::File(path))
-    };
-    let given = section.has("trust");
-    let found = section.take("trust", parse);
-    if given {
-        return found.map(|found| found.value);
-    }
-    if built_in.is_some_and(|known| known.public_trust) {
-        return Some(Trust::Public);
-    }
-    section.missing(
-        "trust",
-        "a PEM file with certificates, or \"public\"",
-        Some(trust_hint(environment)),
-    );
-    None
-}
-
-/// Which files to put together, and from where.
-fn trust_hint(environment: Option<Environment>) -> String {
-    let (prefix, folder, also) = match environment {
-        Some(Environment::Test) => (
-            "TEST ",
-            "PC%20TEST/",
-            "; some test platforms show the production chain instead",
-        ),
-        Some(Environment::Production) | None => ("", "PC/", ""),
-    };
-    format!(
-        "IGC-Santé signs it: put \"{prefix}AC RACINE IGC-SANTE ELEMENTAIRE\" and \"{prefix}AC IGC-SANTE ELEMENTAIRE \
-         ORGANISATIONS\" (http://igc-sante.esante.gouv.fr/{folder}) in one PEM file, and name it here{also}"
-    )
 }
 
 fn timeouts(mut section: Section<'_>) -> Option<Timeouts> {
@@ -300,9 +170,4 @@ fn request_body(mut section: Section<'_>) -> Option<u64> {
     );
     section.finish();
     Some(most?.value)
-}
-
-fn built_in_names() -> String {
-    let names: Vec<&str> = CATALOGUE.iter().map(|service| service.name).collect();
-    names.join(", ")
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::parse::{self, Mismatch, Parsed, Raw};
-use super::reader::Section;
+use super::parse;
+use super::raw::{Mismatch, Parsed, Raw};
+use super::section::Section;
 use super::{
     AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, files, listeners, services,
 };
