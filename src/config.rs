@@ -42,9 +42,10 @@ pub use problem::{Place, Problem, Problems, What};
 /// What `relais serve` runs with: every path absolute, every name resolved, every limit in range.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Which IGC-Santé hierarchy services belong to unless they say otherwise.
+    /// Which IGC-Santé hierarchy services belong to unless they say otherwise. No default: certificates of the
+    /// other one are never used, and built-in services take the URL of this environment.
     pub environment: Environment,
-    /// Threads that serve requests, each with its own runtime.
+    /// Threads that serve requests, each with its own runtime. Default: one per core; more gain nothing.
     pub workers: NonZeroUsize,
     /// Where applications connect. Never empty.
     pub listeners: Vec<Listener>,
@@ -52,26 +53,28 @@ pub struct Config {
     pub identities: Identities,
     /// The services that are served, each name once. Never empty.
     pub services: Vec<Service>,
-    /// The administration listener, if any.
+    /// The administration listener. Default: none, and then neither health nor metrics are served.
     pub admin: Option<Admin>,
     /// Logs.
     pub log: Log,
     /// Limits that hold for the whole process.
     pub limits: Limits,
-    /// How long a stop waits for requests in flight.
+    /// How long a stop waits for requests in flight before it cuts them. Default: 30 s.
     pub shutdown_grace: Duration,
 }
 
 /// An address on which applications reach Relais.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listener {
-    /// Where to bind.
+    /// Where to bind. No default; only this machine can connect.
     pub address: ListenAddress,
-    /// The tenant that every request here speaks for; naming another is an error.
+    /// The tenant that every request here speaks for; naming another is an error. Default: each request says.
     pub tenant: Option<Finess>,
-    /// The service that every request here goes to; the whole path is then the service's.
+    /// The service that every request here goes to; the whole path is then the service's. It is one of
+    /// [`Config::services`]. Default: the path's first part says.
     pub service: Option<String>,
-    /// Values of `Host` accepted besides local ones, without port, lower case.
+    /// Values of `Host` accepted besides local ones, without port, lower case. Default: none; requests with
+    /// another are refused (invariant 9).
     pub allowed_hosts: Vec<String>,
 }
 
@@ -87,15 +90,16 @@ pub enum ListenAddress {
 /// Where certificates and keys come from, and how they are opened.
 #[derive(Clone, Debug)]
 pub struct Identities {
-    /// The folder, read at any depth.
+    /// The folder, read at any depth. No default; it existed when the configuration was read.
     pub directory: PathBuf,
-    /// Passwords for encrypted keys and PKCS#12 files: one a line.
+    /// Passwords for encrypted keys and PKCS#12 files: one a line, tried in turn. Default: none.
     pub password_file: Option<PathBuf>,
-    /// The environment variable that holds a password.
+    /// The environment variable that holds a password. Default: none. Whether it is set was not looked at.
     pub password_env: Option<String>,
     /// The name of a systemd credential (a file in `$CREDENTIALS_DIRECTORY`) that holds passwords, one a line.
+    /// Default: none. Whether it exists was not looked at.
     pub password_credential: Option<String>,
-    /// Who may be able to read a private key's file.
+    /// Who may be able to read a private key's file. Default: its owner; keys that more can read are not used.
     pub key_readers: KeyReaders,
 }
 
@@ -120,11 +124,11 @@ pub struct Admin {
 /// What is logged, how, and where to.
 #[derive(Clone, Debug)]
 pub struct Log {
-    /// A `tracing` filter directive: `info`, `relais=debug`…
+    /// A level, or levels by module: `info`, `warn,relais::outbound=debug`. Default: `info`.
     pub level: String,
-    /// How diagnostics are written on standard error.
+    /// How diagnostics are written on standard error. Default: as text.
     pub format: LogFormat,
-    /// Where the line of each request goes.
+    /// Where the line of each request goes. Default: standard output, so that who acted for whom is on record.
     pub access: AccessLog,
 }
 
@@ -151,12 +155,13 @@ pub enum AccessLog {
 /// Limits that hold for the whole process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Connections from applications at once, over all listeners.
+    /// Connections from applications at once, over all listeners. Default: 10,000; those beyond wait.
     pub inbound_connections: usize,
-    /// Connections to services at once, over all tenants.
+    /// Connections to services at once, over all tenants. Default: 10,000; requests beyond wait for one.
     pub upstream_connections: usize,
-    /// The largest request head, names and values together, in bytes.
+    /// The largest request head, names and values together, in bytes. Default: 32 KiB; each connection
+    /// may hold as much.
     pub request_head: usize,
-    /// How long an application may take to send a request's head, and may stay idle between two.
+    /// How long an application may take to send a request's head, and may stay idle between two. Default: 60 s.
     pub head_timeout: Duration,
 }

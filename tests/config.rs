@@ -2,6 +2,7 @@
 //!
 //! Each `invalid/*.toml` has its exact messages beside it (`.txt`); lines `# with NAME=value` at its top are
 //! environment variables. After an intended change of messages: `UPDATE_MESSAGES=1 cargo test --test config`.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
