@@ -23,8 +23,8 @@ pub struct BuiltIn {
 
 /// The services that Relais knows by name. Only what evidence supports is stated; the rest is the configuration's to say.
 ///
-/// Where each value comes from: [guide] the ANS ordering guides; [spec] a specification of the service's owner;
-/// [code] public client code that works; [assumed] common practice, unconfirmed.
+/// Where each value comes from: `[guide]` the ANS ordering guides; `[spec]` a specification of the service's owner;
+/// `[code]` public client code that works; `[assumed]` common practice, unconfirmed.
 pub const CATALOGUE: &[BuiltIn] = &[
     BuiltIn {
         name: "dmp",
