@@ -108,22 +108,23 @@ pub(super) fn variables(
             Err(problem) => problems.push(*problem),
         }
     }
-    // Sorted, a key comes right before the keys below it, and messages do not depend on the process table.
+    // Sorted, so that messages do not depend on the order of the process's variables.
     variables.sort_by(|a, b| (&a.path, &a.name).cmp(&(&b.path, &b.name)));
+    let mut kept: Vec<Variable> = Vec::new();
     for (at, variable) in variables.iter().enumerate() {
-        if let Some(other) = variables[at + 1..]
-            .iter()
-            .find(|other| other.is_at_or_below(&variable.path))
-        {
-            problems.push(Problem {
+        let mut later = variables[at + 1..].iter();
+        match later.find(|later| later.is_at_or_below(&variable.path)) {
+            // Left out of the merge, whose result would depend on which came last.
+            Some(other) => problems.push(Problem {
                 place: Place::Variable(variable.name.clone()),
                 key: variable.path.clone(),
                 what: What::Rule(format!("also set by {}", other.name)),
                 hint: Some("keep one of the two".to_owned()),
-            });
+            }),
+            None => kept.push(variable.clone()),
         }
     }
-    (variables, problems)
+    (kept, problems)
 }
 
 /// The three layers as one tree.

@@ -139,7 +139,10 @@ impl<'r> Section<'r> {
 
     /// Reports the keys that nobody took.
     pub(super) fn finish(self) {
-        for key in self.table.keys() {
+        // Those of one variable share a place, by which the report is sorted; their order must not vary.
+        let mut unknown: Vec<&String> = self.table.keys().collect();
+        unknown.sort_unstable();
+        for key in unknown {
             let hint = match closest(key, self.asked.iter().copied()) {
                 Some(known) => format!("did you mean {known:?}?"),
                 None => format!("keys here: {}", self.asked.join(", ")),
