@@ -1,0 +1,483 @@
+# shellcheck shell=bash
+# What run.sh and figures.sh share: packages, a throw-away PKI, the upstream, the proxies, and how they are measured.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+# shellcheck disable=SC2034  # used by run.sh
+HERE="$ROOT/benches/compare"
+
+# Options that both scripts have, with their defaults.
+WORK="$ROOT/target/compare"
+RESULTS=""
+PORT=18400
+KEYS=64
+TLS="TLSv1.2 TLSv1.3"
+NGINX="${NGINX:-nginx}"
+ACCESS_LOG=off
+BUILD=1
+
+# shellcheck disable=SC2034  # used by both
+COMMON_HELP="  --work DIR         where the PKI, configurations and logs go (default: target/compare)
+  --results DIR      where results go (default: WORK/results)
+  --port P           first of eight ports used on 127.0.0.1 (default: $PORT)
+  --tls VERSIONS     what the upstream speaks (default: \"$TLS\")
+  --access-log       a line per request to a file, for the proxies that can
+  --no-build         use target/release as it is
+
+Environment:
+  NGINX              the nginx to use (default: the one in PATH, installed with apt-get when there is none)
+  RELAIS             the relais to measure (default: target/release/relais)
+  RELAIS_SERVICE     lines for Relais's [services.dmp] section, such as 'tls = …'"
+
+# Takes one option that both scripts have; returns how many words it took, 0 for an option that is not common.
+common_option() {
+    case "$1" in
+    --work) WORK="$(mkdir -p "$2" && cd "$2" && pwd)"; return 2 ;;
+    --results) RESULTS="$2"; return 2 ;;
+    --port) PORT="$2"; return 2 ;;
+    --tls) TLS="$2"; return 2 ;;
+    --access-log) ACCESS_LOG=on; return 1 ;;
+    --no-build) BUILD=0; return 1 ;;
+    *) return 0 ;;
+    esac
+}
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+# ── Processes ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+declare -A PIDS=()
+
+# start NAME COMMAND…: in the background, its output in WORK/NAME.log.
+start() {
+    local name="$1"
+    shift
+    "$@" >"$WORK/$name.log" 2>&1 &
+    PIDS[$name]=$!
+}
+
+stop() {
+    local pid="${PIDS[$1]:-}"
+    [[ -n "$pid" ]] || return 0
+    unset "PIDS[$1]"
+    kill -TERM "$pid" 2>/dev/null || true
+    for _ in {1..50}; do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+}
+
+stop_all() {
+    local name
+    for name in "${!PIDS[@]}"; do stop "$name"; done
+}
+
+# The process of NAME and its children: nginx works in a child.
+processes() {
+    local pid="${PIDS[$1]}"
+    echo "$pid"
+    pgrep -P "$pid" || true
+}
+
+# CPU time of NAME so far, all its threads, in nanoseconds.
+cpu_ns() {
+    local pid
+    for pid in $(processes "$1"); do
+        cat "/proc/$pid"/task/*/schedstat 2>/dev/null || true
+    done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
+}
+
+# memory_kib NAME FIELD: VmRSS or VmHWM, summed over the processes of NAME.
+memory_kib() {
+    local pid
+    for pid in $(processes "$1"); do
+        cat "/proc/$pid/status" 2>/dev/null || true
+    done | awk -v field="$2:" '$1 == field { sum += $2 } END { print sum + 0 }'
+}
+
+# Makes VmHWM start again from VmRSS.
+reset_peak() {
+    local pid
+    for pid in $(processes "$1"); do
+        echo 5 >"/proc/$pid/clear_refs" 2>/dev/null || true
+    done
+}
+
+# wait_port NAME PORT: until something accepts, NAME has died, or ten seconds have passed.
+wait_port() {
+    for _ in {1..200}; do
+        if (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; then return 0; fi
+        kill -0 "${PIDS[$1]}" 2>/dev/null || break
+        sleep 0.05
+    done
+    say "$1 does not listen on port $2; the end of its log:"
+    tail -n 20 "$WORK/$1.log" >&2
+    return 1
+}
+
+# ── What must be there ──────────────────────────────────────────────────────────────────────────────────────────
+
+# need COMMAND PACKAGE: installs a Debian package by name when its command is missing.
+need() {
+    command -v "$1" >/dev/null && return 0
+    command -v apt-get >/dev/null || die "$1 is missing, and this is not a Debian or Ubuntu system: install it and run again"
+    local sudo=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || die "$1 is missing: install the package $2"
+        sudo=(sudo)
+    fi
+    say "installing $2"
+    # A policy that forbids services to start: the package's own nginx must not take port 80.
+    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq "$2" >&2 ||
+        die "cannot install $2: try 'apt-get update' first"
+}
+
+prepare() {
+    RESULTS="${RESULTS:-$WORK/results}"
+    RELAIS="${RELAIS:-$ROOT/target/release/relais}"
+    BARE="$ROOT/target/release/examples/bare-forwarder"
+    LOAD="$ROOT/target/release/examples/load"
+    UPSTREAM=$PORT UPSTREAM_H2=$((PORT + 1)) STATUS=$((PORT + 2))
+    BARE_PORT=$((PORT + 3)) RELAIS_PORT=$((PORT + 4)) ADMIN_PORT=$((PORT + 5)) NGINX_PORT=$((PORT + 6)) HAPROXY_PORT=$((PORT + 7))
+    mkdir -p "$WORK" "$RESULTS"
+    umask 077
+    # Both ends of every connection are here: thousands of them at 1,000 tenants.
+    ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+    need openssl openssl
+    need curl curl
+    [[ "$NGINX" == */* ]] || need "$NGINX" nginx-light
+    if ((BUILD)); then
+        (cd "$ROOT" && cargo build --release --locked --bin relais --example bare-forwarder --example load)
+    fi
+    [[ -x "$BARE" && -x "$LOAD" ]] || die "no release build of the examples: run without --no-build"
+    trap stop_all EXIT
+    trap 'exit 130' INT TERM
+}
+
+# Whether the relais that was built can serve yet.
+relais_serves() {
+    [[ -x "$RELAIS" ]] && timeout 10 "$RELAIS" serve --help 2>/dev/null | grep -q -- --config
+}
+
+machine() {
+    printf '%s, %s cores, Linux %s\n' \
+        "$(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)" "$(nproc)" "$(uname -r)"
+}
+
+# One "name version" a line.
+versions() {
+    if relais_serves; then timeout 10 "$RELAIS" --version || true; fi
+    printf 'commit %s\n' "$(git -C "$ROOT" describe --always --dirty 2>/dev/null || echo unknown)"
+    "$NGINX" -v 2>&1 | sed 's/^nginx version: //; s,/, ,'
+    if command -v haproxy >/dev/null; then haproxy -v | awk 'NR == 1 { print "haproxy", $3 }'; fi
+    rustc --version 2>/dev/null || true
+}
+
+# ── PKI ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# finess N: the N-th FINESS number of the test: department 75, with a valid Luhn key.
+finess() {
+    local digits sum=0 i digit
+    printf -v digits '75%06d' "$1"
+    for ((i = 0; i < 8; i++)); do
+        digit=${digits:i:1}
+        # The key is the ninth digit, so every second digit counting from the eighth is doubled.
+        if ((i % 2 == 1)); then
+            ((digit *= 2, digit > 9 && (digit -= 9))) || true
+        fi
+        ((sum += digit)) || true
+    done
+    echo "$digits$(((10 - sum % 10) % 10))"
+}
+
+# pki N: a root, an issuing CA with IGC-Santé's TEST name, a server certificate, and N tenants' certificates.
+# What is there already is kept. Tenants share KEYS keys, which is never right outside a bench.
+pki() {
+    local pki="$WORK/pki" n="$1" i
+    local ca="/C=FR/O=ASIP-SANTE/OU=0002 187512751/OU=IGC-SANTE TEST"
+    mkdir -p "$pki/keys" "$pki/tenants"
+    if [[ ! -s "$pki/trust.pem" ]]; then
+        cat >"$pki/extensions.cnf" <<'CNF'
+[req]
+distinguished_name = dn
+prompt = no
+[dn]
+[ca]
+basicConstraints = critical, CA:true
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+[server]
+basicConstraints = critical, CA:false
+keyUsage = critical, digitalSignature, keyEncipherment
+extendedKeyUsage = serverAuth
+subjectAltName = DNS:localhost, IP:127.0.0.1
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+[tenant]
+basicConstraints = critical, CA:false
+keyUsage = critical, digitalSignature
+extendedKeyUsage = clientAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+CNF
+        key root
+        key issuing
+        key server
+        certificate "$ca/CN=TEST AC RACINE IGC-SANTE ELEMENTAIRE" ca root root >"$pki/root.pem"
+        certificate "$ca/CN=TEST AC IGC-SANTE ELEMENTAIRE ORGANISATIONS" ca issuing root >"$pki/issuing.pem"
+        certificate "/C=FR/ST=Test (75)/O=RELAIS BENCH/CN=localhost" server server issuing >"$pki/server.pem"
+        cat "$pki/issuing.pem" >>"$pki/server.pem"
+        cat "$pki/root.pem" "$pki/issuing.pem" >"$pki/trust.pem"
+    fi
+    [[ -s "$pki/tenants-$n.txt" ]] && return 0
+    say "making the certificates of $n tenants"
+    for ((i = 1; i <= (n < KEYS ? n : KEYS); i++)); do
+        [[ -s "$pki/keys/tenant$i.pem" ]] || key "tenant$i"
+    done
+    export -f tenant certificate finess
+    export WORK KEYS
+    seq 1 "$n" | xargs -P "$(nproc)" -I {} bash -c 'set -euo pipefail; tenant {}'
+    for ((i = 1; i <= n; i++)); do finess "$i"; done >"$pki/tenants-$n.partial"
+    # Every folder holds its own N and no others: how many are loaded is part of what is measured.
+    mkdir -p "$pki/tenants-$n"
+    sed "s|.*|$pki/tenants/&.pem|" "$pki/tenants-$n.partial" | xargs ln -f -t "$pki/tenants-$n"
+    mv "$pki/tenants-$n.partial" "$pki/tenants-$n.txt"
+}
+
+key() {
+    openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$WORK/pki/keys/$1.pem" 2>/dev/null ||
+        openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$WORK/pki/keys/$1.pem" 2>/dev/null
+}
+
+# certificate SUBJECT EXTENSIONS KEY ISSUER, in PEM.
+certificate() {
+    local pki="$WORK/pki" issuer=()
+    if [[ "$3" != "$4" ]]; then
+        issuer=(-CA "$pki/$4.pem" -CAkey "$pki/keys/$4.pem")
+    fi
+    openssl req -x509 -new -utf8 -days 365 -config "$pki/extensions.cnf" -extensions "$2" -subj "$1" \
+        -key "$pki/keys/$3.pem" "${issuer[@]}"
+}
+
+tenant() {
+    local pki="$WORK/pki" number file key="$WORK/pki/keys/tenant$((($1 - 1) % KEYS + 1))"
+    number="$(finess "$1")"
+    file="$pki/tenants/$number.pem"
+    [[ -s "$file" ]] && return 0
+    certificate "/C=FR/ST=Test (75)/O=STRUCTURE $1/OU=1$number/CN=Test $1" tenant "tenant$((($1 - 1) % KEYS + 1))" issuing >"$file.partial"
+    cat "$pki/issuing.pem" "$key.pem" >>"$file.partial"
+    mv "$file.partial" "$file"
+}
+
+# ── The upstream and the proxies ────────────────────────────────────────────────────────────────────────────────
+
+nginx_head() {
+    if ((EUID == 0)); then echo "user root root;"; fi
+    cat <<CNF
+worker_processes 1;
+worker_rlimit_nofile $(ulimit -n);
+daemon off;
+pid $WORK/$1.pid;
+error_log stderr warn;
+events { worker_connections $(($(ulimit -n) < 65536 ? $(ulimit -n) : 65536)); }
+CNF
+}
+
+# nginx's temporary files belong in the work folder, whoever runs it.
+nginx_paths() {
+    local kind
+    for kind in client_body proxy fastcgi uwsgi scgi; do echo "${kind}_temp_path $WORK/$1.tmp/$kind;"; done
+    mkdir -p "$WORK/$1.tmp"
+}
+
+# Answers 1 KiB on HTTP/1.1 and HTTP/2, and tells whose certificate it was shown. `/sink` reads a whole body before
+# it answers with how much there was; `/big` is a file of 1 GiB if there is one.
+start_upstream() {
+    local body
+    printf -v body '%*s' 1024 ''
+    {
+        nginx_head upstream
+        cat <<CNF
+http {
+    access_log off;
+    $(nginx_paths upstream)
+    map \$ssl_client_s_dn \$client_ou { "~(?:^|,)OU=(?<ou>[^,]+)" \$ou; }
+    keepalive_requests 100000000;
+    keepalive_timeout 600s;
+    client_max_body_size 0;
+    client_body_buffer_size 64k;
+    server {
+        listen 127.0.0.1:$UPSTREAM ssl backlog=4096;
+        listen 127.0.0.1:$UPSTREAM_H2 ssl http2 backlog=4096;
+        ssl_certificate $WORK/pki/server.pem;
+        ssl_certificate_key $WORK/pki/keys/server.pem;
+        ssl_protocols $TLS;
+        ssl_verify_client on;
+        ssl_verify_depth 2;
+        ssl_client_certificate $WORK/pki/trust.pem;
+        ssl_session_cache shared:upstream:16m;
+        add_header x-client-ou \$client_ou;
+        add_header x-load-id \$http_x_load_id;
+        default_type text/plain;
+        root $WORK/files;
+        location / { return 200 "${body// /x}"; }
+        location /sink {
+            proxy_pass http://127.0.0.1:$STATUS/ok;
+            proxy_pass_request_body off;
+            proxy_set_header Content-Length "";
+            add_header x-received \$request_length;
+            add_header x-client-ou \$client_ou;
+        }
+        location /big { try_files /big =404; }
+    }
+    server {
+        listen 127.0.0.1:$STATUS;
+        location /ok { return 200 "received"; }
+        location /status { stub_status; }
+    }
+}
+CNF
+    } >"$WORK/upstream.conf"
+    start upstream "$NGINX" -p "$WORK" -c "$WORK/upstream.conf"
+    wait_port upstream "$UPSTREAM" || exit 1
+}
+
+# Connections that the upstream has accepted so far, over TLS or for its status.
+upstream_accepts() { curl -sS --max-time 5 "http://127.0.0.1:$STATUS/status" | awk 'NR == 3 { print $1 }'; }
+
+# Each start_X TENANTS VERSION (h1 or h2) starts a proxy with one worker, in front of the upstream.
+
+start_bare() {
+    local upstream=$UPSTREAM h2=()
+    if [[ "$2" == h2 ]]; then upstream=$UPSTREAM_H2 h2=(--h2); fi
+    start bare "$BARE" --listen "127.0.0.1:$BARE_PORT" --upstream "127.0.0.1:$upstream" --workers 1 \
+        --trust "$WORK/pki/trust.pem" --identities "$WORK/pki/tenants-$1" "${h2[@]}"
+    wait_port bare "$BARE_PORT"
+}
+
+start_relais() {
+    local upstream=$UPSTREAM access=off
+    [[ "$2" == h1 ]] || upstream=$UPSTREAM_H2
+    [[ "$ACCESS_LOG" == off ]] || access="$WORK/relais-access.log"
+    cat >"$WORK/relais.toml" <<CNF
+environment = "test"
+workers = 1
+
+[[listeners]]
+address = "127.0.0.1:$RELAIS_PORT"
+
+[identities]
+directory = "$WORK/pki/tenants-$1"
+
+[services.dmp]
+url = "https://localhost:$upstream"
+trust = "$WORK/pki/trust.pem"
+${RELAIS_SERVICE:-}
+
+[services.dmp.limits]
+request_body = "2GiB"
+
+[admin]
+address = "127.0.0.1:$ADMIN_PORT"
+
+[log]
+access = "$access"
+CNF
+    start relais "$RELAIS" serve --config "$WORK/relais.toml"
+    wait_ready
+}
+
+# Until Relais says that it is ready; the time it took is left in READY_MS.
+wait_ready() {
+    local started=${EPOCHREALTIME/[.,]/}
+    while kill -0 "${PIDS[relais]}" 2>/dev/null; do
+        READY_MS=$(((${EPOCHREALTIME/[.,]/} - started) / 1000))
+        if [[ "$(curl -s --max-time 1 -o /dev/null -w '%{http_code}' "http://127.0.0.1:$ADMIN_PORT/health/ready")" == 200 ]]; then
+            return 0
+        fi
+        ((READY_MS < 30000)) || break
+        sleep 0.01
+    done
+    say "relais does not become ready; the end of its log:"
+    tail -n 20 "$WORK/relais.log" >&2
+    return 1
+}
+
+# nginx as well as it can be used: one upstream block per tenant, because a shared one mixes tenants' connections.
+start_nginx() {
+    local access=off
+    [[ "$ACCESS_LOG" == off ]] || access="$WORK/nginx-access.log"
+    {
+        nginx_head nginx
+        cat <<CNF
+http {
+    access_log $access;
+    $(nginx_paths nginx)
+    keepalive_requests 100000000;
+    client_max_body_size 0;
+    map_hash_max_size 16384;
+    map \$http_x_finess \$tenant {
+$(sed 's/.*/        & t&;/' "$WORK/pki/tenants-$1.txt")
+    }
+$(sed "s/.*/    upstream t& { server 127.0.0.1:$UPSTREAM; keepalive 64; keepalive_requests 100000000; keepalive_timeout 600s; }/" "$WORK/pki/tenants-$1.txt")
+    server {
+        listen 127.0.0.1:$NGINX_PORT backlog=4096;
+        location / {
+            if (\$tenant = "") { return 400; }
+            proxy_pass https://\$tenant;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_request_buffering off;
+            proxy_ssl_certificate $WORK/pki/tenants-$1/\$http_x_finess.pem;
+            proxy_ssl_certificate_key $WORK/pki/tenants-$1/\$http_x_finess.pem;
+            proxy_ssl_protocols TLSv1.2 TLSv1.3;
+            proxy_ssl_verify on;
+            proxy_ssl_verify_depth 2;
+            proxy_ssl_name localhost;
+            proxy_ssl_trusted_certificate $WORK/pki/trust.pem;
+        }
+    }
+}
+CNF
+    } >"$WORK/nginx.conf"
+    start nginx "$NGINX" -p "$WORK" -c "$WORK/nginx.conf"
+    wait_port nginx "$NGINX_PORT"
+}
+
+# HAProxy: one backend per tenant, for the same reason.
+start_haproxy() {
+    local alpn="" upstream=$UPSTREAM
+    if [[ "$2" == h2 ]]; then alpn="alpn h2" upstream=$UPSTREAM_H2; fi
+    cat >"$WORK/haproxy.cfg" <<CNF
+global
+    nbthread 1
+    maxconn 20000
+    no log
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 600s
+    timeout server 600s
+    http-reuse always
+frontend in
+    bind 127.0.0.1:$HAPROXY_PORT
+    use_backend t%[req.hdr(x-finess)]
+$(sed "s|.*|backend t&\n    server s 127.0.0.1:$upstream ssl crt $WORK/pki/tenants-$1/&.pem ca-file $WORK/pki/trust.pem verify required sni str(localhost) verifyhost localhost pool-max-conn 64 $alpn|" "$WORK/pki/tenants-$1.txt")
+CNF
+    start haproxy haproxy -db -f "$WORK/haproxy.cfg"
+    wait_port haproxy "$HAPROXY_PORT"
+}
+
+proxy_port() {
+    case "$1" in
+    bare) echo "$BARE_PORT" ;;
+    relais) echo "$RELAIS_PORT" ;;
+    nginx) echo "$NGINX_PORT" ;;
+    haproxy) echo "$HAPROXY_PORT" ;;
+    esac
+}
+
+# field NAME: a number out of the line of JSON on standard input.
+field() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p"; }
