@@ -107,13 +107,14 @@ fn serve(args: Args) -> Result<()> {
         .enable_io()
         .build()?;
     LocalSet::new().block_on(&runtime, async {
-        let listener = listen(args.listen)?;
         let worker = Rc::new(Worker {
             server_name: ServerName::try_from(args.server_name.clone())?,
             authority: Authority::try_from(args.server_name.as_str())?,
             tenants: load(&args)?,
             args,
         });
+        // Last, so that an open port means that every tenant is loaded.
+        let listener = listen(worker.args.listen)?;
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;

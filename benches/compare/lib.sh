@@ -107,10 +107,10 @@ reset_peak() {
 
 # wait_port NAME PORT: until something accepts, NAME has died, or ten seconds have passed.
 wait_port() {
-    for _ in {1..200}; do
+    for _ in {1..1000}; do
         if (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; then return 0; fi
         kill -0 "${PIDS[$1]}" 2>/dev/null || break
-        sleep 0.05
+        sleep 0.01
     done
     say "$1 does not listen on port $2; the end of its log:"
     tail -n 20 "$WORK/$1.log" >&2
@@ -323,14 +323,15 @@ http {
         default_type text/plain;
         root $WORK/files;
         location / { return 200 "${body// /x}"; }
-        location /sink {
-            proxy_pass http://127.0.0.1:$STATUS/ok;
+        location ~ /sink\$ {
+            rewrite ^ /ok break;
+            proxy_pass http://127.0.0.1:$STATUS;
             proxy_pass_request_body off;
             proxy_set_header Content-Length "";
             add_header x-received \$request_length;
             add_header x-client-ou \$client_ou;
         }
-        location /big { try_files /big =404; }
+        location ~ /big\$ { try_files /big =404; }
     }
     server {
         listen 127.0.0.1:$STATUS;
@@ -406,8 +407,10 @@ wait_ready() {
 }
 
 # nginx as well as it can be used: one upstream block per tenant, because a shared one mixes tenants' connections.
+# `start_nginx TENANTS VERSION shared` makes that very mistake, to show that the load notices.
 start_nginx() {
-    local access=off
+    local access=off target='$tenant'
+    if [[ "${3:-}" == shared ]]; then target="t$(head -n 1 "$WORK/pki/tenants-$1.txt")"; fi
     [[ "$ACCESS_LOG" == off ]] || access="$WORK/nginx-access.log"
     {
         nginx_head nginx
@@ -426,7 +429,7 @@ $(sed "s/.*/    upstream t& { server 127.0.0.1:$UPSTREAM; keepalive 64; keepaliv
         listen 127.0.0.1:$NGINX_PORT backlog=4096;
         location / {
             if (\$tenant = "") { return 400; }
-            proxy_pass https://\$tenant;
+            proxy_pass https://$target;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_request_buffering off;

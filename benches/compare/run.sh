@@ -31,7 +31,7 @@ Options:
   --only LIST        which proxies: bare, relais, nginx, haproxy (default: "$PEERS")
   --no-nginx-proxy   leave nginx out
   --haproxy          HAProxy too
-  --h2               HTTP/2 to the upstream; nginx before 1.29.4 cannot, and stays with HTTP/1.1
+  --h2               HTTP/2 to the upstream; nginx stays with HTTP/1.1
 $COMMON_HELP
 HELP
 }
@@ -59,6 +59,8 @@ done
 # measure PEER N ROUND: appends a line of JSON to the rounds' file.
 measure() {
     local peer="$1" n="$2" port list="$WORK/pki/tenants-$2.txt" warmed report before accepts cpu
+    local version="$VERSION"
+    if [[ "$peer" == nginx ]]; then version=h1; fi
     port="$(proxy_port "$peer")"
     if ! warmed="$(timeout $((WARMUP + n / 250 + 30)) "$LOAD" --target "127.0.0.1:$port" --tenants "$list" \
         --connections "$CONNECTIONS" --duration "$((WARMUP + n / 250))s")"; then
@@ -72,7 +74,7 @@ measure() {
     # Asking for the upstream's status is a connection too.
     accepts=$(($(upstream_accepts) - accepts - 1))
     printf '%s %s %s\n' "$report" "$cpu" "$accepts" | sed 's/[{}:,"]/ /g' | awk -v peer="$peer" -v n="$n" -v round="$3" \
-        -v version="$VERSION" -v rss="$(memory_kib "$peer" VmRSS)" \
+        -v version="$version" -v rss="$(memory_kib "$peer" VmRSS)" \
         -v wrong="$(field wrong_identity <<<"$warmed")" -v warm_failed="$(field failed <<<"$warmed")" '{
             requests = $2; micros = $4; failed = $6
             if (requests == 0) { print "no request was answered" >"/dev/stderr"; exit 1 }
@@ -86,7 +88,7 @@ measure() {
 
 # The table, out of the rounds' file: medians, and ratios to the bare forwarder and to nginx.
 table() {
-    sed 's/[{}"]//g; s/[:,]/ /g' "$rounds" | awk '
+    sed 's/[{}"]//g; s/[:,]/ /g' "$rounds" | awk -v version="$VERSION" '
         function median(name, peer, n,    i, j, k, t, list) {
             k = split(values[name, peer, n], list, " ")
             for (i = 2; i <= k; i++) for (j = i; j > 1 && list[j - 1] + 0 > list[j] + 0; j--) {
@@ -101,6 +103,7 @@ table() {
             peer = row["proxy"]; n = row["tenants"]
             if (!((peer, n) in seen)) { seen[peer, n] = 1; order[++count] = peer SUBSEP n }
             for (name in row) values[name, peer, n] = values[name, peer, n] " " row[name]
+            label[peer] = peer (row["upstream"] == version ? "" : " (upstream " row["upstream"] ")")
             bad[peer, n] += row["failed"] + row["warmup_failed"]
             wrong[peer, n] += row["warmup_wrong_identity"]
         }
@@ -110,7 +113,7 @@ table() {
             for (i = 1; i <= count; i++) {
                 split(order[i], key, SUBSEP); peer = key[1]; n = key[2]
                 cpu = median("cpu_us_per_request", peer, n)
-                printf "| %d | %s | %.1f | %s | %s | %.0f | %d | %d | %d | %.1f | %d | %d |\n", n, peer, cpu, \
+                printf "| %d | %s | %.1f | %s | %s | %.0f | %d | %d | %d | %.1f | %d | %d |\n", n, label[peer], cpu, \
                     ratio(cpu, median("cpu_us_per_request", "bare", n)), ratio(cpu, median("cpu_us_per_request", "nginx", n)), \
                     median("requests_per_second", peer, n), median("p50_us", peer, n), median("p99_us", peer, n), \
                     median("upstream_connections_opened", peer, n), median("rss_kib", peer, n) / 1024, bad[peer, n], wrong[peer, n]

@@ -1,0 +1,222 @@
+#!/usr/bin/env bash
+# The separate figures: identities under interleaving, memory under large bodies, a thousand tenants at rest, CPU.
+set -euo pipefail
+# shellcheck source=benches/compare/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+PEER=relais
+ONLY="identities bodies idle cpu"
+REQUESTS=160000
+SIZE_MIB=1024
+TENANTS=1000
+RUN=()
+
+usage() {
+    cat <<HELP
+Usage: benches/compare/figures.sh [OPTIONS] [-- RUN_OPTIONS]
+
+Takes these figures and prints them as Markdown, with the machine and the versions:
+  identities   $REQUESTS requests interleaved over 100 tenants on 16 connections, in turn and at random, to an
+               upstream of HTTP/1.1 and of HTTP/2: responses under another tenant's certificate (must be 0)
+  bodies       1 GiB up and 1 GiB down: status, bytes that arrived, growth of the proxy's memory
+  idle         $TENANTS tenants: time from start to ready, memory at rest
+  cpu          CPU per request against the bare forwarder and nginx: run.sh, with RUN_OPTIONS
+What cannot be done here is left out and said. The exit code is 1 if a response was wrong, failed or incomplete.
+
+Options:
+  --only LIST        which figures (default: "$ONLY")
+  --peer PEER        what is measured: relais, or bare, nginx, haproxy to compare or to try this out (default: $PEER)
+  --requests N       requests of each run of 'identities' (default: $REQUESTS)
+  --size MIB         size of each body of 'bodies' (default: $SIZE_MIB)
+  --tenants N        tenants of 'idle' (default: $TENANTS)
+$COMMON_HELP
+HELP
+}
+
+while (($#)); do
+    taken=0
+    common_option "$@" || taken=$?
+    if ((taken)); then shift "$taken"; continue; fi
+    case "$1" in
+    --only) ONLY="${2//,/ }"; shift ;;
+    --peer) PEER="$2"; shift ;;
+    --requests) REQUESTS="$2"; shift ;;
+    --size) SIZE_MIB="$2"; shift ;;
+    --tenants) TENANTS="$2"; shift ;;
+    --) shift; RUN=("$@"); break ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+    esac
+    shift
+done
+
+FAULTS=0
+fault() {
+    say "fault: $*"
+    FAULTS=$((FAULTS + 1))
+}
+
+# In MiB, with one decimal.
+mib() { awk -v kib="$1" 'BEGIN { printf "%.1f", kib / 1024 }'; }
+
+http_version() { if [[ "$1" == h2 ]]; then echo HTTP/2; else echo HTTP/1.1; fi; }
+
+identities() {
+    local version order report wrong mixed failed
+    echo "## Identities: $REQUESTS requests over 100 tenants, 16 connections"
+    echo
+    echo "| upstream | order | requests | wrong identity | wrong response | failed | req/s | upstream connections |"
+    echo "|:--|:--|--:|--:|--:|--:|--:|--:|"
+    pki 100
+    for version in h1 h2; do
+        start_upstream
+        "start_$PEER" 100 "$version" || { fault "$PEER does not start"; return; }
+        for order in round-robin random; do
+            accepts="$(upstream_accepts)"
+            report="$(timeout 600 "$LOAD" --target "127.0.0.1:$(proxy_port "$PEER")" --tenants "$WORK/pki/tenants-100.txt" \
+                --connections 16 --requests "$REQUESTS" --order "$order")" || true
+            wrong="$(field wrong_identity <<<"$report")" mixed="$(field wrong_response <<<"$report")" failed="$(field failed <<<"$report")"
+            [[ "$wrong/$mixed/$failed" == 0/0/0 ]] || fault "$(http_version "$version"), $order: ${report:-no report}"
+            echo "| $(http_version "$version") | $order | $(field requests <<<"$report") | $wrong | $mixed | $failed |" \
+                "$(field requests_per_second <<<"$report") | $(($(upstream_accepts) - accepts - 1)) |"
+        done
+        stop_all
+    done
+    # A checker that has never found anything proves nothing.
+    start_upstream
+    start_nginx 100 h1 shared || { fault "nginx does not start"; return; }
+    report="$(timeout 600 "$LOAD" --target "127.0.0.1:$NGINX_PORT" --tenants "$WORK/pki/tenants-100.txt" \
+        --connections 16 --requests "$REQUESTS")" || true
+    stop_all
+    wrong="$(field wrong_identity <<<"$report")"
+    ((${wrong:-0} > 0)) || fault "the load did not notice mixed identities: $report"
+    echo
+    echo "Control: nginx $("$NGINX" -v 2>&1 | sed 's|.*/||') with one upstream block for all tenants:" \
+        "${wrong:-?} of $(field requests <<<"$report") under another tenant's certificate."
+    echo
+}
+
+# body DIRECTION VERSION FINESS: one row; the proxy has served a request already, so that growth is the body's alone.
+body() {
+    local direction="$1" url before peak after arrived reply status options
+    url="http://127.0.0.1:$(proxy_port "$PEER")/dmp"
+    options=(-sS --max-time 600 -H "X-Finess: $3" -H "Expect:" -D "$WORK/head.txt")
+    reset_peak "$PEER"
+    before="$(memory_kib "$PEER" VmRSS)"
+    if [[ "$direction" == up ]]; then
+        # Relais takes `/dmp` off the path, the others do not; the upstream looks at the end alone.
+        reply="$(head -c "$((SIZE_MIB << 20))" /dev/zero | curl "${options[@]}" -o /dev/null -T - \
+            -w '%{http_code} %{time_total}' "$url/sink")" || fault "curl cannot send: $reply"
+        arrived="$(tr -d '\r' <"$WORK/head.txt" | awk 'tolower($1) == "x-received:" { print $2 }')"
+    else
+        reply="$(curl "${options[@]}" -w '%{http_code} %{time_total} %{size_download}' -o /dev/null "$url/big")" ||
+            fault "curl cannot receive: $reply"
+        arrived="${reply##* }"
+    fi
+    status="${reply%% *}"
+    peak="$(memory_kib "$PEER" VmHWM)"
+    sleep 1
+    after="$(memory_kib "$PEER" VmRSS)"
+    if [[ "$status" != 200 ]] || ((${arrived:-0} < SIZE_MIB << 20)); then
+        fault "$SIZE_MIB MiB $direction, $(http_version "$2"): status $status, ${arrived:-0} bytes arrived"
+    fi
+    echo "| $direction | $(http_version "$2") | $status | $(mib "$((${arrived:-0} / 1024))") |" \
+        "$(awk '{ print $2 }' <<<"$reply") | $(mib "$before") | $(mib "$((peak - before))") | $(mib "$((after - before))") |"
+}
+
+bodies() {
+    local version number
+    echo "## Bodies of $SIZE_MIB MiB"
+    echo
+    if (($(df -Pm "$WORK" | awk 'NR == 2 { print $4 }') < SIZE_MIB + 512)); then
+        echo "Left out: the upstream keeps what it receives in $WORK for a moment, and there is not room for it."
+        echo
+        return
+    fi
+    echo "| direction | upstream | status | MiB arrived | s | RSS MiB before | growth, peak | growth, 1 s after |"
+    echo "|:--|:--|--:|--:|--:|--:|--:|--:|"
+    pki 100
+    number="$(head -n 1 "$WORK/pki/tenants-100.txt")"
+    mkdir -p "$WORK/files"
+    # A hole: it takes no room.
+    truncate -s "${SIZE_MIB}M" "$WORK/files/big"
+    for version in h1 h2; do
+        start_upstream
+        "start_$PEER" 100 "$version" || { fault "$PEER does not start"; return; }
+        timeout 60 "$LOAD" --target "127.0.0.1:$(proxy_port "$PEER")" --tenants "$WORK/pki/tenants-100.txt" \
+            --connections 4 --requests 1000 >/dev/null || fault "the warm-up found fault"
+        body up "$version" "$number"
+        body down "$version" "$number"
+        stop_all
+    done
+    rm -f "$WORK/files/big"
+    echo
+}
+
+idle() {
+    local times=() before loaded
+    echo "## $TENANTS tenants at rest"
+    echo
+    pki "$TENANTS"
+    # One tenant first: what the process takes before any is loaded.
+    pki 1
+    start_upstream
+    "start_$PEER" 1 h1 || { fault "$PEER does not start"; return; }
+    sleep 1
+    before="$(memory_kib "$PEER" VmRSS)"
+    stop "$PEER"
+    for _ in 1 2 3 4 5; do
+        started=${EPOCHREALTIME/[.,]/}
+        "start_$PEER" "$TENANTS" h1 || { fault "$PEER does not start"; return; }
+        times+=("$(((${EPOCHREALTIME/[.,]/} - started) / 1000))")
+        # The last one stays.
+        ((${#times[@]} == 5)) || stop "$PEER"
+    done
+    sleep 2
+    loaded="$(memory_kib "$PEER" VmRSS)"
+    echo "| | |"
+    echo "|:--|--:|"
+    echo "| from start to ready, five starts, ms | ${times[*]} |"
+    echo "| VmRSS with 1 tenant, MiB | $(mib "$before") |"
+    echo "| VmRSS with $TENANTS tenants, MiB | $(mib "$loaded") |"
+    echo "| per tenant, KiB | $(awk -v kib="$((loaded - before))" -v n="$((TENANTS - 1))" 'BEGIN { printf "%.1f", kib / n }') |"
+    echo
+    [[ "$PEER" == relais ]] || { echo "Only Relais says when it is ready: for $PEER, until its port is open."; echo; }
+    stop_all
+}
+
+cpu() {
+    local options=(--no-build --work "$WORK" --results "$RESULTS" --port "$PORT" --tls "$TLS")
+    [[ "$ACCESS_LOG" == off ]] || options+=(--access-log)
+    # Its own title and versions are not repeated.
+    "$HERE/run.sh" "${options[@]}" "${RUN[@]}" | sed -e 's/^# /## /' -e '/^- /d' || fault "run.sh failed"
+}
+
+prepare
+if [[ "$PEER" == haproxy ]]; then need haproxy haproxy; fi
+summary="$RESULTS/$(date -u +%Y%m%dT%H%M%SZ)-figures.md"
+exec > >(tee "$summary")
+tee=$!
+echo "# Figures of $PEER"
+echo
+machine
+echo
+versions | sed 's/^/- /'
+echo
+for figure in $ONLY; do
+    if [[ "$PEER" == relais && "$figure" != cpu ]] && ! relais_serves; then
+        echo "## $figure"
+        echo
+        echo "Left out: ${RELAIS#"$ROOT/"} has no serve command yet."
+        echo
+        continue
+    fi
+    case "$figure" in
+    identities | bodies | idle | cpu) "$figure" ;;
+    *) die "no such figure: $figure" ;;
+    esac
+done
+exec >&2
+wait "$tee"
+say "results: $summary"
+((FAULTS == 0)) || { say "$FAULTS faults"; exit 1; }
