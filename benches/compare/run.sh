@@ -89,11 +89,15 @@ measure() {
 # The table, out of the rounds' file: medians, and ratios to the bare forwarder and to nginx.
 table() {
     sed 's/[{}"]//g; s/[:,]/ /g' "$rounds" | awk -v version="$VERSION" '
-        function median(name, peer, n,    i, j, k, t, list) {
+        function sorted(name, peer, n,    i, j, k, t) {
             k = split(values[name, peer, n], list, " ")
             for (i = 2; i <= k; i++) for (j = i; j > 1 && list[j - 1] + 0 > list[j] + 0; j--) {
                 t = list[j]; list[j] = list[j - 1]; list[j - 1] = t
             }
+            return k
+        }
+        function median(name, peer, n,    k) {
+            k = sorted(name, peer, n)
             if (k == 0) return ""
             return k % 2 ? list[(k + 1) / 2] + 0 : (list[k / 2] + list[k / 2 + 1]) / 2
         }
@@ -108,12 +112,13 @@ table() {
             wrong[peer, n] += row["warmup_wrong_identity"]
         }
         END {
-            print "| tenants | proxy | CPU µs/request | to bare | to nginx | req/s | p50 µs | p99 µs | connections opened | RSS MiB | failed | wrong identity |"
-            print "|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+            print "| tenants | proxy | CPU µs/request | least–most | to bare | to nginx | req/s | p50 µs | p99 µs | connections opened | RSS MiB | failed | wrong identity |"
+            print "|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
             for (i = 1; i <= count; i++) {
                 split(order[i], key, SUBSEP); peer = key[1]; n = key[2]
+                k = sorted("cpu_us_per_request", peer, n); range = sprintf("%.1f–%.1f", list[1], list[k])
                 cpu = median("cpu_us_per_request", peer, n)
-                printf "| %d | %s | %.1f | %s | %s | %.0f | %d | %d | %d | %.1f | %d | %d |\n", n, label[peer], cpu, \
+                printf "| %d | %s | %.1f | %s | %s | %s | %.0f | %d | %d | %d | %.1f | %d | %d |\n", n, label[peer], cpu, range, \
                     ratio(cpu, median("cpu_us_per_request", "bare", n)), ratio(cpu, median("cpu_us_per_request", "nginx", n)), \
                     median("requests_per_second", peer, n), median("p50_us", peer, n), median("p99_us", peer, n), \
                     median("upstream_connections_opened", peer, n), median("rss_kib", peer, n) / 1024, bad[peer, n], wrong[peer, n]
