@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result, anyhow};
 use bytes::Bytes;
 use clap::Parser;
 use http::uri::{Authority, Scheme, Uri};
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
@@ -216,6 +216,11 @@ async fn forward(
         }
         Connection::H2(mut sender) => {
             request.headers_mut().remove(header::HOST);
+            // Values are slices of the client connection's read buffer. The HPACK encoder remembers some, and
+            // would keep 8 KiB alive for each: 0.7 MiB per upstream connection.
+            for value in request.headers_mut().values_mut() {
+                *value = HeaderValue::from_bytes(value.as_bytes())?;
+            }
             let mut uri = std::mem::take(request.uri_mut()).into_parts();
             uri.scheme = Some(Scheme::HTTPS);
             uri.authority = Some(worker.authority.clone());
