@@ -1,5 +1,11 @@
-//! As whom.
+//! As whom: certificates, keys, what they say, and which of them may speak for a tenant to a service.
+//!
+//! Nothing here speaks HTTP or opens a socket. Private keys are read here and nowhere else.
+
 pub mod finess;
+pub mod generation;
 pub mod load;
 pub mod profile;
+pub mod select;
+pub mod states;
 pub mod structure;

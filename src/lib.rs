@@ -2,5 +2,7 @@
 
 pub mod config;
 pub mod identity;
+pub mod metrics;
+pub mod outbound;
 pub mod services;
 pub mod simulator;

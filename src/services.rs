@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery};
 
 pub use catalogue::{BuiltIn, CATALOGUE};
@@ -180,6 +181,21 @@ pub fn is_service_name(name: &str) -> bool {
 }
 
 impl Target {
+    /// The host without the brackets of an IPv6 literal.
+    pub fn host(&self) -> &str {
+        self.authority.host().trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The port, 443 unless the URL says otherwise.
+    pub fn port(&self) -> u16 {
+        self.authority.port_u16().unwrap_or(443)
+    }
+
+    /// The value of `Host` that the service sees.
+    pub fn host_header(&self) -> HeaderValue {
+        HeaderValue::from_str(self.authority.as_str()).expect("an authority has only visible ASCII characters")
+    }
+
     /// Appends the remainder of a request's path and query to the base path, byte for byte.
     pub fn path_and_query(&self, remainder: &str) -> Result<PathAndQuery, http::uri::InvalidUri> {
         if self.base_path.is_empty() && remainder.starts_with('/') {

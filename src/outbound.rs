@@ -1,0 +1,278 @@
+//! Over which wire: connections to services, each opened under one generation and kept for it alone.
+//!
+//! Knows generations and services, but no tenant and no route. A [`Pool`] belongs to one (generation, service);
+//! [`Outbound`] holds what all pools share: name resolution, trust, the limit on connections, the reaper.
+
+pub mod body;
+mod connection;
+mod dial;
+pub mod error;
+pub mod lease;
+pub mod pool;
+pub mod tls;
+
+use std::collections::HashMap;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::metrics::{Gauged, Metrics};
+use crate::outbound::body::{Progress, Upload};
+use crate::outbound::dial::Dialer;
+use crate::outbound::error::{Error, Stage};
+use crate::outbound::lease::{Lease, Origin};
+use crate::outbound::pool::Pool;
+use crate::services::{Retry, Service, Trust};
+
+/// How often idle connections are looked over. A connection may outstay its timeout by this much.
+const REAP_EVERY: Duration = Duration::from_secs(1);
+
+/// What all pools share.
+#[derive(Debug)]
+pub struct Outbound {
+    workers: NonZeroUsize,
+    dialer: Dialer,
+    /// Built once for each trust policy, because building parses every root.
+    verifiers: HashMap<Trust, Arc<WebPkiServerVerifier>>,
+    room: Arc<Semaphore>,
+    /// The pools that have ever been used.
+    pools: Mutex<Vec<Weak<Pool>>>,
+    metrics: Arc<Metrics>,
+}
+
+/// A service's trust anchors cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The file cannot be read.
+    #[error("trust file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is not PEM, or a certificate in it cannot be an anchor.
+    #[error("trust file {path}: {reason}")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// An answer's head, and the connection that its body is still on.
+#[derive(Debug)]
+pub struct Answer {
+    /// The service's answer.
+    pub response: Response<Incoming>,
+    /// The connection; to be returned once the body was read.
+    pub lease: Lease,
+}
+
+impl Outbound {
+    /// Prepares to reach `services`.
+    ///
+    /// # Errors
+    /// When the trust anchors of one of them cannot be used.
+    pub fn new(
+        services: &[Arc<Service>],
+        connections: usize,
+        workers: NonZeroUsize,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, TrustError> {
+        let mut verifiers = HashMap::new();
+        for service in services {
+            if !verifiers.contains_key(&service.trust) {
+                verifiers.insert(service.trust.clone(), verifier(&service.trust)?);
+            }
+        }
+        Ok(Arc::new(Self {
+            workers,
+            dialer: Dialer::default(),
+            verifiers,
+            room: Arc::new(Semaphore::new(connections)),
+            pools: Mutex::default(),
+            metrics,
+        }))
+    }
+
+    /// Threads that serve requests, each with idle connections of its own.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.get()
+    }
+
+    fn verifier(&self, trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, Error> {
+        self.verifiers.get(trust).cloned().ok_or_else(|| {
+            Error::Tls(Arc::new(rustls::Error::General("no trust anchors were loaded for the service".into())))
+        })
+    }
+
+    /// Waits for room for one more connection in the process; when there is none, closes an idle one to make it.
+    async fn room(&self, until: Instant) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
+            return Ok(permit);
+        }
+        self.evict_one();
+        tokio::time::timeout_at(until.into(), Arc::clone(&self.room).acquire_owned())
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .ok_or(Error::NoCapacity("all upstream connections of the gateway are in use"))
+    }
+
+    fn evict_one(&self) {
+        let idlest = self
+            .pools()
+            .into_iter()
+            .filter_map(|pool| pool.idle_since().map(|since| (since, pool)))
+            .min_by_key(|(since, _)| *since);
+        if let Some((_, pool)) = idlest {
+            pool.evict_one();
+        }
+    }
+
+    fn register(&self, pool: &Arc<Pool>) {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(pool));
+    }
+
+    /// The pools that have been used and still exist.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn opened(&self, service: &Service, resumed: bool) {
+        self.metrics.handshake(&service.name, resumed);
+    }
+
+    fn connection_gauge(&self, service: &Service) -> Gauged {
+        self.metrics.upstream_connection(&service.name)
+    }
+
+    /// Closes connections that have been idle or open for too long, for as long as it is polled.
+    pub async fn reap(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(REAP_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let now = Instant::now();
+            self.pools.lock().unwrap_or_else(PoisonError::into_inner).retain(|pool| pool.strong_count() > 0);
+            for pool in self.pools() {
+                pool.reap(now);
+            }
+        }
+    }
+}
+
+/// Sends a request over a connection of `pool`, and once more over a fresh one where policy allows (invariant 7).
+/// The request's URI is the path and query at the service.
+///
+/// # Errors
+/// Why there is no answer. Whatever the error, the request was not sent to anybody under another certificate.
+pub async fn send(pool: &Arc<Pool>, request: Request<Upload>) -> Result<Answer, Error> {
+    let service = Arc::clone(pool.service());
+    let h1_only = request.headers().contains_key(http::header::UPGRADE);
+    let progress = request.body().progress().cloned();
+    let again = repeatable(&request, service.retry);
+    let mut lease = pool.checkout(h1_only).await?;
+    let first = exchange(&mut lease, request, progress.as_deref(), &service).await;
+    let (error, unsent) = match first {
+        Ok(response) => return Ok(Answer { response, lease }),
+        Err(failed) => (failed.error, failed.unsent),
+    };
+    // Only a connection that lay idle fails for reasons older than the request; and a service that says why it
+    // closed (an alert) would say it again.
+    let stale = lease.origin() == Origin::Reused && matches!(error, Error::Protocol(_));
+    lease.end(&error);
+    let retry = match (unsent, again) {
+        (Some(request), _) if service.retry != Retry::Never => Some(request),
+        (None, Some(request)) => Some(request),
+        _ => None,
+    };
+    let Some(request) = retry.filter(|_| stale) else {
+        return Err(error);
+    };
+    let mut lease = pool.checkout_fresh(h1_only).await?;
+    match exchange(&mut lease, request, progress.as_deref(), &service).await {
+        Ok(response) => Ok(Answer { response, lease }),
+        Err(failed) => {
+            lease.end(&failed.error);
+            Err(failed.error)
+        }
+    }
+}
+
+/// A copy of the request, where it may be sent again although it may already have arrived.
+fn repeatable(request: &Request<Upload>, retry: Retry) -> Option<Request<Upload>> {
+    if retry != Retry::Idempotent || !request.method().is_idempotent() || !request.body().is_empty() {
+        return None;
+    }
+    let mut copy = Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+async fn exchange(
+    lease: &mut Lease,
+    request: Request<Upload>,
+    progress: Option<&Progress>,
+    service: &Service,
+) -> Result<Response<Incoming>, lease::Failed> {
+    let timeouts = service.timeouts;
+    let begun = Instant::now();
+    let mut sending = std::pin::pin!(lease.send(request));
+    loop {
+        let deadline = match progress {
+            Some(progress) => progress.deadline(timeouts.response, timeouts.body),
+            None => begun + timeouts.response,
+        };
+        if deadline <= Instant::now() {
+            let error = progress.map_or(Error::Timeout(Stage::Answer), Progress::stall);
+            return Err(lease::Failed { error, unsent: None });
+        }
+        // A deadline that passes is computed anew: the upload may have moved on since.
+        if let Ok(sent) = tokio::time::timeout_at(deadline.into(), &mut sending).await {
+            return sent;
+        }
+    }
+}
+
+fn verifier(trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
+    let (roots, path) = match trust {
+        Trust::Public => (public_roots(), Path::new("public")),
+        Trust::File(path) => (roots_from(path)?, path.as_path()),
+    };
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), tls::provider())
+        .build()
+        .map_err(|error| TrustError::Unusable { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn public_roots() -> RootCertStore {
+    webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
+}
+
+fn roots_from(path: &Path) -> Result<RootCertStore, TrustError> {
+    let pem = fs::read(path).map_err(|source| TrustError::Read { path: path.to_owned(), source })?;
+    let unusable = |reason: String| TrustError::Unusable { path: path.to_owned(), reason };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable("it holds no certificate".to_owned()));
+    }
+    Ok(roots)
+}

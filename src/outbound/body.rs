@@ -1,0 +1,224 @@
+//! Bodies in both directions: streamed, counted, never gathered.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::outbound::error::{Error, Stage};
+use crate::outbound::lease::Lease;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's body on its way to the service.
+#[derive(Debug)]
+pub struct Upload {
+    /// Absent where there is no body to send.
+    flow: Option<Flow>,
+}
+
+#[derive(Debug)]
+struct Flow {
+    inner: Incoming,
+    limit: u64,
+    progress: Arc<Progress>,
+}
+
+/// How far an upload has come, for those who wait for the answer to it.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    begun: Instant,
+    /// Milliseconds from `begun` to the last piece, or to the end.
+    last: AtomicU64,
+    bytes: AtomicU64,
+    ended: AtomicBool,
+    /// Whether it is the application whom everybody waits for.
+    awaits_client: AtomicBool,
+}
+
+impl Upload {
+    /// Follows a body of at most `limit` bytes.
+    pub fn new(inner: Incoming, limit: u64) -> Self {
+        let flow = (!inner.is_end_stream()).then(|| {
+            let progress = Arc::new(Progress {
+                begun: Instant::now(),
+                last: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+                ended: AtomicBool::new(false),
+                awaits_client: AtomicBool::new(false),
+            });
+            Flow { inner, limit, progress }
+        });
+        Self { flow }
+    }
+
+    /// No body.
+    pub fn empty() -> Self {
+        Self { flow: None }
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.flow.is_none()
+    }
+
+    pub(crate) fn progress(&self) -> Option<&Arc<Progress>> {
+        self.flow.as_ref().map(|flow| &flow.progress)
+    }
+}
+
+impl Progress {
+    /// Bytes passed on so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// When patience ends: `body` after the last piece while pieces come, `response` after the end.
+    pub(crate) fn deadline(&self, response: Duration, body: Duration) -> Instant {
+        let last = self.begun + Duration::from_millis(self.last.load(Ordering::Acquire));
+        last + if self.ended() { response } else { body }
+    }
+
+    /// Why patience ended.
+    pub(crate) fn stall(&self) -> Error {
+        if self.ended() {
+            Error::Timeout(Stage::Answer)
+        } else if self.awaits_client.load(Ordering::Acquire) {
+            Error::ClientStalled
+        } else {
+            Error::Timeout(Stage::TakeBody)
+        }
+    }
+
+    fn mark(&self) {
+        let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(elapsed, Ordering::Release);
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(Flow { inner, limit, progress }) = &mut self.flow else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(&mut *inner).poll_frame(cx);
+        progress.awaits_client.store(polled.is_pending(), Ordering::Release);
+        let frame = ready!(polled);
+        progress.mark();
+        match frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                let total = progress.bytes.fetch_add(length, Ordering::Relaxed) + length;
+                if total > *limit {
+                    return Poll::Ready(Some(Err(Error::TooLarge(*limit).into())));
+                }
+                if inner.is_end_stream() {
+                    progress.ended.store(true, Ordering::Release);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(Error::ClientBroken(Arc::new(error)).into()))),
+            None => {
+                progress.ended.store(true, Ordering::Release);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.flow.as_ref().is_none_or(|flow| flow.inner.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.flow.as_ref().map_or_else(|| SizeHint::with_exact(0), |flow| flow.inner.size_hint())
+    }
+}
+
+/// A response's body on its way back. At its end the connection returns to its pool; dropped before, the
+/// connection is closed, because what remains unread on it belongs to nobody else.
+#[derive(Debug)]
+pub struct Download {
+    inner: Incoming,
+    lease: Option<Lease>,
+    silence: Duration,
+    /// Armed while a piece is awaited, so that small answers cost no timer.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Download {
+    pub(crate) fn new(inner: Incoming, lease: Lease, silence: Duration) -> Self {
+        let mut download = Self { inner, lease: Some(lease), silence, timer: None };
+        download.release_at_end();
+        download
+    }
+
+    /// The connection is free as soon as the last byte was read, not when somebody asks for one more: an
+    /// application that has its whole answer may send its next request at once.
+    fn release_at_end(&mut self) {
+        if self.inner.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.timer = None;
+                this.release_at_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.lease = None;
+                Poll::Ready(Some(Err(Error::from_exchange(error))))
+            }
+            Poll::Ready(None) => {
+                if let Some(lease) = this.lease.take() {
+                    lease.give_back();
+                }
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let silence = this.silence;
+                let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
+                ready!(timer.as_mut().poll(cx));
+                this.lease = None;
+                Poll::Ready(Some(Err(Error::Timeout(Stage::ContinueBody))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

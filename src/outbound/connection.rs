@@ -1,0 +1,159 @@
+//! The two kinds of upstream connection, as a pool keeps them.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use crate::outbound::body::Upload;
+use crate::outbound::error::Error;
+use crate::outbound::tls::Wire;
+
+/// The largest response head taken from a service. hyper allows 400 KiB unasked; no service answers with a tenth
+/// of this, and a pool's worth of such heads must fit in memory.
+const RESPONSE_HEAD_MAX: usize = 128 * 1024;
+
+/// Header fields in a response head; hyper's own default is 100, which generous proxies on the way can exceed.
+const RESPONSE_FIELDS_MAX: usize = 256;
+
+/// Streams that a service must accept before its SETTINGS frame has said how many it allows. RFC 9113 section
+/// 6.5.2 recommends that servers allow at least 100.
+const STREAMS_UNTIL_TOLD: usize = 100;
+
+/// A window in which one HTTP/2 stream can move a large document without waiting for updates at each 64 KiB.
+const H2_STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// Room for several such streams on one connection.
+const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// How often a silent HTTP/2 connection with streams in flight is asked whether it is still there.
+const H2_PING_EVERY: Duration = Duration::from_secs(20);
+
+/// An HTTP/1.1 connection that nobody else uses.
+#[derive(Debug)]
+pub(crate) struct H1 {
+    pub(crate) sender: http1::SendRequest<Upload>,
+    pub(crate) opened: Instant,
+}
+
+/// An HTTP/2 connection that several requests of one generation share.
+#[derive(Debug)]
+pub(crate) struct H2 {
+    pub(crate) sender: http2::SendRequest<Upload>,
+    pub(crate) opened: Instant,
+    streams: AtomicUsize,
+    /// What the service allows, as its last SETTINGS frame had it.
+    allowed: Arc<AtomicUsize>,
+    /// No new stream: too old, in trouble, or its generation is retired.
+    draining: AtomicBool,
+}
+
+/// A place among the streams of a connection; gives it back when dropped.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) connection: Arc<H2>,
+}
+
+/// Speaks HTTP/1.1 on a fresh wire. `held` is whatever must last as long as the connection does.
+pub(crate) async fn open_h1(wire: Wire, held: impl Send + 'static) -> Result<H1, Error> {
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(RESPONSE_HEAD_MAX)
+        .max_headers(RESPONSE_FIELDS_MAX)
+        .handshake(TokioIo::new(wire))
+        .await
+        .map_err(Error::from_exchange)?;
+    tokio::spawn(async move {
+        // What goes wrong on the connection is told to the request that it goes wrong for.
+        let _ = connection.with_upgrades().await;
+        drop(held);
+    });
+    Ok(H1 { sender, opened: Instant::now() })
+}
+
+/// Speaks HTTP/2 on a fresh wire.
+pub(crate) async fn open_h2(wire: Wire, held: impl Send + 'static) -> Result<Arc<H2>, Error> {
+    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_max_send_streams(STREAMS_UNTIL_TOLD)
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_header_list_size(RESPONSE_HEAD_MAX as u32)
+        .keep_alive_interval(H2_PING_EVERY)
+        .handshake(TokioIo::new(wire))
+        .await
+        .map_err(Error::from_exchange)?;
+    let allowed = Arc::new(AtomicUsize::new(STREAMS_UNTIL_TOLD));
+    let told = Arc::clone(&allowed);
+    tokio::spawn(async move {
+        let _ = poll_fn(|cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            if polled.is_pending() {
+                told.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            }
+            polled
+        })
+        .await;
+        drop(held);
+    });
+    Ok(Arc::new(H2 {
+        sender,
+        opened: Instant::now(),
+        streams: AtomicUsize::new(0),
+        allowed,
+        draining: AtomicBool::new(false),
+    }))
+}
+
+impl H2 {
+    /// Takes a place for one more stream, if there is one.
+    pub(crate) fn stream(self: &Arc<Self>) -> Option<Stream> {
+        if !self.takes_streams() {
+            return None;
+        }
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        self.streams
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |streams| {
+                (streams < allowed).then_some(streams + 1)
+            })
+            .ok()?;
+        Some(Stream { connection: Arc::clone(self) })
+    }
+
+    pub(crate) fn takes_streams(&self) -> bool {
+        !self.draining.load(Ordering::Acquire) && !self.sender.is_closed()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.streams.load(Ordering::Acquire) == 0
+    }
+
+    /// Lets the streams in flight finish and takes no other.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Polls whether an HTTP/1.1 connection is between two requests.
+pub(crate) async fn ready(h1: &mut H1, limit: Duration) -> bool {
+    matches!(
+        tokio::time::timeout(limit, poll_fn(|cx| h1.sender.poll_ready(cx))).await,
+        Ok(Ok(()))
+    )
+}
+
+/// Whether an HTTP/1.1 connection can take a request at this instant.
+pub(crate) fn is_between_requests(h1: &H1) -> bool {
+    h1.sender.is_ready() && !h1.sender.is_closed()
+}
+

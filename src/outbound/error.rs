@@ -1,0 +1,166 @@
+//! Why a request could not be carried to a service.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::{AlertDescription, CertificateError};
+
+/// Why a request could not be carried to a service. Cheap to clone: all who waited for one dial share its failure.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The service refused the client certificate, in the handshake or (TLS 1.3) right after it.
+    #[error("the service refused the client certificate with the TLS alert {0:?}")]
+    CertificateRejected(AlertDescription),
+    /// The service did not ask for a client certificate, so the request would have gone out as nobody.
+    #[error("the service did not ask for a client certificate")]
+    CertificateNotRequested,
+    /// The application stopped sending the request's body.
+    #[error("the application stopped sending the request's body")]
+    ClientStalled,
+    /// The application went away, or broke HTTP, in the middle of the request's body.
+    #[error("the request's body broke off: {0}")]
+    ClientBroken(Arc<dyn std::error::Error + Send + Sync>),
+    /// No address answered.
+    #[error("no connection to {address}: {source}")]
+    Connect {
+        /// The last address tried.
+        address: SocketAddr,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The name has no address.
+    #[error("{host} has no address: {source}")]
+    Dns {
+        /// The service's host.
+        host: Arc<str>,
+        /// What the resolver said.
+        source: Arc<io::Error>,
+    },
+    /// The TLS handshake failed for another reason than trust or the client certificate.
+    #[error("TLS handshake failed: {0}")]
+    Handshake(Arc<io::Error>),
+    /// All connections are taken, and none came free in time.
+    #[error("no connection came free: {0}")]
+    NoCapacity(&'static str),
+    /// The service broke HTTP, or closed the connection before it answered.
+    #[error("the service broke off or broke HTTP: {}", Chain(.0.as_ref()))]
+    Protocol(Arc<dyn std::error::Error + Send + Sync>),
+    /// The request's body is over the service's limit.
+    #[error("the request's body is over {0} bytes")]
+    TooLarge(u64),
+    /// A deadline passed.
+    #[error("the service did not {0} in time")]
+    Timeout(Stage),
+    /// The TLS settings of the service cannot be used with this certificate.
+    #[error("TLS settings cannot be used: {0}")]
+    Tls(Arc<rustls::Error>),
+    /// The service's own certificate is not to be believed.
+    #[error("the service's certificate is not trusted: {0}")]
+    Untrusted(CertificateError),
+}
+
+/// What a service was to do when its deadline passed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stage {
+    /// Accept a TCP connection.
+    Connect,
+    /// Complete the TLS handshake.
+    Handshake,
+    /// Take the request's body.
+    TakeBody,
+    /// Answer.
+    Answer,
+    /// Go on with the body of its answer.
+    ContinueBody,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "accept a connection",
+            Self::Handshake => "complete the TLS handshake",
+            Self::TakeBody => "take the request's body",
+            Self::Answer => "answer",
+            Self::ContinueBody => "go on with its answer",
+        })
+    }
+}
+
+impl Error {
+    /// The service did not keep to the protocol.
+    pub(crate) fn broken(how: &'static str) -> Self {
+        Self::Protocol(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(how)))
+    }
+
+    /// Whether the connection itself is in doubt, and not only this one exchange on it.
+    pub(crate) fn taints_connection(&self) -> bool {
+        matches!(self, Self::Protocol(_) | Self::Timeout(_) | Self::CertificateRejected(_))
+    }
+
+    /// Reads a failed handshake: whose fault it was decides what the operator must do.
+    pub(crate) fn from_handshake(error: io::Error) -> Self {
+        match tls_error(&error) {
+            Some(rustls::Error::InvalidCertificate(reason)) => Self::Untrusted(reason.clone()),
+            Some(rustls::Error::AlertReceived(alert)) if rejects_certificate(*alert) => {
+                Self::CertificateRejected(*alert)
+            }
+            _ => Self::Handshake(Arc::new(error)),
+        }
+    }
+
+    /// Reads a failed exchange. With TLS 1.3 the refusal of a client certificate arrives only now: the client
+    /// ends its side of the handshake before the server has looked at the certificate (RFC 8446 section 4.4.2.4).
+    pub(crate) fn from_exchange(error: hyper::Error) -> Self {
+        let mut link: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(cause) = link {
+            if let Some(own) = cause.downcast_ref::<Self>() {
+                return own.clone();
+            }
+            if let Some(io) = cause.downcast_ref::<io::Error>()
+                && let Some(rustls::Error::AlertReceived(alert)) = tls_error(io)
+                && rejects_certificate(*alert)
+            {
+                return Self::CertificateRejected(*alert);
+            }
+            link = cause.source();
+        }
+        Self::Protocol(Arc::new(error))
+    }
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref::<rustls::Error>()
+}
+
+/// The alerts with which servers refuse a client certificate (RFC 8446 section 6.2). `handshake_failure` is left
+/// out: it also says that versions or suites do not match.
+fn rejects_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::AccessDenied
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::NoCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate
+    )
+}
+
+/// Writes an error and what caused it on one line: hyper's own text names only the outermost layer.
+struct Chain<'a>(&'a (dyn std::error::Error + Send + Sync + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! One request's hold on a connection, and the request put in the form that the connection speaks.
+
+use std::sync::Arc;
+
+use http::header::{CONNECTION, HOST, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{PathAndQuery, Scheme};
+use http::{Request, Response, Uri, Version};
+use hyper::body::Incoming;
+
+use crate::outbound::body::Upload;
+use crate::outbound::connection::{H1, Stream};
+use crate::outbound::error::Error;
+use crate::outbound::pool::Pool;
+use crate::outbound::tls::Handshake;
+
+/// A connection (or a stream of one) that serves one request. It remembers its own pool, and can return to no
+/// other: that is how a connection never carries another identity's request.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Arc<Pool>,
+    line: Line,
+    origin: Origin,
+}
+
+#[derive(Debug)]
+enum Line {
+    H1(H1),
+    H2(Stream),
+}
+
+/// Where a leased connection came from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// It lay idle, or had room for one more stream.
+    Reused,
+    /// It was opened for this request with a full handshake.
+    Full,
+    /// It was opened for this request by resuming a TLS session of the same generation.
+    Resumed,
+}
+
+impl Origin {
+    /// The word that logs use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reused => "reused",
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+        }
+    }
+}
+
+impl From<Handshake> for Origin {
+    fn from(handshake: Handshake) -> Self {
+        match handshake {
+            Handshake::Full => Self::Full,
+            Handshake::Resumed => Self::Resumed,
+        }
+    }
+}
+
+/// A request that failed on its connection.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    /// The request itself, where no byte of it has left.
+    pub(crate) unsent: Option<Request<Upload>>,
+}
+
+impl Lease {
+    pub(crate) fn h1(pool: Arc<Pool>, connection: H1, origin: Origin) -> Self {
+        Self { pool, line: Line::H1(connection), origin }
+    }
+
+    pub(crate) fn h2(pool: Arc<Pool>, stream: Stream, origin: Origin) -> Self {
+        Self { pool, line: Line::H2(stream), origin }
+    }
+
+    /// Where the connection came from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    pub fn version(&self) -> Version {
+        match self.line {
+            Line::H1(_) => Version::HTTP_11,
+            Line::H2(_) => Version::HTTP_2,
+        }
+    }
+
+    /// Sends a request whose URI is a path and query, without `Host`.
+    pub(crate) async fn send(&mut self, mut request: Request<Upload>) -> Result<Response<Incoming>, Failed> {
+        let failed = |mut error: hyper::client::conn::TrySendError<Request<Upload>>| Failed {
+            unsent: error.take_message(),
+            error: Error::from_exchange(error.into_error()),
+        };
+        match &mut self.line {
+            Line::H1(h1) => {
+                self.pool.address_h1(&mut request);
+                h1.sender.try_send_request(request).await.map_err(failed)
+            }
+            Line::H2(stream) => {
+                self.pool.address_h2(&mut request);
+                stream.connection.sender.clone().try_send_request(request).await.map_err(failed)
+            }
+        }
+    }
+
+    /// Returns the connection to the pool that it came from.
+    pub(crate) fn give_back(self) {
+        let Self { pool, line, .. } = self;
+        match line {
+            Line::H1(h1) => pool.give_back(h1),
+            Line::H2(stream) => {
+                drop(stream);
+                pool.stream_ended();
+            }
+        }
+    }
+
+    /// Ends a failed exchange. An HTTP/1.1 connection is closed; an HTTP/2 one keeps its other streams, but takes
+    /// no new one when the failure casts doubt on it.
+    pub(crate) fn end(self, error: &Error) {
+        if let Line::H2(stream) = &self.line
+            && error.taints_connection()
+        {
+            stream.connection.drain();
+        }
+    }
+}
+
+/// Puts a request in HTTP/1.1's form: origin-form target and a `Host` field (RFC 9112 section 3.2.1).
+pub(crate) fn in_h1_form(request: &mut Request<Upload>, host: HeaderValue) {
+    let path = path_of(request);
+    *request.uri_mut() = Uri::from(path);
+    *request.version_mut() = Version::HTTP_11;
+    request.headers_mut().insert(HOST, host);
+}
+
+/// Puts a request in HTTP/2's form: absolute target, no connection-specific field (RFC 9113 section 8.2.2).
+pub(crate) fn in_h2_form(request: &mut Request<Upload>, authority: &http::uri::Authority) {
+    let path = path_of(request);
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTPS);
+    parts.authority = Some(authority.clone());
+    parts.path_and_query = Some(path);
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    *request.version_mut() = Version::HTTP_2;
+    let headers = request.headers_mut();
+    for name in [HOST, CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    if headers.get(TE).is_some_and(|te| te != "trailers") {
+        headers.remove(TE);
+    }
+}
+
+fn path_of(request: &Request<Upload>) -> PathAndQuery {
+    request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+}

@@ -1,0 +1,457 @@
+//! The connections that one generation has open to one service.
+//!
+//! A pool is reached only through the generation and service that it was made for, by pointer. There is no table of
+//! connections in which two identities could meet, and so no key whose hash could collide or from which a property
+//! of the certificate could be forgotten.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::Request;
+use http::header::HeaderValue;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::identity::generation::Generation;
+use crate::outbound::Outbound;
+use crate::outbound::body::Upload;
+use crate::outbound::connection::{self, H1, H2};
+use crate::outbound::error::{Error, Stage};
+use crate::outbound::lease::{self, Lease, Origin};
+use crate::outbound::tls::{self, Handshake};
+use crate::services::{HttpVersions, Service};
+
+/// How long a connection whose answer was read may take to finish the request that it answers. Longer, and it is
+/// cheaper to open another.
+const SETTLES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Connections of one (generation, service). Costs little until its first request.
+#[derive(Debug)]
+pub struct Pool {
+    service: Arc<Service>,
+    generation: Option<Arc<Generation>>,
+    outbound: Arc<Outbound>,
+    retired: AtomicBool,
+    active: OnceLock<Box<Active>>,
+}
+
+/// What a pool needs once it is used.
+#[derive(Debug)]
+struct Active {
+    tls: tls::Client,
+    host: HeaderValue,
+    /// Idle HTTP/1.1 connections, the latest last, by the worker that drives them: a request takes its own
+    /// worker's first, so that it is served on one thread from start to finish.
+    idle: Box<[Mutex<Vec<Idle>>]>,
+    h2: Mutex<Vec<Shared>>,
+    /// What ALPN chose last: it decides whether requests wait for one dial or each make their own.
+    speaks: AtomicU8,
+    /// Held while the first connection, or one more HTTP/2 connection, is opened.
+    gate: Semaphore,
+    /// The last failure behind the gate, for those who waited at it.
+    failure: Mutex<Option<(Instant, Error)>>,
+    /// One permit a connection, from dial to close.
+    room: Arc<Semaphore>,
+    /// Requests that wait for a connection to come free.
+    waiting: AtomicUsize,
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct Idle {
+    h1: H1,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Shared {
+    h2: Arc<H2>,
+    /// When the reaper first saw it without a stream.
+    idle_since: Option<Instant>,
+}
+
+const SPEAKS_UNKNOWN: u8 = 0;
+const SPEAKS_H1: u8 = 1;
+const SPEAKS_H2: u8 = 2;
+
+thread_local! {
+    /// Which worker this thread is. Threads that are none (tests, checks) share the first one's connections.
+    static WORKER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Names this thread's share of idle connections.
+pub(crate) fn become_worker(index: usize) {
+    WORKER.set(index);
+}
+
+/// What the administration interface shows of a pool.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Occupancy {
+    /// Connections open, idle ones included.
+    pub open: usize,
+    /// HTTP/1.1 connections that lie idle.
+    pub idle: usize,
+    /// HTTP/2 connections.
+    pub h2: usize,
+    /// Requests that wait for a connection.
+    pub waiting: usize,
+}
+
+impl Pool {
+    /// A pool for what `generation` (or, where the service wants no certificate, nobody) says to `service`.
+    pub fn new(service: Arc<Service>, generation: Option<Arc<Generation>>, outbound: Arc<Outbound>) -> Arc<Self> {
+        Arc::new(Self { service, generation, outbound, retired: AtomicBool::new(false), active: OnceLock::new() })
+    }
+
+    /// The service that its connections lead to.
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// The generation whose certificate its connections were opened with.
+    pub fn generation(&self) -> Option<&Arc<Generation>> {
+        self.generation.as_ref()
+    }
+
+    /// How many connections there are.
+    pub fn occupancy(&self) -> Occupancy {
+        let Some(active) = self.active.get() else {
+            return Occupancy::default();
+        };
+        Occupancy {
+            open: self.service.pool.max_connections - active.room.available_permits(),
+            idle: active.idle.iter().map(|shard| lock(shard).len()).sum(),
+            h2: lock(&active.h2).len(),
+            waiting: active.waiting.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes a connection: an idle one, a stream of a shared one, or a new one. With `h1_only`, what is taken
+    /// speaks HTTP/1.1 (a protocol upgrade needs it).
+    pub(crate) async fn checkout(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
+        match self.reuse(h1_only) {
+            Some(lease) => Ok(lease),
+            None => self.open_or_wait(h1_only).await,
+        }
+    }
+
+    /// Takes a new connection whatever lies idle: what lay idle has just proved dead.
+    pub(crate) async fn checkout_fresh(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
+        let room = self.room(self.patience()).await?;
+        self.dial(h1_only, room).await
+    }
+
+    fn reuse(self: &Arc<Self>, h1_only: bool) -> Option<Lease> {
+        let active = self.active.get()?;
+        if let Some(h1) = self.idle_h1(active) {
+            return Some(Lease::h1(Arc::clone(self), h1, Origin::Reused));
+        }
+        if h1_only || active.speaks.load(Ordering::Acquire) != SPEAKS_H2 {
+            return None;
+        }
+        let stream = lock(&active.h2).iter().find_map(|shared| {
+            if shared.h2.opened.elapsed() > self.service.pool.max_lifetime {
+                shared.h2.drain();
+            }
+            shared.h2.stream()
+        })?;
+        Some(Lease::h2(Arc::clone(self), stream, Origin::Reused))
+    }
+
+    /// The most recently used of this worker's idle connections, or one of another's: a handshake costs a
+    /// thousand times the wake-up that crossing threads does.
+    fn idle_h1(&self, active: &Active) -> Option<H1> {
+        let shards = active.idle.len();
+        let own = WORKER.get() % shards;
+        let now = Instant::now();
+        (0..shards).find_map(|step| {
+            let mut shard = lock(&active.idle[(own + step) % shards]);
+            while let Some(Idle { h1, since }) = shard.pop() {
+                if now.saturating_duration_since(since) >= self.service.pool.idle_timeout {
+                    // All below it have been idle for longer still.
+                    shard.clear();
+                    return None;
+                }
+                if self.is_young(h1.opened, now) && connection::is_between_requests(&h1) {
+                    return Some(h1);
+                }
+            }
+            None
+        })
+    }
+
+    fn is_young(&self, opened: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(opened) < self.service.pool.max_lifetime
+    }
+
+    /// Waits as long as a dial may take: who waits for a connection is no worse off than who opens one.
+    fn patience(&self) -> Instant {
+        Instant::now() + self.service.timeouts.connect + self.service.timeouts.handshake
+    }
+
+    async fn open_or_wait(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
+        let active = self.active();
+        let until = self.patience();
+        if h1_only || active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
+            return self.open_or_reuse(active, h1_only, until).await;
+        }
+        // Until the protocol is known one request dials and the others wait: if it is HTTP/2 they will share
+        // that connection, and in any case its TLS session makes their own handshakes cheap.
+        let arrived = Instant::now();
+        let _gate = before(until, active.gate.acquire())
+            .await
+            .ok_or(Error::Timeout(Stage::Connect))?
+            .map_err(|_| Error::NoCapacity("the pool is closed"))?;
+        if let Some(lease) = self.reuse(h1_only) {
+            return Ok(lease);
+        }
+        if active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
+            drop(_gate);
+            return self.open_or_reuse(active, h1_only, until).await;
+        }
+        if let Some((at, error)) = &*lock(&active.failure)
+            && *at >= arrived
+        {
+            return Err(error.clone());
+        }
+        let opened = self.open_or_reuse(active, h1_only, until).await;
+        if let Err(error) = &opened {
+            *lock(&active.failure) = Some((Instant::now(), error.clone()));
+        }
+        opened
+    }
+
+    /// Opens a connection if there is room for one more, otherwise takes the first that comes free.
+    async fn open_or_reuse(
+        self: &Arc<Self>,
+        active: &Active,
+        h1_only: bool,
+        until: Instant,
+    ) -> Result<Lease, Error> {
+        let _waiting = Waiting::new(&active.waiting);
+        loop {
+            let freed = active.freed.notified();
+            tokio::pin!(freed);
+            // Listen before looking, so that what is freed in between is not missed.
+            freed.as_mut().enable();
+            if let Some(lease) = self.reuse(h1_only) {
+                return Ok(lease);
+            }
+            tokio::select! {
+                biased;
+                room = self.room(until) => return self.dial(h1_only, room?).await,
+                () = freed => {}
+            }
+        }
+    }
+
+    /// Waits for room for one more connection: in this pool first, then in the process.
+    async fn room(self: &Arc<Self>, until: Instant) -> Result<Room, Error> {
+        let active = self.active();
+        let own = before(until, Arc::clone(&active.room).acquire_owned())
+            .await
+            .and_then(Result::ok)
+            .ok_or(Error::NoCapacity("the tenant's connections to this service are all in use"))?;
+        let all = self.outbound.room(until).await?;
+        Ok(Room { _own: own, _all: all })
+    }
+
+    async fn dial(self: &Arc<Self>, h1_only: bool, room: Room) -> Result<Lease, Error> {
+        let active = self.active();
+        let service = &*self.service;
+        let tcp = self.outbound.dialer.connect(&service.target, service.timeouts.connect).await?;
+        let verifier = self.outbound.verifier(&service.trust)?;
+        let handshake = active.tls.handshake(tcp, service, self.generation.as_deref(), &verifier, h1_only);
+        let secured = tokio::time::timeout(service.timeouts.handshake, handshake)
+            .await
+            .map_err(|_| Error::Timeout(Stage::Handshake))??;
+        let origin = Origin::from(secured.handshake);
+        self.outbound.opened(service, secured.handshake == Handshake::Resumed);
+        let held = (room, self.outbound.connection_gauge(service));
+        if !secured.is_h2 {
+            if service.http == HttpVersions::H2 && !h1_only {
+                return Err(Error::broken("the service did not choose HTTP/2"));
+            }
+            if !h1_only {
+                active.speaks.store(SPEAKS_H1, Ordering::Release);
+            }
+            let h1 = connection::open_h1(secured.stream, held).await?;
+            return Ok(Lease::h1(Arc::clone(self), h1, origin));
+        }
+        active.speaks.store(SPEAKS_H2, Ordering::Release);
+        let h2 = connection::open_h2(secured.stream, held).await?;
+        let stream = h2.stream().ok_or(Error::NoCapacity("the service allows no HTTP/2 stream"))?;
+        let mut shared = lock(&active.h2);
+        if !self.retired.load(Ordering::Acquire) {
+            shared.push(Shared { h2, idle_since: None });
+        }
+        drop(shared);
+        Ok(Lease::h2(Arc::clone(self), stream, origin))
+    }
+
+    fn active(self: &Arc<Self>) -> &Active {
+        self.active.get_or_init(|| {
+            self.outbound.register(self);
+            let shards = self.outbound.workers();
+            Box::new(Active {
+                tls: tls::Client::new(),
+                host: self.service.target.host_header(),
+                idle: (0..shards).map(|_| Mutex::default()).collect(),
+                h2: Mutex::default(),
+                speaks: AtomicU8::new(if self.service.http == HttpVersions::H1 {
+                    SPEAKS_H1
+                } else {
+                    SPEAKS_UNKNOWN
+                }),
+                gate: Semaphore::new(1),
+                failure: Mutex::default(),
+                room: Arc::new(Semaphore::new(self.service.pool.max_connections)),
+                waiting: AtomicUsize::new(0),
+                freed: Notify::new(),
+            })
+        })
+    }
+
+    pub(crate) fn address_h1(self: &Arc<Self>, request: &mut Request<Upload>) {
+        lease::in_h1_form(request, self.active().host.clone());
+    }
+
+    pub(crate) fn address_h2(&self, request: &mut Request<Upload>) {
+        lease::in_h2_form(request, &self.service.target.authority);
+    }
+
+    /// Takes an HTTP/1.1 connection back once its answer was read.
+    pub(crate) fn give_back(self: Arc<Self>, mut h1: H1) {
+        if h1.sender.is_closed() || !self.is_young(h1.opened, Instant::now()) {
+            return;
+        }
+        if connection::is_between_requests(&h1) {
+            return self.keep(h1);
+        }
+        // The answer came before the request was all sent, or the connection has yet to notice that both ended.
+        tokio::spawn(async move {
+            if connection::ready(&mut h1, SETTLES_WITHIN).await {
+                self.keep(h1);
+            }
+        });
+    }
+
+    fn keep(self: &Arc<Self>, h1: H1) {
+        let active = self.active();
+        let mut shard = lock(&active.idle[WORKER.get() % active.idle.len()]);
+        // Under the lock that `retire` takes to empty the shard: a connection is either emptied out with the
+        // others or finds the pool retired, and cannot slip in between.
+        if self.retired.load(Ordering::Acquire) {
+            return;
+        }
+        shard.push(Idle { h1, since: Instant::now() });
+        drop(shard);
+        self.stream_ended();
+    }
+
+    /// Tells one waiting request, if any, that there is something to take.
+    pub(crate) fn stream_ended(&self) {
+        if let Some(active) = self.active.get()
+            && active.waiting.load(Ordering::Acquire) > 0
+        {
+            active.freed.notify_one();
+        }
+    }
+
+    /// Hands out nothing that is open any more; what is in flight finishes.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        let Some(active) = self.active.get() else { return };
+        for shard in &active.idle {
+            lock(shard).clear();
+        }
+        for shared in lock(&active.h2).drain(..) {
+            shared.h2.drain();
+        }
+    }
+
+    /// Closes what has been idle or open for too long. Returns whether the pool still has anything open.
+    pub(crate) fn reap(&self, now: Instant) {
+        let Some(active) = self.active.get() else { return };
+        let limits = &self.service.pool;
+        for shard in &active.idle {
+            lock(shard).retain(|idle| {
+                now.saturating_duration_since(idle.since) < limits.idle_timeout
+                    && self.is_young(idle.h1.opened, now)
+                    && !idle.h1.sender.is_closed()
+            });
+        }
+        lock(&active.h2).retain_mut(|shared| {
+            if !shared.h2.takes_streams() {
+                return false;
+            }
+            if !shared.h2.is_idle() {
+                shared.idle_since = None;
+                return true;
+            }
+            let since = *shared.idle_since.get_or_insert(now);
+            now.saturating_duration_since(since) < limits.idle_timeout && self.is_young(shared.h2.opened, now)
+        });
+    }
+
+    /// Closes the connection that has been idle the longest; returns whether there was one.
+    pub(crate) fn evict_one(&self) -> bool {
+        let Some(active) = self.active.get() else { return false };
+        for shard in &active.idle {
+            let mut shard = lock(shard);
+            if !shard.is_empty() {
+                shard.remove(0);
+                return true;
+            }
+        }
+        let mut h2 = lock(&active.h2);
+        match h2.iter().position(|shared| shared.h2.is_idle()) {
+            Some(position) => {
+                h2.swap_remove(position).h2.drain();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// When the connection that has been idle the longest became so.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let active = self.active.get()?;
+        let h1 = active.idle.iter().filter_map(|shard| lock(shard).first().map(|idle| idle.since)).min();
+        let h2 = lock(&active.h2).iter().filter_map(|shared| shared.idle_since).min();
+        h1.into_iter().chain(h2).min()
+    }
+}
+
+/// What a connection occupies while it is open.
+#[derive(Debug)]
+struct Room {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+/// Counts a request among those that wait, for as long as it does.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Locks a mutex that guards plain data: a panic elsewhere cannot have left it half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn before<T>(until: Instant, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout_at(until.into(), future).await.ok()
+}

@@ -1,0 +1,250 @@
+//! TLS towards a service, under one generation.
+//!
+//! Each (generation, service) has a `ClientConfig` of its own, and in it a session store of its own. A key that is
+//! swapped inside a shared configuration goes on resuming sessions of the old certificate, in TLS 1.2 and 1.3
+//! alike; here a session cannot outlive, or wander from, the certificate under which it was made.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, HandshakeKind, SignatureScheme, SupportedProtocolVersion};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::identity::generation::Generation;
+use crate::outbound::error::Error;
+use crate::services::{HttpVersions, Service, TlsVersions};
+
+/// Sessions kept for resumption: rustls keeps this many TLS 1.3 tickets for a server, and a store serves one server.
+const TICKETS: usize = 8;
+
+const ALPN_H2: &[u8] = b"h2";
+const ALPN_H1: &[u8] = b"http/1.1";
+
+tokio::task_local! {
+    /// Whether the server asked for a certificate in the handshake under way. rustls tells nobody but the
+    /// resolver, which the handshakes of a configuration share; the task tells them apart.
+    static ASKED: Cell<bool>;
+}
+
+/// The TLS client of one (generation, service).
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// Made at the first dial: most of the thousands that are loaded are idle.
+    configs: Mutex<Option<Configs>>,
+}
+
+/// The two sets of application protocols offered share one session store.
+#[derive(Clone, Debug)]
+struct Configs {
+    preferred: Arc<ClientConfig>,
+    h1_only: Arc<ClientConfig>,
+}
+
+/// How a handshake went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Handshake {
+    /// Certificates were shown and verified.
+    Full,
+    /// An earlier session of the same generation was resumed.
+    Resumed,
+}
+
+/// A connection ready for HTTP.
+pub(crate) struct Secured {
+    pub(crate) stream: Wire,
+    pub(crate) is_h2: bool,
+    pub(crate) handshake: Handshake,
+}
+
+impl Client {
+    pub(crate) fn new() -> Self {
+        Self { configs: Mutex::new(None) }
+    }
+
+    /// Completes a handshake on `tcp`. Fails closed when the service wants a certificate in Relais's books and
+    /// does not ask for one on the wire.
+    pub(crate) async fn handshake(
+        &self,
+        tcp: TcpStream,
+        service: &Service,
+        generation: Option<&Generation>,
+        verifier: &Arc<WebPkiServerVerifier>,
+        h1_only: bool,
+    ) -> Result<Secured, Error> {
+        let configs = self.configs(service, generation, verifier)?;
+        let config = if h1_only { configs.h1_only } else { configs.preferred };
+        let host = service.target.host();
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| Error::Tls(Arc::new(rustls::Error::General(format!("{host} is not a host name")))))?;
+        let (stream, asked) = ASKED
+            .scope(Cell::new(false), async {
+                let stream = TlsConnector::from(config).connect(name, tcp).await;
+                (stream, ASKED.with(Cell::get))
+            })
+            .await;
+        let stream = stream.map_err(Error::from_handshake)?;
+        let (_, session) = stream.get_ref();
+        let handshake = match session.handshake_kind() {
+            Some(HandshakeKind::Resumed) => Handshake::Resumed,
+            _ => Handshake::Full,
+        };
+        if generation.is_some() && handshake == Handshake::Full && !asked {
+            // A session made without the certificate must never be resumed as if it had been shown.
+            *self.configs.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            return Err(Error::CertificateNotRequested);
+        }
+        let is_h2 = session.alpn_protocol() == Some(ALPN_H2);
+        Ok(Secured { stream: Wire { stream, fresh: true }, is_h2, handshake })
+    }
+
+    fn configs(
+        &self,
+        service: &Service,
+        generation: Option<&Generation>,
+        verifier: &Arc<WebPkiServerVerifier>,
+    ) -> Result<Configs, Error> {
+        let mut slot = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(configs) = &*slot {
+            return Ok(configs.clone());
+        }
+        let key = generation.map(|generation| Arc::clone(&generation.identity().key));
+        let configs = build(service, key, verifier).map_err(|error| Error::Tls(Arc::new(error)))?;
+        *slot = Some(configs.clone());
+        Ok(configs)
+    }
+}
+
+fn build(
+    service: &Service,
+    key: Option<Arc<CertifiedKey>>,
+    verifier: &Arc<WebPkiServerVerifier>,
+) -> Result<Configs, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions(service.tls))?
+        .with_webpki_verifier(Arc::clone(verifier));
+    let mut h1_only = match key {
+        Some(key) => builder.with_client_cert_resolver(Arc::new(Present { key })),
+        None => builder.with_no_client_auth(),
+    };
+    h1_only.resumption = Resumption::in_memory_sessions(TICKETS);
+    h1_only.alpn_protocols = vec![ALPN_H1.to_vec()];
+    // A clone keeps the resolver, the verifier and the session store, so both resume each other's sessions.
+    let mut preferred = h1_only.clone();
+    preferred.alpn_protocols = match service.http {
+        HttpVersions::Auto => vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()],
+        HttpVersions::H1 => vec![ALPN_H1.to_vec()],
+        HttpVersions::H2 => vec![ALPN_H2.to_vec()],
+    };
+    Ok(Configs { preferred: Arc::new(preferred), h1_only: Arc::new(h1_only) })
+}
+
+/// The cryptography that all of Relais uses, passed on explicitly: nothing rests on a process-wide default.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+}
+
+pub(crate) fn versions(tls: TlsVersions) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+    match tls {
+        TlsVersions::Only12 => &BOTH[1..],
+        TlsVersions::Only13 => &BOTH[..1],
+        TlsVersions::Tls12And13 => &BOTH,
+    }
+}
+
+/// Shows one certificate to whoever asks, whatever authorities the server hints at: the alternative to the right
+/// certificate is never another one.
+#[derive(Debug)]
+struct Present {
+    key: Arc<CertifiedKey>,
+}
+
+impl ResolvesClientCert for Present {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        // Outside of `Client::handshake` there is nobody to tell.
+        let _ = ASKED.try_with(|asked| asked.set(true));
+        Some(Arc::clone(&self.key))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// A TLS connection that, when it can no longer be written to, looks for the alert in which the peer said why.
+///
+/// A server that refuses a TLS 1.3 client certificate sends its alert and closes, often while the request is still
+/// being written. The write fails with a bare "connection reset", and the reason lies unread behind it.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    stream: TlsStream<TcpStream>,
+    /// Nothing has been read yet: only then can the alert be about the certificate.
+    fresh: bool,
+}
+
+impl Wire {
+    fn reason(&mut self, cx: &mut Context<'_>, failure: io::Error) -> io::Error {
+        if self.fresh {
+            let mut scratch = [0; 1];
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut scratch));
+            if let Poll::Ready(Err(reason)) = read
+                && reason.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+            {
+                return reason;
+            }
+        }
+        failure
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        this.fresh = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf));
+        Poll::Ready(written.map_err(|failure| this.reason(cx, failure)))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs));
+        Poll::Ready(written.map_err(|failure| this.reason(cx, failure)))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = ready!(Pin::new(&mut this.stream).poll_flush(cx));
+        Poll::Ready(flushed.map_err(|failure| this.reason(cx, failure)))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
