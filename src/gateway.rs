@@ -1,0 +1,208 @@
+//! Who, for what: from a request as it arrived to the service's answer.
+//!
+//! [`Gateway::handle`] reads as the specification. What it refuses, and how the refusal reads, is in [`reply`].
+
+pub mod address;
+pub mod exchange;
+pub mod guard;
+pub mod headers;
+pub mod reply;
+pub mod table;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use crate::gateway::address::Bound;
+use crate::gateway::exchange::{Exchange, Outcome, Reply};
+use crate::gateway::guard::Hosts;
+use crate::gateway::reply::{Code, Problem};
+use crate::gateway::table::Table;
+use crate::metrics::Metrics;
+use crate::outbound;
+use crate::outbound::body::{Download, Upload};
+use crate::services::Service;
+use crate::telemetry::access::AccessLog;
+
+/// What every worker shares to answer requests.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The snapshot; a request takes it once and lives with what it took.
+    pub table: ArcSwap<Table>,
+    /// The largest request head, in bytes.
+    pub request_head: usize,
+    /// Where problems are counted.
+    pub metrics: Arc<Metrics>,
+    /// Where each request is written down.
+    pub log: AccessLog,
+}
+
+/// A listener as the gateway sees it.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Its address, for the log.
+    pub name: Arc<str>,
+    /// What it says of every request.
+    pub bound: Bound,
+    /// Which hosts it answers to.
+    pub hosts: Hosts,
+}
+
+impl Gateway {
+    /// Answers one request: never fails, because what goes wrong has an answer too.
+    pub async fn handle(&self, door: &Door, request: Request<Incoming>) -> Response<Reply> {
+        let mut exchange = begin(door, &request);
+        match self.forward(door, request, &mut exchange).await {
+            Ok((mut response, upgraded)) => {
+                exchange.status = response.status().as_u16();
+                if let Some(upgraded) = upgraded {
+                    exchange.outcome = Outcome::Upgraded;
+                    tokio::spawn(upgraded);
+                }
+                let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                headers::for_application(response.headers_mut(), switching);
+                response.map(|body| Reply::from_service(body, exchange, self.log.clone()))
+            }
+            Err(problem) => {
+                exchange.status = problem.status().as_u16();
+                exchange.code = Some(problem.code);
+                let service = exchange.service.as_ref().map_or("", |(name, _)| name);
+                self.metrics.problem(service, exchange.status, problem.code.as_str());
+                if problem.code == Code::Internal {
+                    tracing::error!(service, detail = problem.detail, "request failed inside the gateway");
+                }
+                problem.into_response().map(|text| Reply::own(text, exchange, self.log.clone()))
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        door: &Door,
+        mut request: Request<Incoming>,
+        exchange: &mut Exchange,
+    ) -> Result<(Response<Download>, Option<impl Future<Output = ()> + Send + use<>>), Problem> {
+        door.hosts.admit(&request)?;
+        let path = self.plain_path(&request)?;
+        let address = address::read(path, request.headers(), &door.bound)?;
+        exchange.tenant = address.tenant;
+
+        let table = self.table.load();
+        let (index, offered) = table.service(address.service)?;
+        let service = &offered.service;
+        exchange.service = Some((Arc::clone(&service.name), Arc::clone(&offered.metrics)));
+        let pool = Arc::clone(table.pool(address.tenant, index)?);
+        exchange.pool = Some(Arc::clone(&pool));
+
+        within_limit(&request, service)?;
+        let uri = service.target.path_and_query(address.remainder).map(Uri::from).map_err(|error| {
+            Problem::new(Code::RequestMalformed, format!("the path cannot be passed on: {error}"), "")
+        })?;
+        let (silence, lifetime) = (service.timeouts.body, service.pool.max_lifetime);
+        let metrics = Arc::clone(&offered.metrics);
+        let limit = service.max_request_body;
+        drop(table);
+
+        headers::for_service(request.headers_mut());
+        let application = request
+            .headers()
+            .contains_key(http::header::UPGRADE)
+            .then(|| hyper::upgrade::on(&mut request));
+        let (mut parts, body) = request.into_parts();
+        parts.uri = uri;
+        parts.extensions.clear();
+        let upload = Upload::new(body, limit);
+        exchange.upload = upload.progress().cloned();
+
+        let handed_over = Instant::now();
+        let answer = outbound::send(&pool, Request::from_parts(parts, upload)).await?;
+        let elsewhere = handed_over.elapsed();
+        exchange.connection = Some((answer.lease.origin(), answer.lease.version()));
+        if answer.lease.origin() == outbound::lease::Origin::Reused {
+            metrics.reused();
+        }
+        let outbound::Answer { mut response, lease } = answer;
+        let tunnel = match application {
+            Some(application) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Some(tunnel(application, hyper::upgrade::on(&mut response), lifetime))
+            }
+            _ => None,
+        };
+        let response = response.map(|body| Download::new(body, lease, silence));
+        metrics.overhead(exchange.begun.elapsed().saturating_sub(elsewhere));
+        Ok((response, tunnel))
+    }
+
+    /// The path and query of a request in a form that is served, with a head of tolerable size.
+    fn plain_path<'a>(&self, request: &'a Request<Incoming>) -> Result<&'a str, Problem> {
+        let uri = request.uri();
+        let path = uri.path_and_query().map_or("", |path| path.as_str());
+        if headers::size(path, request.headers()) > self.request_head {
+            return Err(Problem::head_too_large(self.request_head));
+        }
+        if request.method() == Method::CONNECT {
+            return Err(Problem::new(
+                Code::RequestMalformed,
+                "CONNECT is not served: in a tunnel the application would make the TLS handshake itself, and Relais \
+                 could show no certificate",
+                "send plain HTTP to Relais: http://HOST:PORT/dmp/… with X-Finess",
+            ));
+        }
+        if request.version() < Version::HTTP_2 && uri.authority().is_some() {
+            return Err(Problem::new(
+                Code::RequestMalformed,
+                "the request names a whole URL, as one to a forward proxy does",
+                "send the path alone: /dmp/… with X-Finess",
+            ));
+        }
+        Ok(path)
+    }
+}
+
+fn begin(door: &Door, request: &Request<Incoming>) -> Exchange {
+    Exchange {
+        at: SystemTime::now(),
+        begun: Instant::now(),
+        listener: Arc::clone(&door.name),
+        method: request.method().clone(),
+        version: request.version(),
+        tenant: None,
+        service: None,
+        pool: None,
+        connection: None,
+        status: 0,
+        code: None,
+        upload: None,
+        sent: 0,
+        outcome: Outcome::Complete,
+    }
+}
+
+/// Refuses a body that says beforehand that it is too large. One that does not say is cut off when it gets there.
+fn within_limit(request: &Request<Incoming>, service: &Service) -> Result<(), Problem> {
+    let announced = hyper::body::Body::size_hint(request.body()).lower();
+    if announced > service.max_request_body {
+        return Err(outbound::error::Error::TooLarge(service.max_request_body).into());
+    }
+    Ok(())
+}
+
+/// Passes bytes both ways between an application and a service that have left HTTP. Ends with either side, and at
+/// the age at which a pooled connection would have been closed too.
+async fn tunnel(application: OnUpgrade, service: OnUpgrade, lifetime: Duration) {
+    let copied = tokio::time::timeout(lifetime, async {
+        let (application, service) = tokio::try_join!(application, service)?;
+        let (mut application, mut service) = (TokioIo::new(application), TokioIo::new(service));
+        // A reset on either side is how such connections usually end.
+        let _ = tokio::io::copy_bidirectional(&mut application, &mut service).await;
+        Ok::<_, hyper::Error>(())
+    });
+    if let Ok(Err(error)) = copied.await {
+        tracing::debug!(%error, "an upgrade was agreed on and not carried out");
+    }
+}

@@ -1,0 +1,178 @@
+//! The record of one request: kept while it runs, written and counted when its answer has ended.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{Method, Version};
+use http_body::{Body, Frame, SizeHint};
+
+use crate::gateway::reply::Code;
+use crate::identity::finess::Finess;
+use crate::metrics::ServiceMetrics;
+use crate::outbound::body::{Download, Progress};
+use crate::outbound::error::Error;
+use crate::outbound::lease::Origin;
+use crate::outbound::pool::Pool;
+use crate::telemetry::access::AccessLog;
+
+/// Who asked what of whom, under which certificate, and how it ended (invariant 8). Path, query, fields and bodies
+/// are not here: they may hold an INS number or a token.
+#[derive(Debug)]
+pub struct Exchange {
+    /// When the request's head had arrived.
+    pub at: SystemTime,
+    /// The same moment on the clock that measures.
+    pub begun: Instant,
+    /// The listener's address.
+    pub listener: Arc<str>,
+    /// The method.
+    pub method: Method,
+    /// The version that the application speaks.
+    pub version: Version,
+    /// The tenant, once known.
+    pub tenant: Option<Finess>,
+    /// The service and its metrics, once known.
+    pub service: Option<(Arc<str>, Arc<ServiceMetrics>)>,
+    /// The pool, and with it the certificate, once chosen.
+    pub pool: Option<Arc<Pool>>,
+    /// How the connection to the service was had, and what it speaks.
+    pub connection: Option<(Origin, Version)>,
+    /// The answer's status.
+    pub status: u16,
+    /// Why Relais answered itself.
+    pub code: Option<Code>,
+    /// The request's body.
+    pub(crate) upload: Option<Arc<Progress>>,
+    /// Bytes of the answer's body passed on.
+    pub sent: u64,
+    /// How the answer ended.
+    pub outcome: Outcome,
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// The application went away before the end.
+    Aborted,
+    /// It was passed on to its end.
+    Complete,
+    /// It broke off on the service's side.
+    Failed,
+    /// The connection left HTTP for another protocol.
+    Upgraded,
+}
+
+impl Outcome {
+    /// The word that logs use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Aborted => "aborted",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Upgraded => "upgraded",
+        }
+    }
+}
+
+impl Exchange {
+    /// Bytes of the request's body passed on.
+    pub fn received(&self) -> u64 {
+        self.upload.as_ref().map_or(0, |progress| progress.bytes())
+    }
+}
+
+/// The body of an answer. Writes the record when it ends, or when the application no longer wants it.
+#[derive(Debug)]
+pub struct Reply {
+    body: Content,
+    record: Option<(Exchange, AccessLog)>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Service(Download),
+    Own(Option<Bytes>),
+}
+
+impl Reply {
+    /// A service's answer.
+    pub(crate) fn from_service(body: Download, exchange: Exchange, log: AccessLog) -> Self {
+        Self { body: Content::Service(body), record: Some((exchange, log)) }
+    }
+
+    /// What Relais itself has to say.
+    pub fn own(text: Bytes, exchange: Exchange, log: AccessLog) -> Self {
+        Self { body: Content::Own(Some(text)), record: Some((exchange, log)) }
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        let Some((mut exchange, log)) = self.record.take() else { return };
+        if exchange.outcome != Outcome::Upgraded {
+            exchange.outcome = outcome;
+        }
+        let took = exchange.begun.elapsed();
+        if let Some((_, metrics)) = &exchange.service
+            && exchange.code.is_none()
+        {
+            metrics.answered(exchange.status, took);
+        }
+        log.write(exchange, took);
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        let polled = match &mut this.body {
+            Content::Service(download) => Pin::new(download).poll_frame(cx),
+            Content::Own(text) => {
+                Poll::Ready(text.take().filter(|text| !text.is_empty()).map(|text| Ok(Frame::data(text))))
+            }
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some((exchange, _)), Some(data)) = (&mut this.record, frame.data_ref()) {
+                    exchange.sent += data.len() as u64;
+                }
+                if this.is_end_stream() {
+                    this.end(Outcome::Complete);
+                }
+            }
+            Poll::Ready(Some(Err(_))) => this.end(Outcome::Failed),
+            Poll::Ready(None) => this.end(Outcome::Complete),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            Content::Service(download) => download.is_end_stream(),
+            Content::Own(text) => text.as_ref().is_none_or(Bytes::is_empty),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Content::Service(download) => download.size_hint(),
+            Content::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        // An answer without a body (HEAD, 204, 304) is complete although nobody polls it.
+        let outcome = if self.is_end_stream() { Outcome::Complete } else { Outcome::Aborted };
+        self.end(outcome);
+    }
+}

@@ -1,0 +1,135 @@
+//! Keeps web pages out (invariant 9): a browser on the same machine must not be able to act as a structure.
+//!
+//! A page can make a browser send requests to localhost. What gives it away is a `Host` that is not local (the page's
+//! own name, rebound to 127.0.0.1), an `Origin`, or a `Sec-Fetch-Site` of another site; programs send none of these.
+
+use std::net::IpAddr;
+
+use http::header::{HOST, ORIGIN};
+use http::{HeaderMap, HeaderName, Request, Version};
+
+use crate::gateway::reply::{Code, Problem};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Which values of `Host` are taken for this gateway.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    /// Names besides the local ones, lower case, without port.
+    pub allowed: Vec<String>,
+    /// Whether `Host` means anything here: on a Unix socket, which no browser reaches, programs fill it as they like.
+    pub checked: bool,
+}
+
+impl Hosts {
+    /// The local names alone.
+    pub fn local() -> Self {
+        Self { allowed: Vec::new(), checked: true }
+    }
+
+    /// Lets through what a program on this machine sent.
+    ///
+    /// # Errors
+    /// The answer for what a web page may have sent, or for a request without a usable `Host` (RFC 9112 section 3.2).
+    pub fn admit<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+        let headers = request.headers();
+        if headers.contains_key(ORIGIN) {
+            return Err(refused("the request carries Origin, as those of web pages do"));
+        }
+        if headers.get(SEC_FETCH_SITE).is_some_and(|site| site != "none" && site != "same-origin") {
+            return Err(refused("the request carries a Sec-Fetch-Site of another site"));
+        }
+        if !self.checked {
+            return Ok(());
+        }
+        let host = host_of(request, headers)?;
+        if self.is_ours(host) {
+            Ok(())
+        } else {
+            Err(refused("the request's Host is not a local one"))
+        }
+    }
+
+    fn is_ours(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost"
+            || host.ends_with(".localhost")
+            || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            || self.allowed.contains(&host)
+    }
+}
+
+fn host_of<'a, B>(request: &'a Request<B>, headers: &'a HeaderMap) -> Result<&'a str, Problem> {
+    if request.version() == Version::HTTP_2
+        && let Some(authority) = request.uri().authority()
+    {
+        return Ok(authority.host());
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Err(malformed("the request must carry one Host"));
+    };
+    let host = host.to_str().map_err(|_| malformed("the request's Host is not a name"))?;
+    let authority: &str = match host.strip_prefix('[').and_then(|rest| rest.find(']')) {
+        Some(end) => &host[..end + 2],
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    Ok(authority)
+}
+
+fn malformed(detail: &str) -> Problem {
+    Problem::new(Code::RequestMalformed, detail, "")
+}
+
+fn refused(detail: &str) -> Problem {
+    Problem::new(
+        Code::BrowserRefused,
+        detail,
+        "only programs on this machine are served; a name under which they reach it goes into allowed_hosts of the listener",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admit(headers: &[(&str, &str)]) -> Result<(), Code> {
+        let mut request = Request::builder().uri("/dmp");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let hosts = Hosts { allowed: vec!["gateway.internal".to_owned()], checked: true };
+        hosts.admit(&request.body(()).unwrap()).map_err(|problem| problem.code)
+    }
+
+    #[test]
+    fn local_hosts_pass_with_and_without_a_port() {
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.9.9.9", "[::1]", "[::1]:8080", "a.localhost"] {
+            assert_eq!(admit(&[("host", host)]), Ok(()), "{host}");
+        }
+        assert_eq!(admit(&[("host", "gateway.internal:80")]), Ok(()));
+    }
+
+    #[test]
+    fn other_hosts_are_taken_for_a_web_page_that_rebound_its_name() {
+        for host in ["evil.example", "127.0.0.1.evil.example", "0.0.0.0", "169.254.169.254", "localhost.evil.example", ""] {
+            assert_eq!(admit(&[("host", host)]), Err(Code::BrowserRefused), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_marks_of_a_browser_are_refused_whatever_the_host() {
+        assert_eq!(admit(&[("host", "localhost"), ("origin", "null")]), Err(Code::BrowserRefused));
+        for site in ["cross-site", "same-site"] {
+            assert_eq!(admit(&[("host", "localhost"), ("sec-fetch-site", site)]), Err(Code::BrowserRefused));
+        }
+        assert_eq!(admit(&[("host", "localhost"), ("sec-fetch-site", "none")]), Ok(()));
+    }
+
+    #[test]
+    fn a_request_without_one_host_is_malformed() {
+        assert_eq!(admit(&[]), Err(Code::RequestMalformed));
+        assert_eq!(admit(&[("host", "localhost"), ("host", "localhost")]), Err(Code::RequestMalformed));
+    }
+}

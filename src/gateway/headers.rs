@@ -1,0 +1,172 @@
+//! What of a head crosses the gateway, in each direction.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+
+use crate::gateway::address::X_FINESS;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Fields that speak of one connection only (RFC 9110 section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HTTP2_SETTINGS,
+    KEEP_ALIVE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    PROXY_CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Strips a request's head of what is not for the service: connection fields, the tenant, `Host` (the service's own
+/// is set with the connection). A protocol upgrade and the willingness to take trailers are passed on.
+pub fn for_service(headers: &mut HeaderMap) {
+    let upgrade = upgrade(headers);
+    let trailers = headers.get(TE).is_some_and(wants_trailers);
+    strip(headers);
+    headers.remove(X_FINESS);
+    headers.remove(HOST);
+    join_cookies(headers);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.append(CONNECTION, HeaderValue::from_static("te"));
+    }
+    if let Some(protocol) = upgrade {
+        headers.insert(UPGRADE, protocol);
+        headers.append(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Strips an answer's head of what is not for the application. `switching` keeps what a 101 answer agrees on.
+pub fn for_application(headers: &mut HeaderMap, switching: bool) {
+    let upgrade = if switching { upgrade(headers) } else { None };
+    strip(headers);
+    if let Some(protocol) = upgrade {
+        headers.insert(UPGRADE, protocol);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// The protocol that the message asks to change to, if it does so as RFC 9110 section 7.8 says: `Upgrade`, named by
+/// `Connection`. HTTP/2 in clear text is spoken outright and never by upgrade (RFC 9113 section 3.1).
+fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let named = connection_options(headers).any(|option| option.eq_ignore_ascii_case("upgrade"));
+    let protocol = headers.get(UPGRADE).filter(|_| named)?;
+    (!protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
+}
+
+fn wants_trailers(te: &HeaderValue) -> bool {
+    te.to_str().is_ok_and(|te| te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
+}
+
+fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = connection_options(headers)
+            .filter_map(|option| HeaderName::try_from(option).ok())
+            // What frames the message is not an option that a peer may switch off.
+            .filter(|name| name != CONTENT_LENGTH && name != HOST)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|option| !option.is_empty())
+}
+
+/// HTTP/2 splits cookies over several fields for better compression; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let parts: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) else { return };
+    if let Entry::Occupied(mut cookies) = headers.entry(COOKIE) {
+        cookies.insert(joined);
+    }
+}
+
+/// The size of a head as its sender wrote it, near enough: names, values, and `: ` and a line end for each.
+pub fn size(path: &str, headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + path.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(pair).collect::<Vec<_>>().into_iter().fold(HeaderMap::new(), |mut map, (name, value)| {
+            map.append(name, value);
+            map
+        })
+    }
+
+    #[test]
+    fn tenant_credentials_and_connection_fields_never_reach_the_service() {
+        let mut headers = map(&[
+            ("x-finess", "060785003"),
+            ("host", "localhost:8080"),
+            ("proxy-authorization", "Basic x"),
+            ("connection", "keep-alive, X-Private"),
+            ("x-private", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("soapaction", "urn:x"),
+        ]);
+        for_service(&mut headers);
+        assert_eq!(headers, map(&[("soapaction", "urn:x")]));
+    }
+
+    #[test]
+    fn connection_cannot_name_away_what_frames_the_message() {
+        let mut headers = map(&[("connection", "content-length"), ("content-length", "5")]);
+        for_service(&mut headers);
+        assert_eq!(headers, map(&[("content-length", "5")]));
+    }
+
+    #[test]
+    fn an_upgrade_passes_and_h2c_does_not() {
+        let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
+        for_service(&mut headers);
+        assert_eq!(headers, map(&[("connection", "upgrade"), ("upgrade", "websocket")]));
+        let mut headers = map(&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "x")]);
+        for_service(&mut headers);
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn an_answer_keeps_its_fields_and_loses_the_connections() {
+        let mut headers = map(&[("connection", "close"), ("server", "x"), ("set-cookie", "a"), ("set-cookie", "b")]);
+        for_application(&mut headers, false);
+        assert_eq!(headers, map(&[("server", "x"), ("set-cookie", "a"), ("set-cookie", "b")]));
+    }
+
+    #[test]
+    fn split_cookies_are_joined_into_the_one_field_of_http_1() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        for_service(&mut headers);
+        assert_eq!(headers, map(&[("cookie", "a=1; b=2")]));
+    }
+}

@@ -1,0 +1,172 @@
+//! The snapshot that requests read: which pool, and so which certificate, serves (tenant, service).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::gateway::reply::{Code, Problem};
+use crate::identity::finess::Finess;
+use crate::identity::generation::{Generation, GenerationId};
+use crate::identity::select::{Refusal, select};
+use crate::identity::states::now;
+use crate::metrics::{Metrics, ServiceMetrics};
+use crate::outbound::Outbound;
+use crate::outbound::pool::Pool;
+use crate::services::{Service, WantedCertificate};
+
+/// An immutable view of all tenants and services. A change makes another and swaps it in whole.
+#[derive(Debug)]
+pub struct Table {
+    services: Vec<Offered>,
+    by_name: HashMap<Arc<str>, usize>,
+    tenants: HashMap<Finess, Tenant>,
+    generations: Vec<Arc<Generation>>,
+}
+
+/// A service with its held metrics.
+#[derive(Debug)]
+pub struct Offered {
+    /// The service.
+    pub service: Arc<Service>,
+    /// Its handles.
+    pub metrics: Arc<ServiceMetrics>,
+    /// Its connections, where no certificate is shown and so all tenants share them.
+    anonymous: Option<Arc<Pool>>,
+}
+
+/// A tenant's certificates, and what was chosen among them for each service.
+#[derive(Debug)]
+struct Tenant {
+    generations: Vec<Arc<Generation>>,
+    /// By the service's index; nothing where no certificate may be shown.
+    pools: Box<[Option<Arc<Pool>>]>,
+}
+
+impl Table {
+    /// Chooses a certificate for each tenant and service.
+    pub fn new(
+        services: &[Arc<Service>],
+        generations: Vec<Arc<Generation>>,
+        outbound: &Arc<Outbound>,
+        metrics: &Metrics,
+    ) -> Self {
+        let services: Vec<_> = services.iter().map(|service| Offered::new(service, outbound, metrics)).collect();
+        let by_name = services.iter().enumerate().map(|(index, one)| (Arc::clone(&one.service.name), index)).collect();
+        let mut theirs: HashMap<Finess, Vec<Arc<Generation>>> = HashMap::new();
+        for generation in &generations {
+            if let Some(finess) = finess_of(generation) {
+                theirs.entry(finess).or_default().push(Arc::clone(generation));
+            }
+        }
+        let now = now();
+        // One pool for each (generation, service), whoever uses it.
+        let mut pools: HashMap<(GenerationId, usize), Arc<Pool>> = HashMap::new();
+        let tenants = theirs
+            .into_iter()
+            .map(|(finess, generations)| {
+                let chosen = services.iter().enumerate().map(|(index, offered)| {
+                    let generation = select(&generations, &offered.service, now).ok()?;
+                    let pool = pools.entry((generation.id(), index)).or_insert_with(|| {
+                        Pool::new(Arc::clone(&offered.service), Some(Arc::clone(generation)), Arc::clone(outbound))
+                    });
+                    Some(Arc::clone(pool))
+                });
+                let pools = chosen.collect();
+                (finess, Tenant { generations, pools })
+            })
+            .collect();
+        Self { services, by_name, tenants, generations }
+    }
+
+    /// The service of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn service(&self, name: &str) -> Result<(usize, &Offered), Problem> {
+        let index = self.by_name.get(name).copied().ok_or_else(|| {
+            let known: Vec<_> = self.services.iter().map(|offered| &*offered.service.name).collect();
+            Problem::new(
+                Code::ServiceUnknown,
+                format!("the path's first segment is none of {}", known.join(", ")),
+                "a service is served once the configuration has a [services.NAME] section for it",
+            )
+        })?;
+        Ok((index, &self.services[index]))
+    }
+
+    /// The connections on which `tenant` may speak to a service.
+    ///
+    /// # Errors
+    /// When the tenant is unknown, or has no certificate that may be shown there now.
+    pub fn pool(&self, tenant: Option<Finess>, service: usize) -> Result<&Arc<Pool>, Problem> {
+        let offered = &self.services[service];
+        if let Some(pool) = &offered.anonymous {
+            return Ok(pool);
+        }
+        let finess = crate::gateway::address::required(tenant)?;
+        let tenant = self.tenants.get(&finess).ok_or_else(|| {
+            Problem::new(
+                Code::TenantUnknown,
+                format!("no certificate of structure {finess} is loaded"),
+                "put its certificate and key in the folder; `relais check` lists what is loaded",
+            )
+        })?;
+        let now = now();
+        match &tenant.pools[service] {
+            Some(pool) if pool.generation().is_some_and(|one| one.identity().profile.not_after > now) => Ok(pool),
+            _ => Err(tenant.refusal(&offered.service, now).into()),
+        }
+    }
+
+    /// All services.
+    pub fn services(&self) -> &[Offered] {
+        &self.services
+    }
+
+    /// All loaded generations.
+    pub fn generations(&self) -> &[Arc<Generation>] {
+        &self.generations
+    }
+
+    /// All tenants in order of their number, each with its pool for each service.
+    pub fn tenants(&self) -> Vec<(Finess, &[Option<Arc<Pool>>])> {
+        let mut tenants: Vec<_> = self.tenants.iter().map(|(finess, tenant)| (*finess, &*tenant.pools)).collect();
+        tenants.sort_unstable_by_key(|(finess, _)| *finess);
+        tenants
+    }
+
+    /// Lets nothing that is open be used again.
+    pub fn retire(&self) {
+        let anonymous = self.services.iter().filter_map(|offered| offered.anonymous.as_ref());
+        let named = self.tenants.values().flat_map(|tenant| tenant.pools.iter().flatten());
+        anonymous.chain(named).for_each(|pool| pool.retire());
+    }
+}
+
+impl Offered {
+    fn new(service: &Arc<Service>, outbound: &Arc<Outbound>, metrics: &Metrics) -> Self {
+        let anonymous = (service.certificate == WantedCertificate::None)
+            .then(|| Pool::new(Arc::clone(service), None, Arc::clone(outbound)));
+        Self { service: Arc::clone(service), metrics: metrics.service(&service.name), anonymous }
+    }
+}
+
+impl Tenant {
+    /// Why no certificate was chosen, or why the chosen one no longer serves. Worked out when it is asked for, since
+    /// thousands of tenants without a certificate for some service would each keep the reason in memory.
+    fn refusal(&self, service: &Service, now: i64) -> Refusal {
+        match select(&self.generations, service, now) {
+            Err(refusal) => refusal,
+            // A certificate has begun since the table was made.
+            Ok(generation) => Refusal::NotYetValid(format!(
+                "serial {} of {}",
+                generation.identity().profile.serial,
+                generation.identity().path.display()
+            )),
+        }
+    }
+}
+
+/// The tenant that a generation's certificate names in its OU.
+pub fn finess_of(generation: &Generation) -> Option<Finess> {
+    generation.identity().profile.structure.as_ref()?.finess()
+}

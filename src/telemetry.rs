@@ -1,0 +1,24 @@
+//! Logs: diagnostics on standard error, and a line for each request.
+
+pub mod access;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+use crate::config::{Log, LogFormat};
+
+/// Sends diagnostics to standard error. The first call in a process decides; later ones change nothing.
+///
+/// # Errors
+/// When the level is not a filter directive.
+pub fn install(log: &Log) -> Result<(), ParseError> {
+    let filter = EnvFilter::builder().parse(&log.level)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let installed = match log.format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    // Another application in the same process (a test) has installed its own already.
+    drop(installed);
+    Ok(())
+}
