@@ -1,0 +1,272 @@
+//! Administration on a loopback listener of its own: health, metrics, and what is loaded (design section 4.5).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::app::App;
+use crate::gateway::guard::Hosts;
+use crate::identity::generation::Generation;
+use crate::identity::states::{self, now};
+use crate::outbound::pool::Pool;
+use crate::services::Service;
+
+/// Binds the administration listener.
+///
+/// # Errors
+/// When the address is taken or cannot be bound.
+pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on {address} for administration: is it taken?"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves administration until its runtime ends.
+pub async fn serve(listener: std::net::TcpListener, app: Arc<App>) {
+    let served = async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        axum::serve(listener, routes(app)).await
+    };
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the administration listener ended");
+    }
+}
+
+fn routes(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/health/live", get(|| async { "live\n" }))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/tenants", get(tenants))
+        .route("/api/v1/services", get(services))
+        .route("/api/v1/certificates", get(certificates))
+        .route("/api/v1/pools", get(pools))
+        .layer(middleware::from_fn(local_only))
+        .with_state(app)
+}
+
+/// What is loaded tells a web page whom it could impersonate: the same guard as on the data listeners.
+async fn local_only(request: Request, next: Next) -> Response {
+    match Hosts::local().admit(&request) {
+        Ok(()) => {
+            let mut response = next.run(request).await;
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(problem) => problem.into_response().map(axum::body::Body::from),
+    }
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    match app.unready() {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    // Rendering thousands of series takes a tenth of a second: not on the thread that answers health checks.
+    let rendered = tokio::task::spawn_blocking(move || app.gateway.metrics.render()).await;
+    match rendered {
+        Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    since: String,
+    uptime_seconds: u64,
+    tenants: usize,
+    services: usize,
+    certificates: BTreeMap<&'static str, usize>,
+    upstream_connections: usize,
+}
+
+async fn status(State(app): State<Arc<App>>) -> Json<Status> {
+    let table = app.gateway.table.load();
+    let mut certificates = BTreeMap::from([("unusable", app.problems.len())]);
+    let now = now();
+    for generation in table.generations() {
+        let state = states::State::of(&generation.identity().profile, now);
+        *certificates.entry(state.as_str()).or_default() += 1;
+    }
+    let reason = app.unready();
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        ready: reason.is_none(),
+        reason,
+        since: instant(app.since),
+        uptime_seconds: app.since.elapsed().unwrap_or(Duration::ZERO).as_secs(),
+        tenants: table.tenants().len(),
+        services: table.services().len(),
+        certificates,
+        upstream_connections: app.outbound.pools().iter().map(|pool| pool.occupancy().open).sum(),
+    })
+}
+
+#[derive(Serialize)]
+struct Tenant {
+    finess: String,
+    /// The SHA-256 of the certificate that each service would be shown; absent where none may be.
+    services: BTreeMap<Arc<str>, Option<String>>,
+}
+
+async fn tenants(State(app): State<Arc<App>>) -> Json<Vec<Tenant>> {
+    let table = app.gateway.table.load();
+    let tenants = table.tenants().into_iter().map(|(finess, pools)| Tenant {
+        finess: finess.to_string(),
+        services: table
+            .services()
+            .iter()
+            .zip(pools)
+            .filter(|(offered, _)| offered.service.certificate != crate::services::WantedCertificate::None)
+            .map(|(offered, pool)| (Arc::clone(&offered.service.name), pool.as_ref().and_then(fingerprint)))
+            .collect(),
+    });
+    Json(tenants.collect())
+}
+
+fn fingerprint(pool: &Arc<Pool>) -> Option<String> {
+    pool.generation().map(|generation| generation.identity().profile.fingerprint.to_string())
+}
+
+#[derive(Serialize)]
+struct Offered {
+    name: Arc<str>,
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+    environment: &'static str,
+    certificate: &'static str,
+}
+
+impl From<&Service> for Offered {
+    fn from(service: &Service) -> Self {
+        Self {
+            name: Arc::clone(&service.name),
+            url: format!("https://{}{}", service.target.authority, service.target.base_path),
+            address: service.target.address,
+            environment: service.environment.as_str(),
+            certificate: service.certificate.as_str(),
+        }
+    }
+}
+
+async fn services(State(app): State<Arc<App>>) -> Json<Vec<Offered>> {
+    let table = app.gateway.table.load();
+    Json(table.services().iter().map(|offered| Offered::from(&*offered.service)).collect())
+}
+
+#[derive(Serialize)]
+struct Certificates {
+    loaded: Vec<Certificate>,
+    unusable: Vec<Unusable>,
+}
+
+#[derive(Serialize)]
+struct Certificate {
+    file: String,
+    state: &'static str,
+    subject: String,
+    issuer: String,
+    serial: String,
+    sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    structure: Option<String>,
+    usage: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment: Option<&'static str>,
+    not_before: String,
+    not_after: String,
+}
+
+#[derive(Serialize)]
+struct Unusable {
+    file: String,
+    reason: String,
+}
+
+impl Certificate {
+    fn of(generation: &Generation, now: i64) -> Self {
+        let identity = generation.identity();
+        let profile = &identity.profile;
+        Self {
+            file: identity.path.display().to_string(),
+            state: states::State::of(profile, now).as_str(),
+            subject: profile.subject.to_string(),
+            issuer: profile.issuer.to_string(),
+            serial: profile.serial.to_string(),
+            sha256: profile.fingerprint.to_string(),
+            structure: profile.structure.as_ref().map(ToString::to_string),
+            usage: profile.usage.as_str(),
+            environment: profile.environment.map(crate::services::Environment::as_str),
+            not_before: unix(profile.not_before),
+            not_after: unix(profile.not_after),
+        }
+    }
+}
+
+async fn certificates(State(app): State<Arc<App>>) -> Json<Certificates> {
+    let table = app.gateway.table.load();
+    let now = now();
+    let loaded = table.generations().iter().map(|generation| Certificate::of(generation, now)).collect();
+    let unusable = app.problems.iter().map(|problem| Unusable {
+        file: problem.path.display().to_string(),
+        reason: problem.kind.to_string(),
+    });
+    Json(Certificates { loaded, unusable: unusable.collect() })
+}
+
+#[derive(Serialize)]
+struct Occupied {
+    service: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_sha256: Option<String>,
+    open: usize,
+    idle: usize,
+    h2: usize,
+    waiting: usize,
+}
+
+async fn pools(State(app): State<Arc<App>>) -> Json<Vec<Occupied>> {
+    let pools = app.outbound.pools();
+    let occupied = pools.iter().map(|pool| {
+        let occupancy = pool.occupancy();
+        Occupied {
+            service: Arc::clone(&pool.service().name),
+            certificate_sha256: fingerprint(pool),
+            open: occupancy.open,
+            idle: occupancy.idle,
+            h2: occupancy.h2,
+            waiting: occupancy.waiting,
+        }
+    });
+    Json(occupied.collect())
+}
+
+fn unix(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map(|at| at.to_string()).unwrap_or_default()
+}
+
+fn instant(at: SystemTime) -> String {
+    Timestamp::try_from(at).map(|at| format!("{at:.0}")).unwrap_or_default()
+}

@@ -1,0 +1,291 @@
+//! The composition root: a configuration becomes bound sockets, then a running gateway, then a drained one.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use socket2::Socket;
+use tokio::runtime;
+use tokio::sync::{Semaphore, watch};
+
+use crate::admin;
+use crate::config::{Config, ListenAddress};
+use crate::gateway::address::Bound as Binding;
+use crate::gateway::exchange::Reply;
+use crate::gateway::guard::Hosts;
+use crate::gateway::table::Table;
+use crate::gateway::{Door, Gateway};
+use crate::identity::generation::Generation;
+use crate::identity::load::{self, Loaded, Problem};
+use crate::identity::states;
+use crate::inbound::listener::{self, SocketFile};
+use crate::inbound::{Answer, Inbound};
+use crate::metrics::Metrics;
+use crate::outbound::{Outbound, pool};
+use crate::services::Service;
+use crate::telemetry::access::AccessLog;
+
+/// How long a stop waits for the last lines of the access log.
+const LOG_FLUSH: Duration = Duration::from_secs(2);
+
+/// How often histograms are folded together, whether or not anybody scrapes.
+const METRICS_TIDIED_EVERY: Duration = Duration::from_secs(5);
+
+/// What the whole process shares.
+#[derive(Debug)]
+pub struct App {
+    /// Answers requests.
+    pub gateway: Arc<Gateway>,
+    /// Reaches services.
+    pub outbound: Arc<Outbound>,
+    /// What the folder of certificates held that could not be used.
+    pub problems: Vec<Problem>,
+    /// When the process was ready.
+    pub since: SystemTime,
+    /// Whether a stop has begun.
+    draining: AtomicBool,
+}
+
+/// A gateway whose sockets are bound: from here on connections queue up, and nothing can be refused any more.
+#[derive(Debug)]
+pub struct Bound {
+    app: Arc<App>,
+    doors: Vec<(Door, bool, Vec<Socket>)>,
+    addresses: Vec<ListenAddress>,
+    socket_files: Vec<SocketFile>,
+    admin: Option<std::net::TcpListener>,
+    inbound: Inbound,
+    workers: NonZeroUsize,
+    grace: Duration,
+}
+
+/// A listener's way into the gateway.
+#[derive(Clone)]
+struct Entrance {
+    gateway: Arc<Gateway>,
+    door: Arc<Door>,
+}
+
+impl Answer for Entrance {
+    type Body = Reply;
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+        self.gateway.handle(&self.door, request).await
+    }
+}
+
+impl App {
+    /// Whether requests can be served, and if not, why not.
+    pub fn unready(&self) -> Option<&'static str> {
+        if self.draining.load(Ordering::Acquire) {
+            return Some("the gateway is stopping");
+        }
+        let table = self.gateway.table.load();
+        let wants = |service: &Service| service.certificate != crate::services::WantedCertificate::None;
+        if table.generations().is_empty() && table.services().iter().any(|one| wants(&one.service)) {
+            return Some("no certificate is loaded");
+        }
+        None
+    }
+}
+
+/// Loads everything that a configuration names and binds its addresses.
+///
+/// # Errors
+/// What keeps the gateway from starting. Unusable files in the folder of certificates do not: they are reported.
+pub fn bind(config: Config) -> anyhow::Result<Bound> {
+    raise_file_limit();
+    let metrics = Metrics::new();
+    let log = AccessLog::open(&config.log.access, &metrics).context("the access log cannot be opened")?;
+    let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
+    let outbound =
+        Outbound::new(&services, config.limits.upstream_connections, config.workers, Arc::clone(&metrics))?;
+    let Loaded { identities, problems, .. } = load::load(&config.identities)?;
+    for problem in &problems {
+        tracing::warn!(path = %problem.path.display(), reason = %problem.kind, "a file cannot be used");
+    }
+    let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
+    states::publish(&generations, &problems, &metrics);
+    tracing::info!(certificates = generations.len(), unusable = problems.len(), "certificates loaded");
+    let table = Table::new(&services, generations, &outbound, &metrics);
+    let gateway = Arc::new(Gateway {
+        table: ArcSwap::from_pointee(table),
+        request_head: config.limits.request_head,
+        metrics: Arc::clone(&metrics),
+        log,
+    });
+
+    let workers = config.workers;
+    let mut doors = Vec::new();
+    let mut addresses = Vec::new();
+    let mut socket_files = Vec::new();
+    for listener in config.listeners {
+        let bound = listener::Bound::bind(&listener.address, workers.get())?;
+        let is_unix = matches!(bound.address(), ListenAddress::Unix(_));
+        let door = Door {
+            name: listener::describe(bound.address()).into(),
+            bound: Binding { tenant: listener.tenant, service: listener.service },
+            hosts: Hosts { allowed: listener.allowed_hosts, checked: !is_unix },
+        };
+        tracing::info!(address = %door.name, "listening");
+        addresses.push(bound.address().clone());
+        socket_files.extend(SocketFile::of(&bound));
+        doors.push((door, is_unix, bound.into_sockets()));
+    }
+    let admin = config.admin.map(|admin| admin::bind(admin.address)).transpose()?;
+    let app = Arc::new(App {
+        gateway,
+        outbound,
+        problems,
+        since: SystemTime::now(),
+        draining: AtomicBool::new(false),
+    });
+    let inbound = Inbound {
+        room: Arc::new(Semaphore::new(config.limits.inbound_connections)),
+        request_head: config.limits.request_head,
+        head_timeout: config.limits.head_timeout,
+        metrics,
+    };
+    Ok(Bound {
+        app,
+        doors,
+        addresses,
+        socket_files,
+        admin,
+        inbound,
+        workers,
+        grace: config.shutdown_grace,
+    })
+}
+
+impl Bound {
+    /// The addresses on which applications reach the gateway, in the configuration's order.
+    pub fn addresses(&self) -> &[ListenAddress] {
+        &self.addresses
+    }
+
+    /// The administration listener's address, if there is one.
+    pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
+        self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// What the process shares.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Serves until `stop` turns true, then finishes what is in flight. Blocks the calling thread, which runs the
+    /// side plane; requests are served on threads of their own.
+    ///
+    /// # Errors
+    /// When a thread or a runtime cannot be made.
+    pub fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let Self { app, doors, socket_files, admin, inbound, workers, grace, .. } = self;
+        let mut shares: Vec<Vec<(Socket, bool, Entrance)>> = (0..workers.get()).map(|_| Vec::new()).collect();
+        for (door, is_unix, sockets) in doors {
+            let entrance = Entrance { gateway: Arc::clone(&app.gateway), door: Arc::new(door) };
+            for (share, socket) in shares.iter_mut().zip(sockets) {
+                share.push((socket, is_unix, entrance.clone()));
+            }
+        }
+        let threads = shares
+            .into_iter()
+            .enumerate()
+            .map(|(index, share)| {
+                let (inbound, stop) = (inbound.clone(), stop.clone());
+                thread::Builder::new()
+                    .name(format!("worker-{index}"))
+                    .spawn(move || work(index, share, inbound, stop, grace))
+                    .context("a worker thread cannot be started")
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        side_plane(&app, admin, stop)?;
+        for thread in threads {
+            match thread.join() {
+                Ok(ended) => ended?,
+                Err(_) => anyhow::bail!("a worker thread panicked"),
+            }
+        }
+        app.gateway.table.load().retire();
+        app.gateway.log.flush(LOG_FLUSH);
+        drop(socket_files);
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn work(
+    index: usize,
+    share: Vec<(Socket, bool, Entrance)>,
+    inbound: Inbound,
+    stop: watch::Receiver<bool>,
+    grace: Duration,
+) -> anyhow::Result<()> {
+    pool::become_worker(index);
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("a worker's runtime cannot be made")?;
+    runtime.block_on(async {
+        let listeners = share
+            .into_iter()
+            .map(|(socket, is_unix, entrance)| Ok((listener::Bound::attach(socket, is_unix)?, entrance)))
+            .collect::<std::io::Result<_>>()
+            .context("a listener cannot be watched")?;
+        inbound.serve(listeners, stop, grace).await;
+        anyhow::Ok(())
+    })?;
+    // Whatever is still in flight after the grace is cut off here, with the runtime that drives it.
+    runtime.shutdown_timeout(Duration::ZERO);
+    Ok(())
+}
+
+/// Runs what is not a request: administration, idle connections, metrics. Returns when a stop begins.
+fn side_plane(
+    app: &Arc<App>,
+    admin: Option<std::net::TcpListener>,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the side runtime cannot be made")?;
+    runtime.block_on(async {
+        tokio::spawn(Arc::clone(&app.outbound).reap());
+        tokio::spawn(tidy(Arc::clone(&app.gateway.metrics)));
+        if let Some(listener) = admin {
+            tokio::spawn(admin::serve(listener, Arc::clone(app)));
+        }
+        // An error means that whoever could have said stop is gone: stop.
+        let _ = stop.wait_for(|stop| *stop).await;
+        app.draining.store(true, Ordering::Release);
+        tracing::info!("stopping: no new connection, requests in flight finish");
+    });
+    runtime.shutdown_timeout(Duration::ZERO);
+    Ok(())
+}
+
+async fn tidy(metrics: Arc<Metrics>) {
+    let mut tick = tokio::time::interval(METRICS_TIDIED_EVERY);
+    loop {
+        tick.tick().await;
+        metrics.tidy();
+    }
+}
+
+/// Thousands of pooled connections need more descriptors than the usual soft limit of 1,024; the hard limit is what
+/// the operator allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}

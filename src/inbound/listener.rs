@@ -1,0 +1,251 @@
+//! Sockets on which applications reach Relais.
+
+use std::io;
+use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::ListenAddress;
+
+/// Connections that the kernel holds while workers are busy; it caps this at its own `somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// The mode of a Unix socket: its group may be given to the applications that may use it.
+const SOCKET_MODE: u32 = 0o660;
+
+/// An address could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}{}", hint(.source))]
+pub struct BindError {
+    address: String,
+    source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (is another gateway, or another program, running there?)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 and foreign folders need privileges)",
+        io::ErrorKind::AddrNotAvailable => " (no interface of this machine has this address)",
+        io::ErrorKind::NotFound => " (the socket's folder does not exist)",
+        _ => "",
+    }
+}
+
+/// A bound address, not yet attached to a runtime. Holds one socket for each worker.
+#[derive(Debug)]
+pub struct Bound {
+    sockets: Vec<Socket>,
+    address: ListenAddress,
+}
+
+/// One worker's share of a bound address.
+#[derive(Debug)]
+pub enum Listening {
+    /// A TCP listener of its own, among which the kernel spreads connections.
+    Tcp(TcpListener),
+    /// A handle on the one Unix socket.
+    Unix(UnixListener),
+}
+
+impl Bound {
+    /// Binds an address for `workers`.
+    ///
+    /// # Errors
+    /// When the address is taken, absent or forbidden.
+    pub fn bind(address: &ListenAddress, workers: usize) -> Result<Self, BindError> {
+        let failed = |source| BindError { address: describe(address), source };
+        match address {
+            ListenAddress::Tcp(address) => {
+                let sockets = tcp(*address, workers).map_err(failed)?;
+                let actual = sockets[0].local_addr().ok().and_then(|local| local.as_socket()).unwrap_or(*address);
+                Ok(Self { sockets, address: ListenAddress::Tcp(actual) })
+            }
+            ListenAddress::Unix(path) => {
+                let sockets = unix(path, workers).map_err(failed)?;
+                Ok(Self { sockets, address: ListenAddress::Unix(path.clone()) })
+            }
+        }
+    }
+
+    /// The address as it ended up: a port 0 has become a real one.
+    pub fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    /// Takes one worker's share. To be called on that worker's runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the socket.
+    pub fn attach(socket: Socket, is_unix: bool) -> io::Result<Listening> {
+        if is_unix {
+            UnixListener::from_std(socket.into()).map(Listening::Unix)
+        } else {
+            TcpListener::from_std(socket.into()).map(Listening::Tcp)
+        }
+    }
+
+    /// The sockets, one for each worker.
+    pub fn into_sockets(self) -> Vec<Socket> {
+        self.sockets
+    }
+}
+
+/// An address as people write it.
+pub fn describe(address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Tcp(address) => address.to_string(),
+        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn tcp(address: SocketAddr, workers: usize) -> io::Result<Vec<Socket>> {
+    if address.port() != 0 {
+        // Sockets that share a port would let a second gateway of the same user take half of this one's
+        // connections without a word. An exclusive socket finds out whether the port is free.
+        open(address, false)?;
+    }
+    let first = open(address, true)?;
+    let actual = first.local_addr()?.as_socket().unwrap_or(address);
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(open(actual, true)?);
+    }
+    sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
+    Ok(sockets)
+}
+
+fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of a gateway that was stopped a moment ago do not keep the port taken.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn unix(path: &Path, workers: usize) -> io::Result<Vec<Socket>> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+    socket.listen(BACKLOG)?;
+    let mut sockets = vec![socket];
+    for _ in 1..workers {
+        sockets.push(sockets[0].try_clone()?);
+    }
+    Ok(sockets)
+}
+
+/// Removes what a killed gateway left behind; a socket that somebody answers on stays.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path is taken by something that is no socket"));
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    std::fs::remove_file(path)
+}
+
+/// Removes a Unix socket's file when the gateway stops.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl SocketFile {
+    /// Watches over the file of a bound address, if it has one.
+    pub fn of(bound: &Bound) -> Option<Self> {
+        match &bound.address {
+            ListenAddress::Tcp(_) => None,
+            ListenAddress::Unix(path) => Some(Self(path.clone())),
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may be gone already, and then there is nothing to tidy.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A connection from an application.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Listening {
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// What the system says, out of file descriptors for one.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // An answer is written whole; waiting for more would only delay it.
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
+macro_rules! either {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Self::Tcp($stream) => $call,
+            Self::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,41 @@
+//! Signals: the first asks the gateway to finish and stop, the second does not ask.
+
+use std::thread;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// The exit code of a gateway that was told twice: 128 and the number of SIGINT, as shells have it.
+const TOLD_TWICE: i32 = 130;
+
+/// Watches for SIGINT and SIGTERM on a thread of its own. The receiver turns true at the first.
+///
+/// # Errors
+/// When signals cannot be watched.
+pub fn on_signals() -> anyhow::Result<watch::Receiver<bool>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = watch::channel(false);
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async move {
+                for _ in 0..2 {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                    }
+                    if stop.send_replace(true) {
+                        #[expect(clippy::exit, reason = "the operator asked twice, and means now")]
+                        std::process::exit(TOLD_TWICE);
+                    }
+                }
+            });
+        })
+        .context("signals cannot be watched")?;
+    Ok(stopped)
+}
