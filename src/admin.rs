@@ -64,7 +64,9 @@ async fn local_only(request: Request, next: Next) -> Response {
     match Hosts::local().admit(&request) {
         Ok(()) => {
             let mut response = next.run(request).await;
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+                .headers_mut()
+                .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
         Err(problem) => problem.into_response().map(axum::body::Body::from),
@@ -74,7 +76,11 @@ async fn local_only(request: Request, next: Next) -> Response {
 async fn ready(State(app): State<Arc<App>>) -> Response {
     match app.unready() {
         None => "ready\n".into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+        Some(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {reason}\n"),
+        )
+            .into_response(),
     }
 }
 
@@ -119,7 +125,12 @@ async fn status(State(app): State<Arc<App>>) -> Json<Status> {
         tenants: table.tenants().len(),
         services: table.services().len(),
         certificates,
-        upstream_connections: app.outbound.pools().iter().map(|pool| pool.occupancy().open).sum(),
+        upstream_connections: app
+            .outbound
+            .pools()
+            .iter()
+            .map(|pool| pool.occupancy().open)
+            .sum(),
     })
 }
 
@@ -138,15 +149,23 @@ async fn tenants(State(app): State<Arc<App>>) -> Json<Vec<Tenant>> {
             .services()
             .iter()
             .zip(pools)
-            .filter(|(offered, _)| offered.service.certificate != crate::services::WantedCertificate::None)
-            .map(|(offered, pool)| (Arc::clone(&offered.service.name), pool.as_ref().and_then(fingerprint)))
+            .filter(|(offered, _)| {
+                offered.service.certificate != crate::services::WantedCertificate::None
+            })
+            .map(|(offered, pool)| {
+                (
+                    Arc::clone(&offered.service.name),
+                    pool.as_ref().and_then(fingerprint),
+                )
+            })
             .collect(),
     });
     Json(tenants.collect())
 }
 
 fn fingerprint(pool: &Arc<Pool>) -> Option<String> {
-    pool.generation().map(|generation| generation.identity().profile.fingerprint.to_string())
+    pool.generation()
+        .map(|generation| generation.identity().profile.fingerprint.to_string())
 }
 
 #[derive(Serialize)]
@@ -163,7 +182,10 @@ impl From<&Service> for Offered {
     fn from(service: &Service) -> Self {
         Self {
             name: Arc::clone(&service.name),
-            url: format!("https://{}{}", service.target.authority, service.target.base_path),
+            url: format!(
+                "https://{}{}",
+                service.target.authority, service.target.base_path
+            ),
             address: service.target.address,
             environment: service.environment.as_str(),
             certificate: service.certificate.as_str(),
@@ -173,7 +195,13 @@ impl From<&Service> for Offered {
 
 async fn services(State(app): State<Arc<App>>) -> Json<Vec<Offered>> {
     let table = app.gateway.table.load();
-    Json(table.services().iter().map(|offered| Offered::from(&*offered.service)).collect())
+    Json(
+        table
+            .services()
+            .iter()
+            .map(|offered| Offered::from(&*offered.service))
+            .collect(),
+    )
 }
 
 #[derive(Serialize)]
@@ -218,7 +246,9 @@ impl Certificate {
             sha256: profile.fingerprint.to_string(),
             structure: profile.structure.as_ref().map(ToString::to_string),
             usage: profile.usage.as_str(),
-            environment: profile.environment.map(crate::services::Environment::as_str),
+            environment: profile
+                .environment
+                .map(crate::services::Environment::as_str),
             not_before: unix(profile.not_before),
             not_after: unix(profile.not_after),
         }
@@ -228,12 +258,19 @@ impl Certificate {
 async fn certificates(State(app): State<Arc<App>>) -> Json<Certificates> {
     let table = app.gateway.table.load();
     let now = now();
-    let loaded = table.generations().iter().map(|generation| Certificate::of(generation, now)).collect();
+    let loaded = table
+        .generations()
+        .iter()
+        .map(|generation| Certificate::of(generation, now))
+        .collect();
     let unusable = app.problems.iter().map(|problem| Unusable {
         file: problem.path.display().to_string(),
         reason: problem.kind.to_string(),
     });
-    Json(Certificates { loaded, unusable: unusable.collect() })
+    Json(Certificates {
+        loaded,
+        unusable: unusable.collect(),
+    })
 }
 
 #[derive(Serialize)]
@@ -264,9 +301,13 @@ async fn pools(State(app): State<Arc<App>>) -> Json<Vec<Occupied>> {
 }
 
 fn unix(seconds: i64) -> String {
-    Timestamp::from_second(seconds).map(|at| at.to_string()).unwrap_or_default()
+    Timestamp::from_second(seconds)
+        .map(|at| at.to_string())
+        .unwrap_or_default()
 }
 
 fn instant(at: SystemTime) -> String {
-    Timestamp::try_from(at).map(|at| format!("{at:.0}")).unwrap_or_default()
+    Timestamp::try_from(at)
+        .map(|at| format!("{at:.0}"))
+        .unwrap_or_default()
 }

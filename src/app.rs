@@ -87,8 +87,10 @@ impl App {
             return Some("the gateway is stopping");
         }
         let table = self.gateway.table.load();
-        let wants = |service: &Service| service.certificate != crate::services::WantedCertificate::None;
-        if table.generations().is_empty() && table.services().iter().any(|one| wants(&one.service)) {
+        let wants =
+            |service: &Service| service.certificate != crate::services::WantedCertificate::None;
+        if table.generations().is_empty() && table.services().iter().any(|one| wants(&one.service))
+        {
             return Some("no certificate is loaded");
         }
         None
@@ -102,17 +104,30 @@ impl App {
 pub fn bind(config: Config) -> anyhow::Result<Bound> {
     raise_file_limit();
     let metrics = Metrics::new();
-    let log = AccessLog::open(&config.log.access, &metrics).context("the access log cannot be opened")?;
+    let log =
+        AccessLog::open(&config.log.access, &metrics).context("the access log cannot be opened")?;
     let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
-    let outbound =
-        Outbound::new(&services, config.limits.upstream_connections, config.workers, Arc::clone(&metrics))?;
-    let Loaded { identities, problems, .. } = load::load(&config.identities)?;
+    let outbound = Outbound::new(
+        &services,
+        config.limits.upstream_connections,
+        config.workers,
+        Arc::clone(&metrics),
+    )?;
+    let Loaded {
+        identities,
+        problems,
+        ..
+    } = load::load(&config.identities)?;
     for problem in &problems {
         tracing::warn!(path = %problem.path.display(), reason = %problem.kind, "a file cannot be used");
     }
     let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
     states::publish(&generations, &problems, &metrics);
-    tracing::info!(certificates = generations.len(), unusable = problems.len(), "certificates loaded");
+    tracing::info!(
+        certificates = generations.len(),
+        unusable = problems.len(),
+        "certificates loaded"
+    );
     let table = Table::new(&services, generations, &outbound, &metrics);
     let gateway = Arc::new(Gateway {
         table: ArcSwap::from_pointee(table),
@@ -130,15 +145,24 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         let is_unix = matches!(bound.address(), ListenAddress::Unix(_));
         let door = Door {
             name: listener::describe(bound.address()).into(),
-            bound: Binding { tenant: listener.tenant, service: listener.service },
-            hosts: Hosts { allowed: listener.allowed_hosts, checked: !is_unix },
+            bound: Binding {
+                tenant: listener.tenant,
+                service: listener.service,
+            },
+            hosts: Hosts {
+                allowed: listener.allowed_hosts,
+                checked: !is_unix,
+            },
         };
         tracing::info!(address = %door.name, "listening");
         addresses.push(bound.address().clone());
         socket_files.extend(SocketFile::of(&bound));
         doors.push((door, is_unix, bound.into_sockets()));
     }
-    let admin = config.admin.map(|admin| admin::bind(admin.address)).transpose()?;
+    let admin = config
+        .admin
+        .map(|admin| admin::bind(admin.address))
+        .transpose()?;
     let app = Arc::new(App {
         gateway,
         outbound,
@@ -172,7 +196,9 @@ impl Bound {
 
     /// The administration listener's address, if there is one.
     pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
-        self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.admin
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok())
     }
 
     /// What the process shares.
@@ -186,10 +212,23 @@ impl Bound {
     /// # Errors
     /// When a thread or a runtime cannot be made.
     pub fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
-        let Self { app, doors, socket_files, admin, inbound, workers, grace, .. } = self;
-        let mut shares: Vec<Vec<(Socket, bool, Entrance)>> = (0..workers.get()).map(|_| Vec::new()).collect();
+        let Self {
+            app,
+            doors,
+            socket_files,
+            admin,
+            inbound,
+            workers,
+            grace,
+            ..
+        } = self;
+        let mut shares: Vec<Vec<(Socket, bool, Entrance)>> =
+            (0..workers.get()).map(|_| Vec::new()).collect();
         for (door, is_unix, sockets) in doors {
-            let entrance = Entrance { gateway: Arc::clone(&app.gateway), door: Arc::new(door) };
+            let entrance = Entrance {
+                gateway: Arc::clone(&app.gateway),
+                door: Arc::new(door),
+            };
             for (share, socket) in shares.iter_mut().zip(sockets) {
                 share.push((socket, is_unix, entrance.clone()));
             }
@@ -235,7 +274,9 @@ fn work(
     runtime.block_on(async {
         let listeners = share
             .into_iter()
-            .map(|(socket, is_unix, entrance)| Ok((listener::Bound::attach(socket, is_unix)?, entrance)))
+            .map(|(socket, is_unix, entrance)| {
+                Ok((listener::Bound::attach(socket, is_unix)?, entrance))
+            })
             .collect::<std::io::Result<_>>()
             .context("a listener cannot be watched")?;
         inbound.serve(listeners, stop, grace).await;
@@ -284,7 +325,10 @@ async fn tidy(metrics: Arc<Metrics>) {
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit on open files stays as it is");
     }

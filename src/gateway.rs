@@ -72,11 +72,18 @@ impl Gateway {
                 exchange.status = problem.status().as_u16();
                 exchange.code = Some(problem.code);
                 let service = exchange.service.as_ref().map_or("", |(name, _)| name);
-                self.metrics.problem(service, exchange.status, problem.code.as_str());
+                self.metrics
+                    .problem(service, exchange.status, problem.code.as_str());
                 if problem.code == Code::Internal {
-                    tracing::error!(service, detail = problem.detail, "request failed inside the gateway");
+                    tracing::error!(
+                        service,
+                        detail = problem.detail,
+                        "request failed inside the gateway"
+                    );
                 }
-                problem.into_response().map(|text| Reply::own(text, exchange, self.log.clone()))
+                problem
+                    .into_response()
+                    .map(|text| Reply::own(text, exchange, self.log.clone()))
             }
         }
     }
@@ -86,7 +93,13 @@ impl Gateway {
         door: &Door,
         mut request: Request<Incoming>,
         exchange: &mut Exchange,
-    ) -> Result<(Response<Download>, Option<impl Future<Output = ()> + Send + use<>>), Problem> {
+    ) -> Result<
+        (
+            Response<Download>,
+            Option<impl Future<Output = ()> + Send + use<>>,
+        ),
+        Problem,
+    > {
         door.hosts.admit(&request)?;
         let path = self.plain_path(&request)?;
         let address = address::read(path, request.headers(), &door.bound)?;
@@ -100,9 +113,17 @@ impl Gateway {
         exchange.pool = Some(Arc::clone(&pool));
 
         within_limit(&request, service)?;
-        let uri = service.target.path_and_query(address.remainder).map(Uri::from).map_err(|error| {
-            Problem::new(Code::RequestMalformed, format!("the path cannot be passed on: {error}"), "")
-        })?;
+        let uri = service
+            .target
+            .path_and_query(address.remainder)
+            .map(Uri::from)
+            .map_err(|error| {
+                Problem::new(
+                    Code::RequestMalformed,
+                    format!("the path cannot be passed on: {error}"),
+                    "",
+                )
+            })?;
         let (silence, lifetime) = (service.timeouts.body, service.pool.max_lifetime);
         let metrics = Arc::clone(&offered.metrics);
         let limit = service.max_request_body;
@@ -126,11 +147,14 @@ impl Gateway {
         if answer.lease.origin() == outbound::lease::Origin::Reused {
             metrics.reused();
         }
-        let outbound::Answer { mut response, lease } = answer;
+        let outbound::Answer {
+            mut response,
+            lease,
+        } = answer;
         let tunnel = match application {
-            Some(application) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Some(tunnel(application, hyper::upgrade::on(&mut response), lifetime))
-            }
+            Some(application) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Some(
+                tunnel(application, hyper::upgrade::on(&mut response), lifetime),
+            ),
             _ => None,
         };
         let response = response.map(|body| Download::new(body, lease, silence));

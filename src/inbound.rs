@@ -40,10 +40,15 @@ const STREAMS_MAX: u32 = 256;
 /// Answers requests. One is made for each listener.
 pub trait Answer: Clone + Send + 'static {
     /// What answers consist of.
-    type Body: Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static;
+    type Body: Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + 'static;
 
     /// Answers one request.
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send;
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
 /// What holds for all connections from applications.
@@ -81,10 +86,17 @@ impl Inbound {
         }
     }
 
-    async fn accept<A: Answer>(self, listener: Listening, answer: A, graceful: Arc<GracefulShutdown>) {
+    async fn accept<A: Answer>(
+        self,
+        listener: Listening,
+        answer: A,
+        graceful: Arc<GracefulShutdown>,
+    ) {
         let http = self.http();
         loop {
-            let Ok(room) = Arc::clone(&self.room).acquire_owned().await else { return };
+            let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
+                return;
+            };
             let stream = match listener.accept().await {
                 Ok(stream) => stream,
                 Err(error) => {

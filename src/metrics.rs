@@ -9,15 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, with_local_recorder};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 /// From what a hit in memory takes to the slowest answers that a service's timeout lets through.
-const SECONDS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+const SECONDS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
+];
 
 /// From a few microseconds to a delay that somebody would notice.
-const OVERHEAD_SECONDS: [f64; 10] =
-    [0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.005, 0.05];
+const OVERHEAD_SECONDS: [f64; 10] = [
+    0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.005, 0.05,
+];
 
 /// The registry of one application.
 pub struct Metrics {
@@ -102,23 +106,28 @@ impl Metrics {
     /// Counts a connection to a service while it is open.
     pub(crate) fn upstream_connection(&self, service: &Arc<str>) -> Gauged {
         let service = service.to_string();
-        let gauge = with_local_recorder(&self.recorder, || {
-            metrics::gauge!("relais_upstream_connections", "service" => service)
-        });
+        let gauge = with_local_recorder(
+            &self.recorder,
+            || metrics::gauge!("relais_upstream_connections", "service" => service),
+        );
         gauge.increment(1.0);
         Gauged(gauge)
     }
 
     /// Counts an application's connection while it is open.
     pub(crate) fn inbound_connection(&self) -> Gauged {
-        let gauge = with_local_recorder(&self.recorder, || metrics::gauge!("relais_inbound_connections"));
+        let gauge = with_local_recorder(&self.recorder, || {
+            metrics::gauge!("relais_inbound_connections")
+        });
         gauge.increment(1.0);
         Gauged(gauge)
     }
 
     /// The counter of access-log lines that could not be written in time.
     pub(crate) fn access_log_dropped(&self) -> Counter {
-        with_local_recorder(&self.recorder, || metrics::counter!("relais_access_log_dropped_total"))
+        with_local_recorder(&self.recorder, || {
+            metrics::counter!("relais_access_log_dropped_total")
+        })
     }
 
     /// Publishes how many certificates are in which state.
@@ -129,10 +138,16 @@ impl Metrics {
     }
 
     /// Publishes when a certificate ends.
-    pub(crate) fn certificate_expiry(&self, structure: String, fingerprint: String, not_after: i64) {
+    pub(crate) fn certificate_expiry(
+        &self,
+        structure: String,
+        fingerprint: String,
+        not_after: i64,
+    ) {
         with_local_recorder(&self.recorder, || {
             let labels = [("structure", structure), ("fingerprint", fingerprint)];
-            metrics::gauge!("relais_certificate_expiry_timestamp_seconds", &labels).set(not_after as f64);
+            metrics::gauge!("relais_certificate_expiry_timestamp_seconds", &labels)
+                .set(not_after as f64);
         });
     }
 
@@ -181,25 +196,60 @@ fn builder() -> PrometheusBuilder {
         ("relais_request_duration_seconds", &SECONDS[..]),
         ("relais_gateway_overhead_seconds", &OVERHEAD_SECONDS[..]),
     ];
-    buckets.into_iter().fold(PrometheusBuilder::new(), |builder, (name, bounds)| {
-        builder
-            .set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
-            .expect("the bounds are a constant that is not empty")
-    })
+    buckets
+        .into_iter()
+        .fold(PrometheusBuilder::new(), |builder, (name, bounds)| {
+            builder
+                .set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
+                .expect("the bounds are a constant that is not empty")
+        })
 }
 
 fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
-    describe_counter!("relais_requests_total", "answers by service and status; code is set where Relais answered itself");
-    describe_histogram!("relais_request_duration_seconds", "from a request's head to the end of its answer");
-    describe_histogram!("relais_gateway_overhead_seconds", "what Relais itself added before the answer's head");
-    describe_gauge!("relais_inbound_connections", "open connections from applications");
-    describe_gauge!("relais_upstream_connections", "open connections to services");
-    describe_counter!("relais_upstream_handshakes_total", "TLS handshakes with services, full or resumed");
-    describe_counter!("relais_upstream_reuse_total", "requests sent over a connection that was already open");
-    describe_counter!("relais_access_log_dropped_total", "access-log lines dropped because the disk was too slow");
+    describe_counter!(
+        "relais_requests_total",
+        "answers by service and status; code is set where Relais answered itself"
+    );
+    describe_histogram!(
+        "relais_request_duration_seconds",
+        "from a request's head to the end of its answer"
+    );
+    describe_histogram!(
+        "relais_gateway_overhead_seconds",
+        "what Relais itself added before the answer's head"
+    );
+    describe_gauge!(
+        "relais_inbound_connections",
+        "open connections from applications"
+    );
+    describe_gauge!(
+        "relais_upstream_connections",
+        "open connections to services"
+    );
+    describe_counter!(
+        "relais_upstream_handshakes_total",
+        "TLS handshakes with services, full or resumed"
+    );
+    describe_counter!(
+        "relais_upstream_reuse_total",
+        "requests sent over a connection that was already open"
+    );
+    describe_counter!(
+        "relais_access_log_dropped_total",
+        "access-log lines dropped because the disk was too slow"
+    );
     describe_gauge!("relais_certificates", "certificates in the folder by state");
-    describe_gauge!("relais_certificate_expiry_timestamp_seconds", "when a certificate ends, in Unix seconds");
-    describe_counter!("relais_reload_total", "readings of the folder of certificates by outcome");
-    describe_gauge!("relais_reload_last_success_timestamp_seconds", "when the folder was last read without a problem");
+    describe_gauge!(
+        "relais_certificate_expiry_timestamp_seconds",
+        "when a certificate ends, in Unix seconds"
+    );
+    describe_counter!(
+        "relais_reload_total",
+        "readings of the folder of certificates by outcome"
+    );
+    describe_gauge!(
+        "relais_reload_last_success_timestamp_seconds",
+        "when the folder was last read without a problem"
+    );
 }

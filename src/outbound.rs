@@ -114,7 +114,9 @@ impl Outbound {
 
     fn verifier(&self, trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, Error> {
         self.verifiers.get(trust).cloned().ok_or_else(|| {
-            Error::Tls(Arc::new(rustls::Error::General("no trust anchors were loaded for the service".into())))
+            Error::Tls(Arc::new(rustls::Error::General(
+                "no trust anchors were loaded for the service".into(),
+            )))
         })
     }
 
@@ -128,7 +130,9 @@ impl Outbound {
             .await
             .ok()
             .and_then(Result::ok)
-            .ok_or(Error::NoCapacity("all upstream connections of the gateway are in use"))
+            .ok_or(Error::NoCapacity(
+                "all upstream connections of the gateway are in use",
+            ))
     }
 
     fn evict_one(&self) {
@@ -143,12 +147,20 @@ impl Outbound {
     }
 
     fn register(&self, pool: &Arc<Pool>) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(pool));
+        self.pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::downgrade(pool));
     }
 
     /// The pools that have been used and still exist.
     pub fn pools(&self) -> Vec<Arc<Pool>> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+        self.pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 
     fn opened(&self, service: &Service, resumed: bool) {
@@ -166,7 +178,10 @@ impl Outbound {
         loop {
             tick.tick().await;
             let now = Instant::now();
-            self.pools.lock().unwrap_or_else(PoisonError::into_inner).retain(|pool| pool.strong_count() > 0);
+            self.pools
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|pool| pool.strong_count() > 0);
             for pool in self.pools() {
                 pool.reap(now);
             }
@@ -214,7 +229,8 @@ pub async fn send(pool: &Arc<Pool>, request: Request<Upload>) -> Result<Answer, 
 
 /// A copy of the request, where it may be sent again although it may already have arrived.
 fn repeatable(request: &Request<Upload>, retry: Retry) -> Option<Request<Upload>> {
-    if retry != Retry::Idempotent || !request.method().is_idempotent() || !request.body().is_empty() {
+    if retry != Retry::Idempotent || !request.method().is_idempotent() || !request.body().is_empty()
+    {
         return None;
     }
     let mut copy = Request::new(Upload::empty());
@@ -240,7 +256,10 @@ async fn exchange(
         };
         if deadline <= Instant::now() {
             let error = progress.map_or(Error::Timeout(Stage::Answer), Progress::stall);
-            return Err(lease::Failed { error, unsent: None });
+            return Err(lease::Failed {
+                error,
+                unsent: None,
+            });
         }
         // A deadline that passes is computed anew: the upload may have moved on since.
         if let Ok(sent) = tokio::time::timeout_at(deadline.into(), &mut sending).await {
@@ -256,7 +275,10 @@ fn verifier(trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
     };
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), tls::provider())
         .build()
-        .map_err(|error| TrustError::Unusable { path: path.to_owned(), reason: error.to_string() })
+        .map_err(|error| TrustError::Unusable {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
 }
 
 fn public_roots() -> RootCertStore {
@@ -264,12 +286,20 @@ fn public_roots() -> RootCertStore {
 }
 
 fn roots_from(path: &Path) -> Result<RootCertStore, TrustError> {
-    let pem = fs::read(path).map_err(|source| TrustError::Read { path: path.to_owned(), source })?;
-    let unusable = |reason: String| TrustError::Unusable { path: path.to_owned(), reason };
+    let pem = fs::read(path).map_err(|source| TrustError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let unusable = |reason: String| TrustError::Unusable {
+        path: path.to_owned(),
+        reason,
+    };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| unusable(error.to_string()))?;
     }
     if roots.is_empty() {
         return Err(unusable("it holds no certificate".to_owned()));

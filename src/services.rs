@@ -183,7 +183,10 @@ pub fn is_service_name(name: &str) -> bool {
 impl Target {
     /// The host without the brackets of an IPv6 literal.
     pub fn host(&self) -> &str {
-        self.authority.host().trim_start_matches('[').trim_end_matches(']')
+        self.authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
     }
 
     /// The port, 443 unless the URL says otherwise.
@@ -193,7 +196,8 @@ impl Target {
 
     /// The value of `Host` that the service sees.
     pub fn host_header(&self) -> HeaderValue {
-        HeaderValue::from_str(self.authority.as_str()).expect("an authority has only visible ASCII characters")
+        HeaderValue::from_str(self.authority.as_str())
+            .expect("an authority has only visible ASCII characters")
     }
 
     /// Appends the remainder of a request's path and query to the base path, byte for byte.

@@ -14,11 +14,16 @@ const TOLD_TWICE: i32 = 130;
 /// # Errors
 /// When signals cannot be watched.
 pub fn on_signals() -> anyhow::Result<watch::Receiver<bool>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let (stop, stopped) = watch::channel(false);
     let (mut interrupt, mut terminate) = {
         let _entered = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
     };
     thread::Builder::new()
         .name("signals".to_owned())

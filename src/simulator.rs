@@ -1,3 +1,6 @@
-//! Stand-ins for the national services and for the authority that certifies structures: demo, tests and benches.
+//! Stand-ins for the national services, and all that is needed to try Relais without them: for the demonstration,
+//! for tests and for benchmarks.
 
 pub mod pki;
+pub mod server;
+pub mod site;

@@ -37,7 +37,11 @@ pub struct Address<'a> {
 ///
 /// # Errors
 /// When the tenant is malformed or named in two ways that differ, or when no service is named.
-pub fn read<'a>(path_and_query: &'a str, headers: &HeaderMap, bound: &'a Bound) -> Result<Address<'a>, Problem> {
+pub fn read<'a>(
+    path_and_query: &'a str,
+    headers: &HeaderMap,
+    bound: &'a Bound,
+) -> Result<Address<'a>, Problem> {
     let (in_path, rest) = tenant_in_path(path_and_query)?;
     let in_header = tenant_in_header(headers)?;
     let mut named = [bound.tenant, in_path, in_header].into_iter().flatten();
@@ -53,7 +57,11 @@ pub fn read<'a>(path_and_query: &'a str, headers: &HeaderMap, bound: &'a Bound) 
         Some(service) => (service.as_str(), rest),
         None => split_service(rest)?,
     };
-    Ok(Address { tenant, service, remainder })
+    Ok(Address {
+        tenant,
+        service,
+        remainder,
+    })
 }
 
 /// The tenant of a service that needs one.
@@ -74,22 +82,31 @@ fn tenant_in_path(path: &str) -> Result<(Option<Finess>, &str), Problem> {
 
 fn tenant_in_header(headers: &HeaderMap) -> Result<Option<Finess>, Problem> {
     if headers.contains_key(X_FINESS_FOLDED) {
-        return Err(Problem::new(Code::TenantMalformed, "X_Finess is not X-Finess", "write the header with a hyphen"));
+        return Err(Problem::new(
+            Code::TenantMalformed,
+            "X_Finess is not X-Finess",
+            "write the header with a hyphen",
+        ));
     }
     let mut values = headers.get_all(X_FINESS).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
     if values.next().is_some() {
-        return Err(Problem::new(Code::TenantAmbiguous, "X-Finess is there more than once", "send it once"));
+        return Err(Problem::new(
+            Code::TenantAmbiguous,
+            "X-Finess is there more than once",
+            "send it once",
+        ));
     }
     parse(value.to_str().unwrap_or("?")).map(Some)
 }
 
 fn parse(text: &str) -> Result<Finess, Problem> {
-    text.parse().map_err(|error: crate::identity::finess::FinessError| {
-        Problem::new(Code::TenantMalformed, error.to_string(), NAME_A_TENANT)
-    })
+    text.parse()
+        .map_err(|error: crate::identity::finess::FinessError| {
+            Problem::new(Code::TenantMalformed, error.to_string(), NAME_A_TENANT)
+        })
 }
 
 fn split_service(path: &str) -> Result<(&str, &str), Problem> {
@@ -109,7 +126,11 @@ fn split_service(path: &str) -> Result<(&str, &str), Problem> {
 mod tests {
     use super::*;
 
-    fn read_code<'a>(path: &'a str, headers: &[&'static str], bound: &'a Bound) -> Result<Address<'a>, Code> {
+    fn read_code<'a>(
+        path: &'a str,
+        headers: &[&'static str],
+        bound: &'a Bound,
+    ) -> Result<Address<'a>, Code> {
         let mut map = HeaderMap::new();
         for value in headers {
             map.append(X_FINESS, http::HeaderValue::from_static(value));
@@ -117,60 +138,118 @@ mod tests {
         read(path, &map, bound).map_err(|problem| problem.code)
     }
 
-    const ANYWHERE: Bound = Bound { tenant: None, service: None };
+    const ANYWHERE: Bound = Bound {
+        tenant: None,
+        service: None,
+    };
 
     #[test]
     fn the_header_and_the_path_form_say_the_same() {
         let tenant = Some("060785003".parse().unwrap());
-        let expected = Address { tenant, service: "dmp", remainder: "/v2/a%2Fb?x=/y&z" };
-        assert_eq!(read_code("/dmp/v2/a%2Fb?x=/y&z", &["060785003"], &ANYWHERE), Ok(expected));
-        assert_eq!(read_code("/@060785003/dmp/v2/a%2Fb?x=/y&z", &[], &ANYWHERE), Ok(expected));
-        assert_eq!(read_code("/@060785003/dmp/v2/a%2Fb?x=/y&z", &["060785003"], &ANYWHERE), Ok(expected));
+        let expected = Address {
+            tenant,
+            service: "dmp",
+            remainder: "/v2/a%2Fb?x=/y&z",
+        };
+        assert_eq!(
+            read_code("/dmp/v2/a%2Fb?x=/y&z", &["060785003"], &ANYWHERE),
+            Ok(expected)
+        );
+        assert_eq!(
+            read_code("/@060785003/dmp/v2/a%2Fb?x=/y&z", &[], &ANYWHERE),
+            Ok(expected)
+        );
+        assert_eq!(
+            read_code("/@060785003/dmp/v2/a%2Fb?x=/y&z", &["060785003"], &ANYWHERE),
+            Ok(expected)
+        );
     }
 
     #[test]
     fn a_service_may_stand_alone_or_before_a_query() {
         assert_eq!(read_code("/dmp", &[], &ANYWHERE).unwrap().remainder, "");
-        assert_eq!(read_code("/dmp?wsdl", &[], &ANYWHERE).unwrap().remainder, "?wsdl");
+        assert_eq!(
+            read_code("/dmp?wsdl", &[], &ANYWHERE).unwrap().remainder,
+            "?wsdl"
+        );
         assert_eq!(read_code("/dmp/", &[], &ANYWHERE).unwrap().remainder, "/");
     }
 
     #[test]
     fn on_a_bound_listener_the_whole_path_is_the_services() {
-        let bound = Bound { tenant: Some("060785003".parse().unwrap()), service: Some("insi-auto".to_owned()) };
+        let bound = Bound {
+            tenant: Some("060785003".parse().unwrap()),
+            service: Some("insi-auto".to_owned()),
+        };
         let address = read_code("/lps", &[], &bound).unwrap();
         assert_eq!((address.service, address.remainder), ("insi-auto", "/lps"));
-        assert_eq!(read_code("/@010000024/lps", &[], &bound), Err(Code::TenantAmbiguous));
-        assert_eq!(read_code("/lps", &["010000024"], &bound), Err(Code::TenantAmbiguous));
+        assert_eq!(
+            read_code("/@010000024/lps", &[], &bound),
+            Err(Code::TenantAmbiguous)
+        );
+        assert_eq!(
+            read_code("/lps", &["010000024"], &bound),
+            Err(Code::TenantAmbiguous)
+        );
         assert!(read_code("/@060785003/lps", &["060785003"], &bound).is_ok());
     }
 
     #[test]
     fn two_tenants_in_one_request_are_an_error_even_when_they_agree_in_two_headers() {
-        assert_eq!(read_code("/@060785003/dmp", &["010000024"], &ANYWHERE), Err(Code::TenantAmbiguous));
-        assert_eq!(read_code("/dmp", &["060785003", "060785003"], &ANYWHERE), Err(Code::TenantAmbiguous));
+        assert_eq!(
+            read_code("/@060785003/dmp", &["010000024"], &ANYWHERE),
+            Err(Code::TenantAmbiguous)
+        );
+        assert_eq!(
+            read_code("/dmp", &["060785003", "060785003"], &ANYWHERE),
+            Err(Code::TenantAmbiguous)
+        );
     }
 
     #[test]
     fn what_is_not_exactly_a_finess_is_malformed() {
-        for value in ["", "06078500", "0607850031", "060785003,010000024", "060785003 010000024", "O6078500E"] {
-            assert_eq!(read_code("/dmp", &[value], &ANYWHERE), Err(Code::TenantMalformed), "{value:?}");
+        for value in [
+            "",
+            "06078500",
+            "0607850031",
+            "060785003,010000024",
+            "060785003 010000024",
+            "O6078500E",
+        ] {
+            assert_eq!(
+                read_code("/dmp", &[value], &ANYWHERE),
+                Err(Code::TenantMalformed),
+                "{value:?}"
+            );
         }
-        assert_eq!(read_code("/@/dmp", &[], &ANYWHERE), Err(Code::TenantMalformed));
-        assert_eq!(read_code("/@060785003", &[], &ANYWHERE), Err(Code::ServiceUnknown));
+        assert_eq!(
+            read_code("/@/dmp", &[], &ANYWHERE),
+            Err(Code::TenantMalformed)
+        );
+        assert_eq!(
+            read_code("/@060785003", &[], &ANYWHERE),
+            Err(Code::ServiceUnknown)
+        );
     }
 
     #[test]
     fn the_underscore_spelling_is_refused_rather_than_ignored() {
         let mut headers = HeaderMap::new();
         headers.insert(X_FINESS_FOLDED, http::HeaderValue::from_static("060785003"));
-        assert_eq!(read("/dmp", &headers, &ANYWHERE).unwrap_err().code, Code::TenantMalformed);
+        assert_eq!(
+            read("/dmp", &headers, &ANYWHERE).unwrap_err().code,
+            Code::TenantMalformed
+        );
     }
 
     #[test]
     fn a_path_without_a_service_says_so() {
         for path in ["/", "", "*", "/?x"] {
-            assert_eq!(read_code(path, &[], &ANYWHERE), Err(Code::ServiceUnknown), "{path:?}");
+            assert_eq!(
+                read_code(path, &[], &ANYWHERE),
+                Err(Code::ServiceUnknown),
+                "{path:?}"
+            );
         }
     }
 }

@@ -100,16 +100,24 @@ enum Content {
 impl Reply {
     /// A service's answer.
     pub(crate) fn from_service(body: Download, exchange: Exchange, log: AccessLog) -> Self {
-        Self { body: Content::Service(body), record: Some((exchange, log)) }
+        Self {
+            body: Content::Service(body),
+            record: Some((exchange, log)),
+        }
     }
 
     /// What Relais itself has to say.
     pub fn own(text: Bytes, exchange: Exchange, log: AccessLog) -> Self {
-        Self { body: Content::Own(Some(text)), record: Some((exchange, log)) }
+        Self {
+            body: Content::Own(Some(text)),
+            record: Some((exchange, log)),
+        }
     }
 
     fn end(&mut self, outcome: Outcome) {
-        let Some((mut exchange, log)) = self.record.take() else { return };
+        let Some((mut exchange, log)) = self.record.take() else {
+            return;
+        };
         if exchange.outcome != Outcome::Upgraded {
             exchange.outcome = outcome;
         }
@@ -134,9 +142,11 @@ impl Body for Reply {
         let this = &mut *self;
         let polled = match &mut this.body {
             Content::Service(download) => Pin::new(download).poll_frame(cx),
-            Content::Own(text) => {
-                Poll::Ready(text.take().filter(|text| !text.is_empty()).map(|text| Ok(Frame::data(text))))
-            }
+            Content::Own(text) => Poll::Ready(
+                text.take()
+                    .filter(|text| !text.is_empty())
+                    .map(|text| Ok(Frame::data(text))),
+            ),
         };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -164,7 +174,9 @@ impl Body for Reply {
     fn size_hint(&self) -> SizeHint {
         match &self.body {
             Content::Service(download) => download.size_hint(),
-            Content::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Content::Own(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
         }
     }
 }
@@ -172,7 +184,11 @@ impl Body for Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         // An answer without a body (HEAD, 204, 304) is complete although nobody polls it.
-        let outcome = if self.is_end_stream() { Outcome::Complete } else { Outcome::Aborted };
+        let outcome = if self.is_end_stream() {
+            Outcome::Complete
+        } else {
+            Outcome::Aborted
+        };
         self.end(outcome);
     }
 }

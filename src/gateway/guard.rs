@@ -24,7 +24,10 @@ pub struct Hosts {
 impl Hosts {
     /// The local names alone.
     pub fn local() -> Self {
-        Self { allowed: Vec::new(), checked: true }
+        Self {
+            allowed: Vec::new(),
+            checked: true,
+        }
     }
 
     /// Lets through what a program on this machine sent.
@@ -34,10 +37,17 @@ impl Hosts {
     pub fn admit<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         let headers = request.headers();
         if headers.contains_key(ORIGIN) {
-            return Err(refused("the request carries Origin, as those of web pages do"));
+            return Err(refused(
+                "the request carries Origin, as those of web pages do",
+            ));
         }
-        if headers.get(SEC_FETCH_SITE).is_some_and(|site| site != "none" && site != "same-origin") {
-            return Err(refused("the request carries a Sec-Fetch-Site of another site"));
+        if headers
+            .get(SEC_FETCH_SITE)
+            .is_some_and(|site| site != "none" && site != "same-origin")
+        {
+            return Err(refused(
+                "the request carries a Sec-Fetch-Site of another site",
+            ));
         }
         if !self.checked {
             return Ok(());
@@ -55,7 +65,9 @@ impl Hosts {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         host == "localhost"
             || host.ends_with(".localhost")
-            || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            || bare
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
             || self.allowed.contains(&host)
     }
 }
@@ -70,7 +82,9 @@ fn host_of<'a, B>(request: &'a Request<B>, headers: &'a HeaderMap) -> Result<&'a
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return Err(malformed("the request must carry one Host"));
     };
-    let host = host.to_str().map_err(|_| malformed("the request's Host is not a name"))?;
+    let host = host
+        .to_str()
+        .map_err(|_| malformed("the request's Host is not a name"))?;
     let authority: &str = match host.strip_prefix('[').and_then(|rest| rest.find(']')) {
         Some(end) => &host[..end + 2],
         None => host.split(':').next().unwrap_or_default(),
@@ -99,13 +113,26 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let hosts = Hosts { allowed: vec!["gateway.internal".to_owned()], checked: true };
-        hosts.admit(&request.body(()).unwrap()).map_err(|problem| problem.code)
+        let hosts = Hosts {
+            allowed: vec!["gateway.internal".to_owned()],
+            checked: true,
+        };
+        hosts
+            .admit(&request.body(()).unwrap())
+            .map_err(|problem| problem.code)
     }
 
     #[test]
     fn local_hosts_pass_with_and_without_a_port() {
-        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.9.9.9", "[::1]", "[::1]:8080", "a.localhost"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "[::1]",
+            "[::1]:8080",
+            "a.localhost",
+        ] {
             assert_eq!(admit(&[("host", host)]), Ok(()), "{host}");
         }
         assert_eq!(admit(&[("host", "gateway.internal:80")]), Ok(()));
@@ -113,23 +140,46 @@ mod tests {
 
     #[test]
     fn other_hosts_are_taken_for_a_web_page_that_rebound_its_name() {
-        for host in ["evil.example", "127.0.0.1.evil.example", "0.0.0.0", "169.254.169.254", "localhost.evil.example", ""] {
-            assert_eq!(admit(&[("host", host)]), Err(Code::BrowserRefused), "{host}");
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "0.0.0.0",
+            "169.254.169.254",
+            "localhost.evil.example",
+            "",
+        ] {
+            assert_eq!(
+                admit(&[("host", host)]),
+                Err(Code::BrowserRefused),
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn the_marks_of_a_browser_are_refused_whatever_the_host() {
-        assert_eq!(admit(&[("host", "localhost"), ("origin", "null")]), Err(Code::BrowserRefused));
+        assert_eq!(
+            admit(&[("host", "localhost"), ("origin", "null")]),
+            Err(Code::BrowserRefused)
+        );
         for site in ["cross-site", "same-site"] {
-            assert_eq!(admit(&[("host", "localhost"), ("sec-fetch-site", site)]), Err(Code::BrowserRefused));
+            assert_eq!(
+                admit(&[("host", "localhost"), ("sec-fetch-site", site)]),
+                Err(Code::BrowserRefused)
+            );
         }
-        assert_eq!(admit(&[("host", "localhost"), ("sec-fetch-site", "none")]), Ok(()));
+        assert_eq!(
+            admit(&[("host", "localhost"), ("sec-fetch-site", "none")]),
+            Ok(())
+        );
     }
 
     #[test]
     fn a_request_without_one_host_is_malformed() {
         assert_eq!(admit(&[]), Err(Code::RequestMalformed));
-        assert_eq!(admit(&[("host", "localhost"), ("host", "localhost")]), Err(Code::RequestMalformed));
+        assert_eq!(
+            admit(&[("host", "localhost"), ("host", "localhost")]),
+            Err(Code::RequestMalformed)
+        );
     }
 }

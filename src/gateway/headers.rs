@@ -1,8 +1,8 @@
 //! What of a head crosses the gateway, in each direction.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 use crate::gateway::address::X_FINESS;
@@ -62,7 +62,10 @@ fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 fn wants_trailers(te: &HeaderValue) -> bool {
-    te.to_str().is_ok_and(|te| te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
+    te.to_str().is_ok_and(|te| {
+        te.split(',')
+            .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+    })
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -96,8 +99,14 @@ fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
     }
-    let parts: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) else { return };
+    let parts: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) else {
+        return;
+    };
     if let Entry::Occupied(mut cookies) = headers.entry(COOKIE) {
         cookies.insert(joined);
     }
@@ -105,7 +114,11 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// The size of a head as its sender wrote it, near enough: names, values, and `: ` and a line end for each.
 pub fn size(path: &str, headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + path.len()
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum::<usize>()
+        + path.len()
 }
 
 #[cfg(test)]
@@ -114,12 +127,20 @@ mod tests {
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &'static str)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
         };
-        fields.iter().map(pair).collect::<Vec<_>>().into_iter().fold(HeaderMap::new(), |mut map, (name, value)| {
-            map.append(name, value);
-            map
-        })
+        fields
+            .iter()
+            .map(pair)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            })
     }
 
     #[test]
@@ -150,17 +171,32 @@ mod tests {
     fn an_upgrade_passes_and_h2c_does_not() {
         let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
         for_service(&mut headers);
-        assert_eq!(headers, map(&[("connection", "upgrade"), ("upgrade", "websocket")]));
-        let mut headers = map(&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "x")]);
+        assert_eq!(
+            headers,
+            map(&[("connection", "upgrade"), ("upgrade", "websocket")])
+        );
+        let mut headers = map(&[
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+        ]);
         for_service(&mut headers);
         assert!(headers.is_empty());
     }
 
     #[test]
     fn an_answer_keeps_its_fields_and_loses_the_connections() {
-        let mut headers = map(&[("connection", "close"), ("server", "x"), ("set-cookie", "a"), ("set-cookie", "b")]);
+        let mut headers = map(&[
+            ("connection", "close"),
+            ("server", "x"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+        ]);
         for_application(&mut headers, false);
-        assert_eq!(headers, map(&[("server", "x"), ("set-cookie", "a"), ("set-cookie", "b")]));
+        assert_eq!(
+            headers,
+            map(&[("server", "x"), ("set-cookie", "a"), ("set-cookie", "b")])
+        );
     }
 
     #[test]

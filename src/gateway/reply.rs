@@ -62,62 +62,124 @@ impl Code {
         use StatusCode as S;
         match self {
             Self::BrowserRefused => (
-                S::FORBIDDEN, "browser_refused", "Requests from web pages are refused", "http_request_denied",
+                S::FORBIDDEN,
+                "browser_refused",
+                "Requests from web pages are refused",
+                "http_request_denied",
             ),
             Self::CertificateExpired => (
-                S::SERVICE_UNAVAILABLE, "certificate_expired", "The tenant's certificate has expired", "proxy_configuration_error",
+                S::SERVICE_UNAVAILABLE,
+                "certificate_expired",
+                "The tenant's certificate has expired",
+                "proxy_configuration_error",
             ),
             Self::CertificateMissing => (
-                S::SERVICE_UNAVAILABLE, "certificate_missing", "The tenant has no certificate for this service", "proxy_configuration_error",
+                S::SERVICE_UNAVAILABLE,
+                "certificate_missing",
+                "The tenant has no certificate for this service",
+                "proxy_configuration_error",
             ),
             Self::CertificateNotRequested => (
-                S::BAD_GATEWAY, "certificate_not_requested", "The service did not ask for a client certificate", "tls_protocol_error",
+                S::BAD_GATEWAY,
+                "certificate_not_requested",
+                "The service did not ask for a client certificate",
+                "tls_protocol_error",
             ),
             Self::CertificateRefusedByRule => (
-                S::FORBIDDEN, "certificate_refused_by_rule", "A rule keeps the tenant's certificate from this service", "http_request_denied",
+                S::FORBIDDEN,
+                "certificate_refused_by_rule",
+                "A rule keeps the tenant's certificate from this service",
+                "http_request_denied",
             ),
             Self::CertificateRejectedByUpstream => (
-                S::BAD_GATEWAY, "certificate_rejected_by_upstream", "The service refused the tenant's certificate", "tls_alert_received",
+                S::BAD_GATEWAY,
+                "certificate_rejected_by_upstream",
+                "The service refused the tenant's certificate",
+                "tls_alert_received",
             ),
-            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Relais failed", "proxy_internal_error"),
+            Self::Internal => (
+                S::INTERNAL_SERVER_ERROR,
+                "internal",
+                "Relais failed",
+                "proxy_internal_error",
+            ),
             Self::Overloaded => (
-                S::SERVICE_UNAVAILABLE, "overloaded", "Too many requests are under way", "connection_limit_reached",
+                S::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "Too many requests are under way",
+                "connection_limit_reached",
             ),
             Self::RequestMalformed => (
-                S::BAD_REQUEST, "request_malformed", "The request cannot be passed on", "http_request_error",
+                S::BAD_REQUEST,
+                "request_malformed",
+                "The request cannot be passed on",
+                "http_request_error",
             ),
             Self::RequestTimeout => (
-                S::REQUEST_TIMEOUT, "request_timeout", "The request's body stopped coming", "http_request_error",
+                S::REQUEST_TIMEOUT,
+                "request_timeout",
+                "The request's body stopped coming",
+                "http_request_error",
             ),
             Self::RequestTooLarge => (
-                S::PAYLOAD_TOO_LARGE, "request_too_large", "The request is too large", "http_request_error",
+                S::PAYLOAD_TOO_LARGE,
+                "request_too_large",
+                "The request is too large",
+                "http_request_error",
             ),
             Self::ServiceUnknown => (
-                S::NOT_FOUND, "service_unknown", "No such service is configured", "destination_not_found",
+                S::NOT_FOUND,
+                "service_unknown",
+                "No such service is configured",
+                "destination_not_found",
             ),
             Self::TenantAmbiguous => (
-                S::BAD_REQUEST, "tenant_ambiguous", "The request names several tenants", "http_request_error",
+                S::BAD_REQUEST,
+                "tenant_ambiguous",
+                "The request names several tenants",
+                "http_request_error",
             ),
             Self::TenantMalformed => (
-                S::BAD_REQUEST, "tenant_malformed", "The tenant is not a FINESS number", "http_request_error",
+                S::BAD_REQUEST,
+                "tenant_malformed",
+                "The tenant is not a FINESS number",
+                "http_request_error",
             ),
             Self::TenantMissing => (
-                S::BAD_REQUEST, "tenant_missing", "The request names no tenant", "http_request_error",
+                S::BAD_REQUEST,
+                "tenant_missing",
+                "The request names no tenant",
+                "http_request_error",
             ),
             Self::TenantUnknown => (
-                S::NOT_FOUND, "tenant_unknown", "No certificate is loaded for the tenant", "destination_not_found",
+                S::NOT_FOUND,
+                "tenant_unknown",
+                "No certificate is loaded for the tenant",
+                "destination_not_found",
             ),
             Self::UpstreamProtocolError => (
-                S::BAD_GATEWAY, "upstream_protocol_error", "The service broke off or broke the protocol", "http_protocol_error",
+                S::BAD_GATEWAY,
+                "upstream_protocol_error",
+                "The service broke off or broke the protocol",
+                "http_protocol_error",
             ),
             Self::UpstreamTimeout => (
-                S::GATEWAY_TIMEOUT, "upstream_timeout", "The service was too slow", "http_response_timeout",
+                S::GATEWAY_TIMEOUT,
+                "upstream_timeout",
+                "The service was too slow",
+                "http_response_timeout",
             ),
             Self::UpstreamUnreachable => (
-                S::BAD_GATEWAY, "upstream_unreachable", "The service cannot be reached", "destination_unavailable",
+                S::BAD_GATEWAY,
+                "upstream_unreachable",
+                "The service cannot be reached",
+                "destination_unavailable",
             ),
             Self::UpstreamUntrusted => (
-                S::BAD_GATEWAY, "upstream_untrusted", "The service's certificate is not trusted", "tls_certificate_error",
+                S::BAD_GATEWAY,
+                "upstream_untrusted",
+                "The service's certificate is not trusted",
+                "tls_certificate_error",
             ),
         }
     }
@@ -146,7 +208,13 @@ pub struct Problem {
 impl Problem {
     /// A problem of a kind, what happened, and the way out (possibly empty).
     pub fn new(code: Code, detail: impl Into<String>, hint: &'static str) -> Self {
-        Self { code, status: None, standard: None, detail: detail.into(), hint }
+        Self {
+            code,
+            status: None,
+            standard: None,
+            detail: detail.into(),
+            hint,
+        }
     }
 
     fn with_status(mut self, status: StatusCode) -> Self {
@@ -200,7 +268,10 @@ impl Problem {
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.code == Code::Overloaded {
             // By then a burst is over, or the caller should know that it is not one.
@@ -224,12 +295,18 @@ impl From<Refusal> for Problem {
                 Code::CertificateRefusedByRule,
                 "remove the certificate that is not meant from the folder",
             ),
-            Refusal::Expired(_) => (Code::CertificateExpired, "renew it, and put the new one in the folder"),
+            Refusal::Expired(_) => (
+                Code::CertificateExpired,
+                "renew it, and put the new one in the folder",
+            ),
             Refusal::Missing(..) => (
                 Code::CertificateMissing,
                 "put the structure's certificate and key in the folder; `relais check` lists what is loaded",
             ),
-            Refusal::NotYetValid(_) => (Code::CertificateMissing, "wait until it begins, or check the clock"),
+            Refusal::NotYetValid(_) => (
+                Code::CertificateMissing,
+                "wait until it begins, or check the clock",
+            ),
             Refusal::Rule(_) => (
                 Code::CertificateRefusedByRule,
                 "order the certificate that the service wants; `relais inspect FILE` tells what one may serve",
@@ -260,10 +337,11 @@ impl From<Error> for Problem {
                 "is the service up, and do the firewall and the network let this machine reach it?",
             )
             .with_standard("connection_refused"),
-            Error::Dns { .. } => {
-                problem(Code::UpstreamUnreachable, "does the service's URL have the right host, and does DNS work here?")
-                    .with_standard("dns_error")
-            }
+            Error::Dns { .. } => problem(
+                Code::UpstreamUnreachable,
+                "does the service's URL have the right host, and does DNS work here?",
+            )
+            .with_standard("dns_error"),
             Error::Handshake(_) => problem(
                 Code::UpstreamProtocolError,
                 "do the TLS versions in the service's configuration match what it speaks?",
@@ -277,16 +355,23 @@ impl From<Error> for Problem {
                 Code::UpstreamProtocolError,
                 "the request may have reached the service: find out before you send it again",
             ),
-            Error::TooLarge(_) => {
-                problem(Code::RequestTooLarge, "limits.request_body of the service sets how much is taken")
-            }
-            Error::Timeout(stage) => problem(Code::UpstreamTimeout, "the service's timeouts set how long is waited")
-                .with_standard(match stage {
-                    Stage::Connect | Stage::Handshake => "connection_timeout",
-                    Stage::TakeBody | Stage::ContinueBody => "connection_write_timeout",
-                    Stage::Answer => "http_response_timeout",
-                }),
-            Error::Tls(_) => problem(Code::Internal, "`relais check` tells which setting or certificate is at fault"),
+            Error::TooLarge(_) => problem(
+                Code::RequestTooLarge,
+                "limits.request_body of the service sets how much is taken",
+            ),
+            Error::Timeout(stage) => problem(
+                Code::UpstreamTimeout,
+                "the service's timeouts set how long is waited",
+            )
+            .with_standard(match stage {
+                Stage::Connect | Stage::Handshake => "connection_timeout",
+                Stage::TakeBody | Stage::ContinueBody => "connection_write_timeout",
+                Stage::Answer => "http_response_timeout",
+            }),
+            Error::Tls(_) => problem(
+                Code::Internal,
+                "`relais check` tells which setting or certificate is at fault",
+            ),
             Error::Untrusted(_) => problem(
                 Code::UpstreamUntrusted,
                 "is `trust` of the service the file with its authority, and is the URL's host the service's own?",

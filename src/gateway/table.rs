@@ -49,12 +49,22 @@ impl Table {
         outbound: &Arc<Outbound>,
         metrics: &Metrics,
     ) -> Self {
-        let services: Vec<_> = services.iter().map(|service| Offered::new(service, outbound, metrics)).collect();
-        let by_name = services.iter().enumerate().map(|(index, one)| (Arc::clone(&one.service.name), index)).collect();
+        let services: Vec<_> = services
+            .iter()
+            .map(|service| Offered::new(service, outbound, metrics))
+            .collect();
+        let by_name = services
+            .iter()
+            .enumerate()
+            .map(|(index, one)| (Arc::clone(&one.service.name), index))
+            .collect();
         let mut theirs: HashMap<Finess, Vec<Arc<Generation>>> = HashMap::new();
         for generation in &generations {
             if let Some(finess) = finess_of(generation) {
-                theirs.entry(finess).or_default().push(Arc::clone(generation));
+                theirs
+                    .entry(finess)
+                    .or_default()
+                    .push(Arc::clone(generation));
             }
         }
         let now = now();
@@ -66,7 +76,11 @@ impl Table {
                 let chosen = services.iter().enumerate().map(|(index, offered)| {
                     let generation = select(&generations, &offered.service, now).ok()?;
                     let pool = pools.entry((generation.id(), index)).or_insert_with(|| {
-                        Pool::new(Arc::clone(&offered.service), Some(Arc::clone(generation)), Arc::clone(outbound))
+                        Pool::new(
+                            Arc::clone(&offered.service),
+                            Some(Arc::clone(generation)),
+                            Arc::clone(outbound),
+                        )
                     });
                     Some(Arc::clone(pool))
                 });
@@ -74,7 +88,12 @@ impl Table {
                 (finess, Tenant { generations, pools })
             })
             .collect();
-        Self { services, by_name, tenants, generations }
+        Self {
+            services,
+            by_name,
+            tenants,
+            generations,
+        }
     }
 
     /// The service of this name.
@@ -83,7 +102,11 @@ impl Table {
     /// When there is none.
     pub fn service(&self, name: &str) -> Result<(usize, &Offered), Problem> {
         let index = self.by_name.get(name).copied().ok_or_else(|| {
-            let known: Vec<_> = self.services.iter().map(|offered| &*offered.service.name).collect();
+            let known: Vec<_> = self
+                .services
+                .iter()
+                .map(|offered| &*offered.service.name)
+                .collect();
             Problem::new(
                 Code::ServiceUnknown,
                 format!("the path's first segment is none of {}", known.join(", ")),
@@ -112,7 +135,13 @@ impl Table {
         })?;
         let now = now();
         match &tenant.pools[service] {
-            Some(pool) if pool.generation().is_some_and(|one| one.identity().profile.not_after > now) => Ok(pool),
+            Some(pool)
+                if pool
+                    .generation()
+                    .is_some_and(|one| one.identity().profile.not_after > now) =>
+            {
+                Ok(pool)
+            }
             _ => Err(tenant.refusal(&offered.service, now).into()),
         }
     }
@@ -129,15 +158,25 @@ impl Table {
 
     /// All tenants in order of their number, each with its pool for each service.
     pub fn tenants(&self) -> Vec<(Finess, &[Option<Arc<Pool>>])> {
-        let mut tenants: Vec<_> = self.tenants.iter().map(|(finess, tenant)| (*finess, &*tenant.pools)).collect();
+        let mut tenants: Vec<_> = self
+            .tenants
+            .iter()
+            .map(|(finess, tenant)| (*finess, &*tenant.pools))
+            .collect();
         tenants.sort_unstable_by_key(|(finess, _)| *finess);
         tenants
     }
 
     /// Lets nothing that is open be used again.
     pub fn retire(&self) {
-        let anonymous = self.services.iter().filter_map(|offered| offered.anonymous.as_ref());
-        let named = self.tenants.values().flat_map(|tenant| tenant.pools.iter().flatten());
+        let anonymous = self
+            .services
+            .iter()
+            .filter_map(|offered| offered.anonymous.as_ref());
+        let named = self
+            .tenants
+            .values()
+            .flat_map(|tenant| tenant.pools.iter().flatten());
         anonymous.chain(named).for_each(|pool| pool.retire());
     }
 }
@@ -146,7 +185,11 @@ impl Offered {
     fn new(service: &Arc<Service>, outbound: &Arc<Outbound>, metrics: &Metrics) -> Self {
         let anonymous = (service.certificate == WantedCertificate::None)
             .then(|| Pool::new(Arc::clone(service), None, Arc::clone(outbound)));
-        Self { service: Arc::clone(service), metrics: metrics.service(&service.name), anonymous }
+        Self {
+            service: Arc::clone(service),
+            metrics: metrics.service(&service.name),
+            anonymous,
+        }
     }
 }
 

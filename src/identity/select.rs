@@ -35,12 +35,19 @@ pub fn select<'a>(
     service: &Service,
     now: i64,
 ) -> Result<&'a Arc<Generation>, Refusal> {
-    let right: Vec<_> = generations.iter().filter(|one| objection(profile(one), service).is_none()).collect();
+    let right: Vec<_> = generations
+        .iter()
+        .filter(|one| objection(profile(one), service).is_none())
+        .collect();
     if right.is_empty() {
         return Err(why_none(generations, service));
     }
     let mut latest: Option<&Arc<Generation>> = None;
-    for one in right.iter().copied().filter(|one| is_valid(profile(one), now)) {
+    for one in right
+        .iter()
+        .copied()
+        .filter(|one| is_valid(profile(one), now))
+    {
         match latest {
             Some(best) if profile(best).not_before > profile(one).not_before => {}
             Some(best) if profile(best).not_before == profile(one).not_before => {
@@ -49,20 +56,27 @@ pub fn select<'a>(
             _ => latest = Some(one),
         }
     }
-    latest.ok_or_else(|| match right.iter().find(|one| profile(one).not_before > now) {
-        Some(early) => Refusal::NotYetValid(described(early)),
-        None => Refusal::Expired(described(right[0])),
-    })
+    latest.ok_or_else(
+        || match right.iter().find(|one| profile(one).not_before > now) {
+            Some(early) => Refusal::NotYetValid(described(early)),
+            None => Refusal::Expired(described(right[0])),
+        },
+    )
 }
 
 /// Why this certificate must not be shown to this service, whatever the time.
 fn objection(profile: &Profile, service: &Service) -> Option<String> {
     if profile.usage != Usage::AuthCli {
-        return Some("is not an AUTH_CLI certificate (key usage and extended key usage say so)".to_owned());
+        return Some(
+            "is not an AUTH_CLI certificate (key usage and extended key usage say so)".to_owned(),
+        );
     }
     if profile.environment != Some(service.environment) {
         return Some(match profile.environment {
-            Some(environment) => format!("is a {environment} certificate, and the service is {}", service.environment),
+            Some(environment) => format!(
+                "is a {environment} certificate, and the service is {}",
+                service.environment
+            ),
             None => "was not issued by IGC-Santé".to_owned(),
         });
     }
@@ -70,10 +84,18 @@ fn objection(profile: &Profile, service: &Service) -> Option<String> {
         (WantedCertificate::OrgAuthCli, None)
         | (WantedCertificate::InsiAuto, Some(InsiMode::Auto))
         | (WantedCertificate::InsiManu, Some(InsiMode::Manu)) => None,
-        (WantedCertificate::OrgAuthCli, Some(_)) => Some("is for INSi alone, as its CN says".to_owned()),
-        (WantedCertificate::None, _) => Some("is not wanted: the service is shown no certificate".to_owned()),
-        (WantedCertificate::InsiAuto, _) => Some("has not the CN INSI-AUTO that INSi requires".to_owned()),
-        (WantedCertificate::InsiManu, _) => Some("has not the CN INSI-MANU that INSi requires".to_owned()),
+        (WantedCertificate::OrgAuthCli, Some(_)) => {
+            Some("is for INSi alone, as its CN says".to_owned())
+        }
+        (WantedCertificate::None, _) => {
+            Some("is not wanted: the service is shown no certificate".to_owned())
+        }
+        (WantedCertificate::InsiAuto, _) => {
+            Some("has not the CN INSI-AUTO that INSi requires".to_owned())
+        }
+        (WantedCertificate::InsiManu, _) => {
+            Some("has not the CN INSI-MANU that INSi requires".to_owned())
+        }
     }
 }
 
@@ -84,9 +106,9 @@ fn why_none(generations: &[Arc<Generation>], service: &Service) -> Refusal {
     });
     match (objection, generations.len()) {
         (Some(objection), 1) => Refusal::Rule(objection),
-        (Some(objection), count) => {
-            Refusal::Rule(format!("none of {count} certificates may be shown; for one, {objection}"))
-        }
+        (Some(objection), count) => Refusal::Rule(format!(
+            "none of {count} certificates may be shown; for one, {objection}"
+        )),
         (None, _) => Refusal::Missing(service.certificate, service.environment),
     }
 }

@@ -53,22 +53,45 @@ impl State {
 /// Publishes what was loaded.
 pub fn publish(generations: &[Arc<Generation>], problems: &[Problem], metrics: &Metrics) {
     let now = now();
-    let mut counts: BTreeMap<State, usize> =
-        [State::Expired, State::Expiring, State::NotYetValid, State::Valid].map(|state| (state, 0)).into();
+    let mut counts: BTreeMap<State, usize> = [
+        State::Expired,
+        State::Expiring,
+        State::NotYetValid,
+        State::Valid,
+    ]
+    .map(|state| (state, 0))
+    .into();
     for generation in generations {
         let profile = &generation.identity().profile;
         *counts.entry(State::of(profile, now)).or_default() += 1;
-        let structure = profile.structure.as_ref().map(ToString::to_string).unwrap_or_default();
-        metrics.certificate_expiry(structure, profile.fingerprint.to_string(), profile.not_after);
+        let structure = profile
+            .structure
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        metrics.certificate_expiry(
+            structure,
+            profile.fingerprint.to_string(),
+            profile.not_after,
+        );
     }
     for (state, count) in counts {
         metrics.certificates(state.as_str(), count);
     }
     metrics.certificates("unusable", problems.len());
-    metrics.loaded(if problems.is_empty() { "success" } else { "partial" }, now);
+    metrics.loaded(
+        if problems.is_empty() {
+            "success"
+        } else {
+            "partial"
+        },
+        now,
+    );
 }
 
 /// Seconds since 1970.
 pub fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs().cast_signed())
 }

@@ -31,7 +31,9 @@ pub struct BindError {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => " (is another gateway, or another program, running there?)",
-        io::ErrorKind::PermissionDenied => " (ports below 1024 and foreign folders need privileges)",
+        io::ErrorKind::PermissionDenied => {
+            " (ports below 1024 and foreign folders need privileges)"
+        }
         io::ErrorKind::AddrNotAvailable => " (no interface of this machine has this address)",
         io::ErrorKind::NotFound => " (the socket's folder does not exist)",
         _ => "",
@@ -60,16 +62,29 @@ impl Bound {
     /// # Errors
     /// When the address is taken, absent or forbidden.
     pub fn bind(address: &ListenAddress, workers: usize) -> Result<Self, BindError> {
-        let failed = |source| BindError { address: describe(address), source };
+        let failed = |source| BindError {
+            address: describe(address),
+            source,
+        };
         match address {
             ListenAddress::Tcp(address) => {
                 let sockets = tcp(*address, workers).map_err(failed)?;
-                let actual = sockets[0].local_addr().ok().and_then(|local| local.as_socket()).unwrap_or(*address);
-                Ok(Self { sockets, address: ListenAddress::Tcp(actual) })
+                let actual = sockets[0]
+                    .local_addr()
+                    .ok()
+                    .and_then(|local| local.as_socket())
+                    .unwrap_or(*address);
+                Ok(Self {
+                    sockets,
+                    address: ListenAddress::Tcp(actual),
+                })
             }
             ListenAddress::Unix(path) => {
                 let sockets = unix(path, workers).map_err(failed)?;
-                Ok(Self { sockets, address: ListenAddress::Unix(path.clone()) })
+                Ok(Self {
+                    sockets,
+                    address: ListenAddress::Unix(path.clone()),
+                })
             }
         }
     }
@@ -117,12 +132,18 @@ fn tcp(address: SocketAddr, workers: usize) -> io::Result<Vec<Socket>> {
     for _ in 1..workers {
         sockets.push(open(actual, true)?);
     }
-    sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
+    sockets
+        .iter()
+        .try_for_each(|socket| socket.listen(BACKLOG))?;
     Ok(sockets)
 }
 
 fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -151,9 +172,14 @@ fn unix(path: &Path, workers: usize) -> io::Result<Vec<Socket>> {
 /// Removes what a killed gateway left behind; a socket that somebody answers on stays.
 fn remove_stale(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
-    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let Ok(found) = std::fs::symlink_metadata(path) else {
+        return Ok(());
+    };
     if !found.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path is taken by something that is no socket"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "the path is taken by something that is no socket",
+        ));
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(io::ErrorKind::AddrInUse.into());
@@ -204,7 +230,10 @@ impl Listening {
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream))
             }
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Self::Unix(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Stream::Unix(stream)),
         }
     }
 }
@@ -219,13 +248,21 @@ macro_rules! either {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         either!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         either!(self, stream => Pin::new(stream).poll_write(cx, buf))
     }
 

@@ -53,7 +53,11 @@ impl Upload {
                 ended: AtomicBool::new(false),
                 awaits_client: AtomicBool::new(false),
             });
-            Flow { inner, limit, progress }
+            Flow {
+                inner,
+                limit,
+                progress,
+            }
         });
         Self { flow }
     }
@@ -114,11 +118,18 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(Flow { inner, limit, progress }) = &mut self.flow else {
+        let Some(Flow {
+            inner,
+            limit,
+            progress,
+        }) = &mut self.flow
+        else {
             return Poll::Ready(None);
         };
         let polled = Pin::new(&mut *inner).poll_frame(cx);
-        progress.awaits_client.store(polled.is_pending(), Ordering::Release);
+        progress
+            .awaits_client
+            .store(polled.is_pending(), Ordering::Release);
         let frame = ready!(polled);
         progress.mark();
         match frame {
@@ -142,11 +153,15 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.flow.as_ref().is_none_or(|flow| flow.inner.is_end_stream())
+        self.flow
+            .as_ref()
+            .is_none_or(|flow| flow.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.flow.as_ref().map_or_else(|| SizeHint::with_exact(0), |flow| flow.inner.size_hint())
+        self.flow
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), |flow| flow.inner.size_hint())
     }
 }
 
@@ -163,7 +178,12 @@ pub struct Download {
 
 impl Download {
     pub(crate) fn new(inner: Incoming, lease: Lease, silence: Duration) -> Self {
-        let mut download = Self { inner, lease: Some(lease), silence, timer: None };
+        let mut download = Self {
+            inner,
+            lease: Some(lease),
+            silence,
+            timer: None,
+        };
         download.release_at_end();
         download
     }
@@ -206,7 +226,9 @@ impl Body for Download {
             }
             Poll::Pending => {
                 let silence = this.silence;
-                let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
+                let timer = this
+                    .timer
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
                 ready!(timer.as_mut().poll(cx));
                 this.lease = None;
                 Poll::Ready(Some(Err(Error::Timeout(Stage::ContinueBody))))

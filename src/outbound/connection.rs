@@ -72,7 +72,10 @@ pub(crate) async fn open_h1(wire: Wire, held: impl Send + 'static) -> Result<H1,
         let _ = connection.with_upgrades().await;
         drop(held);
     });
-    Ok(H1 { sender, opened: Instant::now() })
+    Ok(H1 {
+        sender,
+        opened: Instant::now(),
+    })
 }
 
 /// Speaks HTTP/2 on a fresh wire.
@@ -121,7 +124,9 @@ impl H2 {
                 (streams < allowed).then_some(streams + 1)
             })
             .ok()?;
-        Some(Stream { connection: Arc::clone(self) })
+        Some(Stream {
+            connection: Arc::clone(self),
+        })
     }
 
     pub(crate) fn takes_streams(&self) -> bool {
@@ -156,4 +161,3 @@ pub(crate) async fn ready(h1: &mut H1, limit: Duration) -> bool {
 pub(crate) fn is_between_requests(h1: &H1) -> bool {
     h1.sender.is_ready() && !h1.sender.is_closed()
 }
-

@@ -33,22 +33,31 @@ struct Resolved {
 
 impl Dialer {
     /// Connects to a target within `limit`, name resolution included.
-    pub(crate) async fn connect(&self, target: &Target, limit: Duration) -> Result<TcpStream, Error> {
+    pub(crate) async fn connect(
+        &self,
+        target: &Target,
+        limit: Duration,
+    ) -> Result<TcpStream, Error> {
         let attempt = async {
             let addresses = self.resolve(target).await?;
             let stream = race(&addresses).await;
             if stream.is_err() {
                 // They may have moved: ask again next time.
-                self.names.lock().unwrap_or_else(PoisonError::into_inner).remove(target.authority.as_str());
+                self.names
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(target.authority.as_str());
             }
             stream
         };
-        let stream =
-            tokio::time::timeout(limit, attempt).await.map_err(|_| Error::Timeout(Stage::Connect))??;
+        let stream = tokio::time::timeout(limit, attempt)
+            .await
+            .map_err(|_| Error::Timeout(Stage::Connect))??;
         // A request is written whole; waiting for more would only delay it.
-        stream
-            .set_nodelay(true)
-            .map_err(|error| Error::Connect { address: peer(&stream), source: Arc::new(error) })?;
+        stream.set_nodelay(true).map_err(|error| Error::Connect {
+            address: peer(&stream),
+            source: Arc::new(error),
+        })?;
         Ok(stream)
     }
 
@@ -57,27 +66,48 @@ impl Dialer {
             return Ok(Arc::from([address]));
         }
         let authority = target.authority.as_str();
-        let known = self.names.lock().unwrap_or_else(PoisonError::into_inner).get(authority).cloned();
+        let known = self
+            .names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(authority)
+            .cloned();
         if let Some(known) = known
             && known.at.elapsed() < NAMES_KEPT
         {
             return Ok(known.addresses);
         }
         let host: Arc<str> = target.host().into();
-        let failed = |source| Error::Dns { host: Arc::clone(&host), source: Arc::new(source) };
-        let found = tokio::net::lookup_host((&*host, target.port())).await.map_err(failed)?;
+        let failed = |source| Error::Dns {
+            host: Arc::clone(&host),
+            source: Arc::new(source),
+        };
+        let found = tokio::net::lookup_host((&*host, target.port()))
+            .await
+            .map_err(failed)?;
         let addresses: Arc<[SocketAddr]> = interleave(found.collect()).into();
         if addresses.is_empty() {
-            return Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name exists without addresses")));
+            return Err(failed(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the name exists without addresses",
+            )));
         }
-        let resolved = Resolved { at: Instant::now(), addresses: Arc::clone(&addresses) };
-        self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(authority.into(), resolved);
+        let resolved = Resolved {
+            at: Instant::now(),
+            addresses: Arc::clone(&addresses),
+        };
+        self.names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(authority.into(), resolved);
         Ok(addresses)
     }
 }
 
 fn peer(stream: &TcpStream) -> SocketAddr {
-    stream.peer_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+    stream
+        .peer_addr()
+        .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
 /// Orders addresses so that families take turns, starting with the resolver's favourite (RFC 8305 section 4).
@@ -85,8 +115,9 @@ fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = addresses.first().copied() else {
         return addresses;
     };
-    let (mut favourite, mut other): (VecDeque<_>, VecDeque<_>) =
-        addresses.into_iter().partition(|address| address.is_ipv6() == first.is_ipv6());
+    let (mut favourite, mut other): (VecDeque<_>, VecDeque<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv6() == first.is_ipv6());
     let mut ordered = Vec::with_capacity(favourite.len() + other.len());
     while !(favourite.is_empty() && other.is_empty()) {
         ordered.extend(favourite.pop_front());
@@ -114,7 +145,9 @@ async fn race(addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
         let ended = if waiting.len() == 0 {
             attempts.join_next().await
         } else {
-            tokio::time::timeout(NEXT_ADDRESS_AFTER, attempts.join_next()).await.unwrap_or_default()
+            tokio::time::timeout(NEXT_ADDRESS_AFTER, attempts.join_next())
+                .await
+                .unwrap_or_default()
         };
         match ended {
             Some(Ok(Ok(stream))) => return Ok(stream),
@@ -129,7 +162,10 @@ async fn race(addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
 async fn attempt(address: SocketAddr) -> Result<TcpStream, Error> {
     TcpStream::connect(address)
         .await
-        .map_err(|source| Error::Connect { address, source: Arc::new(source) })
+        .map_err(|source| Error::Connect {
+            address,
+            source: Arc::new(source),
+        })
 }
 
 #[cfg(test)]
@@ -142,23 +178,43 @@ mod tests {
 
     #[test]
     fn families_take_turns_starting_with_the_resolvers_favourite() {
-        let given = ["[::1]:1", "[::1]:2", "[::1]:3", "127.0.0.1:1", "127.0.0.1:2"];
+        let given = [
+            "[::1]:1",
+            "[::1]:2",
+            "[::1]:3",
+            "127.0.0.1:1",
+            "127.0.0.1:2",
+        ];
         let ordered = interleave(given.map(address).to_vec());
-        let expected = ["[::1]:1", "127.0.0.1:1", "[::1]:2", "127.0.0.1:2", "[::1]:3"];
+        let expected = [
+            "[::1]:1",
+            "127.0.0.1:1",
+            "[::1]:2",
+            "127.0.0.1:2",
+            "[::1]:3",
+        ];
         assert_eq!(ordered, expected.map(address));
     }
 
     #[tokio::test]
     async fn an_address_that_refuses_gives_way_to_the_next() {
         let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let stream = race(&[closed, open.local_addr().unwrap()]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), open.local_addr().unwrap());
     }
 
     #[tokio::test]
     async fn when_all_refuse_the_error_names_an_address() {
-        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let error = race(&[closed, closed]).await.unwrap_err();
         assert!(matches!(error, Error::Connect { address, .. } if address == closed));
     }

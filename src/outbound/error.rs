@@ -90,12 +90,17 @@ impl std::fmt::Display for Stage {
 impl Error {
     /// The service did not keep to the protocol.
     pub(crate) fn broken(how: &'static str) -> Self {
-        Self::Protocol(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(how)))
+        Self::Protocol(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(
+            how,
+        )))
     }
 
     /// Whether the connection itself is in doubt, and not only this one exchange on it.
     pub(crate) fn taints_connection(&self) -> bool {
-        matches!(self, Self::Protocol(_) | Self::Timeout(_) | Self::CertificateRejected(_))
+        matches!(
+            self,
+            Self::Protocol(_) | Self::Timeout(_) | Self::CertificateRejected(_)
+        )
     }
 
     /// Reads a failed handshake: whose fault it was decides what the operator must do.

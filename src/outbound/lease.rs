@@ -69,11 +69,19 @@ pub(crate) struct Failed {
 
 impl Lease {
     pub(crate) fn h1(pool: Arc<Pool>, connection: H1, origin: Origin) -> Self {
-        Self { pool, line: Line::H1(connection), origin }
+        Self {
+            pool,
+            line: Line::H1(connection),
+            origin,
+        }
     }
 
     pub(crate) fn h2(pool: Arc<Pool>, stream: Stream, origin: Origin) -> Self {
-        Self { pool, line: Line::H2(stream), origin }
+        Self {
+            pool,
+            line: Line::H2(stream),
+            origin,
+        }
     }
 
     /// Where the connection came from.
@@ -90,7 +98,10 @@ impl Lease {
     }
 
     /// Sends a request whose URI is a path and query, without `Host`.
-    pub(crate) async fn send(&mut self, mut request: Request<Upload>) -> Result<Response<Incoming>, Failed> {
+    pub(crate) async fn send(
+        &mut self,
+        mut request: Request<Upload>,
+    ) -> Result<Response<Incoming>, Failed> {
         let failed = |mut error: hyper::client::conn::TrySendError<Request<Upload>>| Failed {
             unsent: error.take_message(),
             error: Error::from_exchange(error.into_error()),
@@ -102,7 +113,13 @@ impl Lease {
             }
             Line::H2(stream) => {
                 self.pool.address_h2(&mut request);
-                stream.connection.sender.clone().try_send_request(request).await.map_err(failed)
+                stream
+                    .connection
+                    .sender
+                    .clone()
+                    .try_send_request(request)
+                    .await
+                    .map_err(failed)
             }
         }
     }
@@ -159,5 +176,9 @@ pub(crate) fn in_h2_form(request: &mut Request<Upload>, authority: &http::uri::A
 }
 
 fn path_of(request: &Request<Upload>) -> PathAndQuery {
-    request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+    request
+        .uri()
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"))
 }

@@ -100,8 +100,18 @@ pub struct Occupancy {
 
 impl Pool {
     /// A pool for what `generation` (or, where the service wants no certificate, nobody) says to `service`.
-    pub fn new(service: Arc<Service>, generation: Option<Arc<Generation>>, outbound: Arc<Outbound>) -> Arc<Self> {
-        Arc::new(Self { service, generation, outbound, retired: AtomicBool::new(false), active: OnceLock::new() })
+    pub fn new(
+        service: Arc<Service>,
+        generation: Option<Arc<Generation>>,
+        outbound: Arc<Outbound>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            service,
+            generation,
+            outbound,
+            retired: AtomicBool::new(false),
+            active: OnceLock::new(),
+        })
     }
 
     /// The service that its connections lead to.
@@ -252,22 +262,35 @@ impl Pool {
         let own = before(until, Arc::clone(&active.room).acquire_owned())
             .await
             .and_then(Result::ok)
-            .ok_or(Error::NoCapacity("the tenant's connections to this service are all in use"))?;
+            .ok_or(Error::NoCapacity(
+                "the tenant's connections to this service are all in use",
+            ))?;
         let all = self.outbound.room(until).await?;
-        Ok(Room { _own: own, _all: all })
+        Ok(Room {
+            _own: own,
+            _all: all,
+        })
     }
 
     async fn dial(self: &Arc<Self>, h1_only: bool, room: Room) -> Result<Lease, Error> {
         let active = self.active();
         let service = &*self.service;
-        let tcp = self.outbound.dialer.connect(&service.target, service.timeouts.connect).await?;
+        let tcp = self
+            .outbound
+            .dialer
+            .connect(&service.target, service.timeouts.connect)
+            .await?;
         let verifier = self.outbound.verifier(&service.trust)?;
-        let handshake = active.tls.handshake(tcp, service, self.generation.as_deref(), &verifier, h1_only);
+        let handshake =
+            active
+                .tls
+                .handshake(tcp, service, self.generation.as_deref(), &verifier, h1_only);
         let secured = tokio::time::timeout(service.timeouts.handshake, handshake)
             .await
             .map_err(|_| Error::Timeout(Stage::Handshake))??;
         let origin = Origin::from(secured.handshake);
-        self.outbound.opened(service, secured.handshake == Handshake::Resumed);
+        self.outbound
+            .opened(service, secured.handshake == Handshake::Resumed);
         let held = (room, self.outbound.connection_gauge(service));
         if !secured.is_h2 {
             if service.http == HttpVersions::H2 && !h1_only {
@@ -281,10 +304,15 @@ impl Pool {
         }
         active.speaks.store(SPEAKS_H2, Ordering::Release);
         let h2 = connection::open_h2(secured.stream, held).await?;
-        let stream = h2.stream().ok_or(Error::NoCapacity("the service allows no HTTP/2 stream"))?;
+        let stream = h2
+            .stream()
+            .ok_or(Error::NoCapacity("the service allows no HTTP/2 stream"))?;
         let mut shared = lock(&active.h2);
         if !self.retired.load(Ordering::Acquire) {
-            shared.push(Shared { h2, idle_since: None });
+            shared.push(Shared {
+                h2,
+                idle_since: None,
+            });
         }
         drop(shared);
         Ok(Lease::h2(Arc::clone(self), stream, origin))
@@ -345,7 +373,10 @@ impl Pool {
         if self.retired.load(Ordering::Acquire) {
             return;
         }
-        shard.push(Idle { h1, since: Instant::now() });
+        shard.push(Idle {
+            h1,
+            since: Instant::now(),
+        });
         drop(shard);
         self.stream_ended();
     }
@@ -362,7 +393,9 @@ impl Pool {
     /// Hands out nothing that is open any more; what is in flight finishes.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Release);
-        let Some(active) = self.active.get() else { return };
+        let Some(active) = self.active.get() else {
+            return;
+        };
         for shard in &active.idle {
             lock(shard).clear();
         }
@@ -373,7 +406,9 @@ impl Pool {
 
     /// Closes what has been idle or open for too long. Returns whether the pool still has anything open.
     pub(crate) fn reap(&self, now: Instant) {
-        let Some(active) = self.active.get() else { return };
+        let Some(active) = self.active.get() else {
+            return;
+        };
         let limits = &self.service.pool;
         for shard in &active.idle {
             lock(shard).retain(|idle| {
@@ -391,13 +426,16 @@ impl Pool {
                 return true;
             }
             let since = *shared.idle_since.get_or_insert(now);
-            now.saturating_duration_since(since) < limits.idle_timeout && self.is_young(shared.h2.opened, now)
+            now.saturating_duration_since(since) < limits.idle_timeout
+                && self.is_young(shared.h2.opened, now)
         });
     }
 
     /// Closes the connection that has been idle the longest; returns whether there was one.
     pub(crate) fn evict_one(&self) -> bool {
-        let Some(active) = self.active.get() else { return false };
+        let Some(active) = self.active.get() else {
+            return false;
+        };
         for shard in &active.idle {
             let mut shard = lock(shard);
             if !shard.is_empty() {
@@ -418,8 +456,15 @@ impl Pool {
     /// When the connection that has been idle the longest became so.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         let active = self.active.get()?;
-        let h1 = active.idle.iter().filter_map(|shard| lock(shard).first().map(|idle| idle.since)).min();
-        let h2 = lock(&active.h2).iter().filter_map(|shared| shared.idle_since).min();
+        let h1 = active
+            .idle
+            .iter()
+            .filter_map(|shard| lock(shard).first().map(|idle| idle.since))
+            .min();
+        let h2 = lock(&active.h2)
+            .iter()
+            .filter_map(|shared| shared.idle_since)
+            .min();
         h1.into_iter().chain(h2).min()
     }
 }

@@ -68,7 +68,9 @@ pub(crate) struct Secured {
 
 impl Client {
     pub(crate) fn new() -> Self {
-        Self { configs: Mutex::new(None) }
+        Self {
+            configs: Mutex::new(None),
+        }
     }
 
     /// Completes a handshake on `tcp`. Fails closed when the service wants a certificate in Relais's books and
@@ -82,10 +84,17 @@ impl Client {
         h1_only: bool,
     ) -> Result<Secured, Error> {
         let configs = self.configs(service, generation, verifier)?;
-        let config = if h1_only { configs.h1_only } else { configs.preferred };
+        let config = if h1_only {
+            configs.h1_only
+        } else {
+            configs.preferred
+        };
         let host = service.target.host();
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| Error::Tls(Arc::new(rustls::Error::General(format!("{host} is not a host name")))))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            Error::Tls(Arc::new(rustls::Error::General(format!(
+                "{host} is not a host name"
+            ))))
+        })?;
         let (stream, asked) = ASKED
             .scope(Cell::new(false), async {
                 let stream = TlsConnector::from(config).connect(name, tcp).await;
@@ -104,7 +113,14 @@ impl Client {
             return Err(Error::CertificateNotRequested);
         }
         let is_h2 = session.alpn_protocol() == Some(ALPN_H2);
-        Ok(Secured { stream: Wire { stream, fresh: true }, is_h2, handshake })
+        Ok(Secured {
+            stream: Wire {
+                stream,
+                fresh: true,
+            },
+            is_h2,
+            handshake,
+        })
     }
 
     fn configs(
@@ -145,7 +161,10 @@ fn build(
         HttpVersions::H1 => vec![ALPN_H1.to_vec()],
         HttpVersions::H2 => vec![ALPN_H2.to_vec()],
     };
-    Ok(Configs { preferred: Arc::new(preferred), h1_only: Arc::new(h1_only) })
+    Ok(Configs {
+        preferred: Arc::new(preferred),
+        h1_only: Arc::new(h1_only),
+    })
 }
 
 /// The cryptography that all of Relais uses, passed on explicitly: nothing rests on a process-wide default.
@@ -155,7 +174,8 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 pub(crate) fn versions(tls: TlsVersions) -> &'static [&'static SupportedProtocolVersion] {
-    static BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+    static BOTH: [&SupportedProtocolVersion; 2] =
+        [&rustls::version::TLS13, &rustls::version::TLS12];
     match tls {
         TlsVersions::Only12 => &BOTH[1..],
         TlsVersions::Only13 => &BOTH[..1],
@@ -199,7 +219,9 @@ impl Wire {
             let mut scratch = [0; 1];
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut scratch));
             if let Poll::Ready(Err(reason)) = read
-                && reason.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+                && reason
+                    .get_ref()
+                    .is_some_and(|inner| inner.is::<rustls::Error>())
             {
                 return reason;
             }
@@ -209,7 +231,11 @@ impl Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         this.fresh = false;
@@ -218,7 +244,11 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf));
         Poll::Ready(written.map_err(|failure| this.reason(cx, failure)))

@@ -34,7 +34,9 @@ enum Line {
 
 impl std::fmt::Debug for AccessLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AccessLog").field("on", &self.lines.is_some()).finish_non_exhaustive()
+        f.debug_struct("AccessLog")
+            .field("on", &self.lines.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -46,7 +48,12 @@ impl AccessLog {
     pub fn open(config: &config::AccessLog, metrics: &Metrics) -> io::Result<Self> {
         let dropped = metrics.access_log_dropped();
         let out: Box<dyn Write + Send> = match config {
-            config::AccessLog::Off => return Ok(Self { lines: None, dropped }),
+            config::AccessLog::Off => {
+                return Ok(Self {
+                    lines: None,
+                    dropped,
+                });
+            }
             config::AccessLog::Stdout => Box::new(io::stdout()),
             config::AccessLog::File(path) => Box::new(append(path)?),
         };
@@ -54,13 +61,17 @@ impl AccessLog {
         thread::Builder::new()
             .name("access-log".to_owned())
             .spawn(move || write_lines(&incoming, BufWriter::new(out)))?;
-        Ok(Self { lines: Some(lines), dropped })
+        Ok(Self {
+            lines: Some(lines),
+            dropped,
+        })
     }
 
     /// Takes a finished record; drops and counts it when too many wait.
     pub(crate) fn write(&self, exchange: Exchange, took: Duration) {
         let Some(lines) = &self.lines else { return };
-        if let Err(TrySendError::Full(_)) = lines.try_send(Line::Record(Box::new((exchange, took)))) {
+        if let Err(TrySendError::Full(_)) = lines.try_send(Line::Record(Box::new((exchange, took))))
+        {
             self.dropped.increment(1);
         }
     }
@@ -139,10 +150,15 @@ struct Certificate<'a> {
 }
 
 fn write_record(out: &mut impl Write, exchange: &Exchange, took: Duration) {
-    let profile: Option<&Profile> =
-        exchange.pool.as_ref().and_then(|pool| pool.generation()).map(|one| &one.identity().profile);
+    let profile: Option<&Profile> = exchange
+        .pool
+        .as_ref()
+        .and_then(|pool| pool.generation())
+        .map(|one| &one.identity().profile);
     let record = Record {
-        time: Timestamp::try_from(exchange.at).map(|at| format!("{at:.3}")).unwrap_or_default(),
+        time: Timestamp::try_from(exchange.at)
+            .map(|at| format!("{at:.3}"))
+            .unwrap_or_default(),
         listener: &exchange.listener,
         method: exchange.method.as_str(),
         version: format!("{:?}", exchange.version),
@@ -153,7 +169,9 @@ fn write_record(out: &mut impl Write, exchange: &Exchange, took: Duration) {
             certificate_sha256: profile.fingerprint.to_string(),
         }),
         connection: exchange.connection.map(|(origin, _)| origin.as_str()),
-        upstream_version: exchange.connection.map(|(_, version)| format!("{version:?}")),
+        upstream_version: exchange
+            .connection
+            .map(|(_, version)| format!("{version:?}")),
         status: exchange.status,
         code: exchange.code.map(|code| code.as_str()),
         outcome: exchange.outcome.as_str(),

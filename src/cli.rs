@@ -1,0 +1,87 @@
+//! The command line (design section 4.1).
+
+pub mod check;
+pub mod client;
+pub mod demo;
+pub mod inspect;
+pub mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config;
+
+/// What went wrong is on standard error; nothing was served, or something is wrong with what was checked.
+pub const EXIT_ERROR: u8 = 1;
+
+/// A check found warnings only.
+pub const EXIT_WARNINGS: u8 = 3;
+
+/// Mutual-TLS client gateway for French e-health: applications send plain HTTP to localhost, Relais shows each
+/// national service the right IGC-Santé certificate of the right structure.
+#[derive(Debug, Parser)]
+#[command(
+    name = "relais",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve(ConfigArgument),
+    /// Tell every problem of configuration, certificates and permissions, and serve nothing.
+    ///
+    /// Exit code: 0 clean, 1 errors, 2 wrong usage, 3 warnings only.
+    Check(check::Arguments),
+    /// Run a gateway with simulated services and tenants, all on this machine.
+    Demo(demo::Arguments),
+    /// Tell what certificates, keys and PKCS#12 files are, what they may serve, and what not and why.
+    Inspect(inspect::Arguments),
+}
+
+/// Where the configuration is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConfigArgument {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", env = config::PATH_VARIABLE, default_value = config::DEFAULT_PATH)]
+    pub config: PathBuf,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Runs a command to its exit code.
+pub fn run(arguments: Arguments) -> ExitCode {
+    let ended = match arguments.command {
+        Command::Serve(config) => serve::run(&config),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(EXIT_ERROR)
+    })
+}
+
+/// Prints to standard output. A reader that has had enough (`| head`) is no error.
+pub(crate) fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,215 @@
+//! A whole site on this machine: a throw-away PKI, simulators of the services, tenants with certificates, and a
+//! configuration that puts the gateway in front of them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::identity::finess::Finess;
+use crate::services::{Environment, HttpVersions, TlsVersions, WantedCertificate};
+use crate::simulator::pki::{self, Pki, Request};
+use crate::simulator::server::{ClientCertificate, Settings, Simulator};
+
+/// Different keys in a site, at most. Making one takes a tenth of a second; a site of a thousand tenants shares
+/// them, which real structures never may.
+const KEYS_MAX: usize = 64;
+
+/// How a simulated service differs from the plainest one.
+#[derive(Clone, Copy, Debug)]
+pub struct Stand {
+    /// The service's name, in the catalogue or not.
+    pub name: &'static str,
+    /// What it wants to be shown.
+    pub certificate: WantedCertificate,
+    /// TLS versions that it speaks.
+    pub tls: TlsVersions,
+    /// HTTP versions that it offers.
+    pub http: HttpVersions,
+}
+
+impl Stand {
+    /// A service that wants an ORG AUTH_CLI certificate.
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            certificate: WantedCertificate::OrgAuthCli,
+            tls: TlsVersions::Tls12And13,
+            http: HttpVersions::Auto,
+        }
+    }
+}
+
+/// The services of the demonstration. DMP speaks TLS 1.2 alone, as the real one does.
+pub const DEMONSTRATION: [Stand; 6] = [
+    Stand {
+        tls: TlsVersions::Only12,
+        http: HttpVersions::H1,
+        ..Stand::new("dmp")
+    },
+    Stand {
+        certificate: WantedCertificate::InsiAuto,
+        http: HttpVersions::H1,
+        ..Stand::new("insi-auto")
+    },
+    Stand {
+        certificate: WantedCertificate::InsiManu,
+        http: HttpVersions::H1,
+        ..Stand::new("insi-manu")
+    },
+    Stand::new("psc"),
+    Stand {
+        tls: TlsVersions::Only13,
+        ..Stand::new("ror")
+    },
+    Stand {
+        certificate: WantedCertificate::None,
+        ..Stand::new("annuaire")
+    },
+];
+
+/// A site whose simulators run for as long as it lives.
+#[derive(Debug)]
+pub struct Site {
+    /// The folder that everything is in.
+    pub directory: PathBuf,
+    /// The gateway's configuration file.
+    pub configuration: PathBuf,
+    /// The PKI, to issue further certificates from.
+    pub pki: Pki,
+    /// The tenants.
+    pub tenants: Vec<Finess>,
+    /// The simulators, in the order asked for.
+    pub simulators: Vec<(Stand, Simulator)>,
+}
+
+/// Where the gateway of a site listens; port 0 lets the system choose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ports {
+    /// For applications.
+    pub data: u16,
+    /// For administration.
+    pub admin: u16,
+}
+
+impl Site {
+    /// Builds a site of `tenants` structures in a folder, which should be empty.
+    ///
+    /// # Errors
+    /// When files cannot be written or simulators not be started.
+    pub fn build(
+        directory: &Path,
+        tenants: usize,
+        stands: &[Stand],
+        ports: Ports,
+    ) -> io::Result<Self> {
+        let certificates = directory.join("certs");
+        let trust = directory.join("trust");
+        fs::create_dir_all(&certificates)?;
+        fs::create_dir_all(&trust)?;
+        let pki = Pki::new(Environment::Test);
+        fs::write(trust.join("igc-sante-test.pem"), pki.authority_pem())?;
+        let simulators = stands
+            .iter()
+            .map(|stand| {
+                let client = match stand.certificate {
+                    WantedCertificate::None => ClientCertificate::NotRequested,
+                    _ => ClientCertificate::Required,
+                };
+                let settings = Settings {
+                    name: stand.name,
+                    tls: stand.tls,
+                    http: stand.http,
+                    client,
+                };
+                Ok((*stand, Simulator::start(settings, &pki)?))
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        let names = common_names(stands);
+        let tenants: Vec<_> = (0..tenants).map(sample_finess).collect();
+        let keys = pki::generate_keys((tenants.len() * names.len()).min(KEYS_MAX));
+        let mut keys = keys.iter().cycle();
+        for (number, tenant) in tenants.iter().enumerate() {
+            for (file, common_name) in &names {
+                let ou = format!("1{tenant}");
+                let organization = format!("STRUCTURE FICTIVE {}", number + 1);
+                let issued = pki.issue(&Request {
+                    organization: &organization,
+                    key: keys.next().map(Arc::clone),
+                    ..Request::new(&ou, common_name)
+                });
+                let folder = certificates.join(tenant.as_str());
+                fs::create_dir_all(&folder)?;
+                pki::write_private(&folder.join(file), issued.pem())?;
+            }
+        }
+        let configuration = directory.join("relais.toml");
+        fs::write(&configuration, configuration_of(&simulators, ports))?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            configuration,
+            pki,
+            tenants,
+            simulators,
+        })
+    }
+}
+
+/// The certificates that a tenant needs for these services: file and CN.
+fn common_names(stands: &[Stand]) -> Vec<(&'static str, &'static str)> {
+    let all = [
+        (
+            WantedCertificate::OrgAuthCli,
+            "auth_cli.pem",
+            "Logiciel de demonstration",
+        ),
+        (WantedCertificate::InsiAuto, "insi-auto.pem", "INSI-AUTO"),
+        (WantedCertificate::InsiManu, "insi-manu.pem", "INSI-MANU"),
+    ];
+    all.into_iter()
+        .filter(|(wanted, ..)| stands.iter().any(|stand| stand.certificate == *wanted))
+        .map(|(_, file, common_name)| (file, common_name))
+        .collect()
+}
+
+fn configuration_of(simulators: &[(Stand, Simulator)], ports: Ports) -> String {
+    let mut text = format!(
+        "environment = \"test\"\n\n\
+         [[listeners]]\naddress = \"127.0.0.1:{}\"\n\n\
+         [identities]\ndirectory = \"certs\"\n\n\
+         [admin]\naddress = \"127.0.0.1:{}\"\n\n\
+         [log]\naccess = \"access.log\"\n",
+        ports.data, ports.admin
+    );
+    for (stand, simulator) in simulators {
+        let tls = match stand.tls {
+            TlsVersions::Only12 => "1.2",
+            TlsVersions::Only13 => "1.3",
+            TlsVersions::Tls12And13 => "1.2+",
+        };
+        let written = write!(
+            text,
+            "\n[services.{}]\nurl = \"https://localhost:{port}\"\naddress = \"{}\"\ntrust = \"trust/igc-sante-test.pem\"\n\
+             certificate = \"{}\"\ntls = \"{tls}\"\n",
+            stand.name,
+            simulator.address,
+            stand.certificate.as_str(),
+            port = simulator.address.port(),
+        );
+        written.expect("writing to a String does not fail");
+    }
+    text
+}
+
+/// The `number`th made-up structure: TEST numbers have a letter in second place, which no real structure has.
+///
+/// # Panics
+/// From a million structures on.
+pub fn sample_finess(number: usize) -> Finess {
+    assert!(number < 1_000_000, "sample numbers have six free digits");
+    ('0'..='9')
+        .filter_map(|key| format!("0B{number:06}{key}").parse::<Finess>().ok())
+        .find(Finess::has_valid_key)
+        .expect("of ten Luhn keys one is right")
+}
