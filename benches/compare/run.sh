@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 TENANTS="1 100 1000"
 DURATION=8
 WARMUP=2
-ROUNDS=3
+ROUNDS=5
 CONNECTIONS=64
 PEERS="bare relais nginx"
 VERSION=h1
@@ -26,7 +26,8 @@ Options:
   --tenants LIST     numbers of tenants (default: "$TENANTS")
   --duration S       seconds of each measure (default: $DURATION)
   --warmup S         seconds of the warm-up before it (default: $WARMUP), and one more per 250 tenants
-  --rounds N         measures of each proxy (default: $ROUNDS)
+  --rounds N         measures of each proxy (default: $ROUNDS); a single one can be 20 % off,
+                     while the medians of five of the same program have agreed within 2 %
   --connections N    connections to the proxy (default: $CONNECTIONS)
   --only LIST        which proxies: bare, relais, nginx, haproxy (default: "$PEERS")
   --no-nginx-proxy   leave nginx out
