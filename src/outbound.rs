@@ -9,6 +9,7 @@ mod dial;
 pub mod error;
 pub mod lease;
 pub mod pool;
+mod probe;
 pub mod tls;
 
 use std::collections::HashMap;

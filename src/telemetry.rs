@@ -2,6 +2,8 @@
 
 pub mod access;
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -14,6 +16,7 @@ use crate::config::{Log, LogFormat};
 pub fn install(log: &Log) -> Result<(), ParseError> {
     let filter = EnvFilter::builder().parse(&log.level)?;
     let builder = tracing_subscriber::fmt()
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     let installed = match log.format {

@@ -1,12 +1,108 @@
-//! x
+//! `relais check`: every problem at once, and nothing served.
+
+mod findings;
+mod live;
+mod report;
+
 use std::process::ExitCode;
-/// A
+use std::sync::Arc;
+
+use crate::cli::check::findings::{Finding, Findings, Severity};
+use crate::cli::check::report::Report;
+use crate::cli::{ConfigArgument, EXIT_ERROR, EXIT_WARNINGS, Format, print};
+use crate::config::Config;
+use crate::gateway::table::Table;
+use crate::identity::generation::Generation;
+use crate::identity::load::{self, Loaded};
+use crate::metrics::Metrics;
+use crate::outbound::Outbound;
+
+/// Arguments of `relais check`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Arguments {}
-/// R
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Also make a TLS handshake for each (tenant, service). No request is sent.
+    #[arg(long)]
+    live: bool,
+    /// How the findings are printed.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Checks, prints what was found, and says with the exit code how bad it is.
 ///
 /// # Errors
-/// e
-pub fn run(_: &Arguments) -> anyhow::Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+/// When the check itself could not be made.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let report = examine(arguments)?;
+    let text = match arguments.format {
+        Format::Text => report.to_text(),
+        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+    };
+    print(&text);
+    Ok(match report.findings.worst() {
+        Some(Severity::Error) => ExitCode::from(EXIT_ERROR),
+        Some(Severity::Warning) => ExitCode::from(EXIT_WARNINGS),
+        Some(Severity::Note) | None => ExitCode::SUCCESS,
+    })
+}
+
+fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
+    let mut findings = Findings::default();
+    let config = match Config::load(Some(&arguments.config.config)) {
+        Ok(loaded) => {
+            findings.extend(loaded.warnings.iter().map(Finding::from));
+            loaded.config
+        }
+        Err(problems) => {
+            findings.extend(problems.errors.iter().map(|problem| Finding {
+                severity: Severity::Error,
+                ..Finding::from(problem)
+            }));
+            findings.extend(problems.warnings.iter().map(Finding::from));
+            return Ok(Report::of(findings));
+        }
+    };
+    let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
+    let metrics = Metrics::new();
+    let connections = config.limits.upstream_connections;
+    let outbound = Outbound::new(&services, connections, config.workers, Arc::clone(&metrics))
+        .map_err(|error| {
+            findings.push(Finding::error(
+                error.to_string(),
+                "see `trust` of the service",
+            ))
+        })
+        .ok();
+    let identities = match load::load(&config.identities) {
+        Ok(Loaded {
+            identities,
+            problems,
+        }) => {
+            findings.extend(problems.iter().map(Finding::from));
+            identities
+        }
+        Err(error) => {
+            findings.push(Finding::error(error.to_string(), ""));
+            Vec::new()
+        }
+    };
+    let Some(outbound) = outbound else {
+        return Ok(Report::of(findings));
+    };
+    let generations = identities.into_iter().map(Generation::new).collect();
+    let table = Table::new(&services, generations, &outbound, &metrics);
+    findings.extend(findings::of_table(&table));
+    let mut report = Report::new(&table);
+    if arguments.live {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (reached, failures) = runtime.block_on(live::probe_all(&table));
+        report.reached = Some(reached);
+        findings.extend(failures);
+    }
+    report.findings = findings;
+    Ok(report)
 }

@@ -135,13 +135,7 @@ impl Table {
         })?;
         let now = now();
         match &tenant.pools[service] {
-            Some(pool)
-                if pool
-                    .generation()
-                    .is_some_and(|one| one.identity().profile.not_after > now) =>
-            {
-                Ok(pool)
-            }
+            Some(pool) if is_valid(pool, now) => Ok(pool),
             _ => Err(tenant.refusal(&offered.service, now).into()),
         }
     }
@@ -167,17 +161,47 @@ impl Table {
         tenants
     }
 
-    /// Lets nothing that is open be used again.
-    pub fn retire(&self) {
+    /// The certificate that a tenant would show to a service now.
+    ///
+    /// # Errors
+    /// Why there is none. A structure without any certificate has none of the kind wanted.
+    pub fn choose(
+        &self,
+        tenant: Finess,
+        service: usize,
+    ) -> Result<Option<&Arc<Generation>>, Refusal> {
+        let service = &self.services[service].service;
+        if service.certificate == WantedCertificate::None {
+            return Ok(None);
+        }
+        let theirs = self
+            .tenants
+            .get(&tenant)
+            .map_or(&[][..], |tenant| &tenant.generations);
+        select(theirs, service, now()).map(Some)
+    }
+
+    /// Every pool once, with the tenant that it speaks for, if it is one.
+    pub fn pools(&self) -> Vec<(Option<Finess>, Arc<Pool>)> {
         let anonymous = self
             .services
             .iter()
-            .filter_map(|offered| offered.anonymous.as_ref());
-        let named = self
-            .tenants
-            .values()
-            .flat_map(|tenant| tenant.pools.iter().flatten());
-        anonymous.chain(named).for_each(|pool| pool.retire());
+            .filter_map(|one| one.anonymous.clone())
+            .map(|pool| (None, pool));
+        let named = self.tenants().into_iter().flat_map(|(finess, pools)| {
+            pools
+                .iter()
+                .flatten()
+                .map(move |pool| (Some(finess), Arc::clone(pool)))
+        });
+        anonymous.chain(named).collect()
+    }
+
+    /// Lets nothing that is open be used again.
+    pub fn retire(&self) {
+        for (_, pool) in self.pools() {
+            pool.retire();
+        }
     }
 }
 
@@ -207,6 +231,11 @@ impl Tenant {
             )),
         }
     }
+}
+
+fn is_valid(pool: &Pool, now: i64) -> bool {
+    pool.generation()
+        .is_some_and(|one| one.identity().profile.is_valid_at(now))
 }
 
 /// The tenant that a generation's certificate names in its OU.

@@ -3,6 +3,7 @@
 //! Files are decoded in parallel, then put together directory by directory. One bad file never stops the others: it
 //! is reported by name, with its reason and a hint. Private keys are wiped from memory once they are ready to sign.
 
+mod examine;
 mod file;
 mod material;
 mod pairing;
@@ -27,6 +28,7 @@ use std::thread;
 use jiff::Timestamp;
 use rustls::sign::CertifiedKey;
 
+pub use self::examine::{Examined, ExaminedCertificate, examine};
 use self::material::Material;
 use self::pairing::Source;
 use self::password::Passwords;

@@ -4,7 +4,7 @@
 //! from the issuer. Where a certificate contradicts itself it says nothing, so that no rule can match it.
 
 mod fingerprint;
-mod name;
+pub(crate) mod name;
 
 use std::fmt;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::identity::generation::Generation;
 use crate::identity::profile::{InsiMode, Profile, Usage};
-use crate::services::{Service, WantedCertificate};
+use crate::services::{Environment, Service, WantedCertificate};
 
 /// Why none of a structure's certificates may be shown. There is no default to fall back on (invariant 2).
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum Refusal {
     Expired(String),
     /// There is none of the kind that the service wants.
     #[error("there is no {wanted} certificate for {environment}", wanted = .0.as_str(), environment = .1)]
-    Missing(WantedCertificate, crate::services::Environment),
+    Missing(WantedCertificate, Environment),
     /// The only ones of the right kind have not begun.
     #[error("{0} is not valid yet")]
     NotYetValid(String),
@@ -37,88 +37,99 @@ pub fn select<'a>(
 ) -> Result<&'a Arc<Generation>, Refusal> {
     let right: Vec<_> = generations
         .iter()
-        .filter(|one| objection(profile(one), service).is_none())
+        .filter(|one| suits(profile(one), service))
         .collect();
     if right.is_empty() {
         return Err(why_none(generations, service));
     }
-    let mut latest: Option<&Arc<Generation>> = None;
-    for one in right
+    let valid = right
         .iter()
         .copied()
-        .filter(|one| is_valid(profile(one), now))
-    {
-        match latest {
-            Some(best) if profile(best).not_before > profile(one).not_before => {}
-            Some(best) if profile(best).not_before == profile(one).not_before => {
-                return Err(Refusal::Ambiguous(described(best), described(one)));
-            }
-            _ => latest = Some(one),
-        }
+        .filter(|one| profile(one).is_valid_at(now));
+    let Some(latest) = valid.clone().max_by_key(|one| profile(one).not_before) else {
+        return Err(
+            match right.iter().find(|one| profile(one).not_before > now) {
+                Some(early) => Refusal::NotYetValid(described(early)),
+                None => Refusal::Expired(described(right[0])),
+            },
+        );
+    };
+    let mut tied = valid.filter(|one| profile(one).not_before == profile(latest).not_before);
+    match (tied.next(), tied.next()) {
+        (Some(one), Some(other)) => Err(Refusal::Ambiguous(described(one), described(other))),
+        _ => Ok(latest),
     }
-    latest.ok_or_else(
-        || match right.iter().find(|one| profile(one).not_before > now) {
-            Some(early) => Refusal::NotYetValid(described(early)),
-            None => Refusal::Expired(described(right[0])),
-        },
-    )
 }
 
-/// Why this certificate must not be shown to this service, whatever the time.
-fn objection(profile: &Profile, service: &Service) -> Option<String> {
+fn suits(profile: &Profile, service: &Service) -> bool {
+    objection(profile, service.certificate, service.environment).is_none()
+}
+
+/// Why a certificate must not be shown to a service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Objection {
+    /// It is meant for other services; the right one is simply not there.
+    OtherKind(&'static str),
+    /// A rule forbids it.
+    Rule(String),
+}
+
+impl Objection {
+    /// The end of a sentence that begins with the certificate.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::OtherKind(text) => text,
+            Self::Rule(text) => text,
+        }
+    }
+}
+
+/// Why this certificate must not be shown to a service that wants `wanted` in `environment`, whatever the time.
+pub fn objection(
+    profile: &Profile,
+    wanted: WantedCertificate,
+    environment: Environment,
+) -> Option<Objection> {
     if profile.usage != Usage::AuthCli {
-        return Some(
-            "is not an AUTH_CLI certificate (key usage and extended key usage say so)".to_owned(),
-        );
+        let usage = profile.usage;
+        return Some(Objection::Rule(format!(
+            "is for {usage} by its key usage, and only AUTH_CLI opens TLS connections"
+        )));
     }
-    if profile.environment != Some(service.environment) {
-        return Some(match profile.environment {
-            Some(environment) => format!(
-                "is a {environment} certificate, and the service is {}",
-                service.environment
-            ),
+    if profile.environment != Some(environment) {
+        return Some(Objection::Rule(match profile.environment {
+            Some(own) => format!("is a {own} certificate, and the service is {environment}"),
             None => "was not issued by IGC-Santé".to_owned(),
-        });
+        }));
     }
-    match (service.certificate, profile.insi) {
+    let other = match (wanted, profile.insi) {
         (WantedCertificate::OrgAuthCli, None)
         | (WantedCertificate::InsiAuto, Some(InsiMode::Auto))
-        | (WantedCertificate::InsiManu, Some(InsiMode::Manu)) => None,
-        (WantedCertificate::OrgAuthCli, Some(_)) => {
-            Some("is for INSi alone, as its CN says".to_owned())
-        }
-        (WantedCertificate::None, _) => {
-            Some("is not wanted: the service is shown no certificate".to_owned())
-        }
-        (WantedCertificate::InsiAuto, _) => {
-            Some("has not the CN INSI-AUTO that INSi requires".to_owned())
-        }
-        (WantedCertificate::InsiManu, _) => {
-            Some("has not the CN INSI-MANU that INSi requires".to_owned())
-        }
-    }
+        | (WantedCertificate::InsiManu, Some(InsiMode::Manu)) => return None,
+        (WantedCertificate::OrgAuthCli, Some(_)) => "is for INSi alone, as its CN says",
+        (WantedCertificate::None, _) => "is not wanted: the service is shown no certificate",
+        (WantedCertificate::InsiAuto, _) => "has not the CN INSI-AUTO that INSi requires",
+        (WantedCertificate::InsiManu, _) => "has not the CN INSI-MANU that INSi requires",
+    };
+    Some(Objection::OtherKind(other))
 }
 
 fn why_none(generations: &[Arc<Generation>], service: &Service) -> Refusal {
-    // One objection is told in full; the command line's check lists them all.
-    let objection = generations.iter().find_map(|one| {
-        objection(profile(one), service).map(|objection| format!("{} {objection}", described(one)))
+    // One forbidden certificate is told in full; the command line's check lists them all.
+    let forbidden = generations.iter().find_map(|one| {
+        match objection(profile(one), service.certificate, service.environment) {
+            Some(Objection::Rule(rule)) => Some(format!("{} {rule}", described(one))),
+            _ => None,
+        }
     });
-    match (objection, generations.len()) {
-        (Some(objection), 1) => Refusal::Rule(objection),
-        (Some(objection), count) => Refusal::Rule(format!(
-            "none of {count} certificates may be shown; for one, {objection}"
-        )),
-        (None, _) => Refusal::Missing(service.certificate, service.environment),
-    }
+    forbidden.map_or(
+        Refusal::Missing(service.certificate, service.environment),
+        Refusal::Rule,
+    )
 }
 
 fn profile(generation: &Arc<Generation>) -> &Profile {
     &generation.identity().profile
-}
-
-fn is_valid(profile: &Profile, now: i64) -> bool {
-    (profile.not_before..profile.not_after).contains(&now)
 }
 
 fn described(generation: &Arc<Generation>) -> String {

@@ -30,7 +30,7 @@ impl State {
     pub fn of(profile: &Profile, now: i64) -> Self {
         if now < profile.not_before {
             Self::NotYetValid
-        } else if now >= profile.not_after {
+        } else if now > profile.not_after {
             Self::Expired
         } else if profile.not_after - now <= EXPIRING_SECONDS {
             Self::Expiring

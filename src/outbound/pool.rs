@@ -19,7 +19,7 @@ use crate::outbound::body::Upload;
 use crate::outbound::connection::{self, H1, H2};
 use crate::outbound::error::{Error, Stage};
 use crate::outbound::lease::{self, Lease, Origin};
-use crate::outbound::tls::{self, Handshake};
+use crate::outbound::tls::{self, Handshake, Secured};
 use crate::services::{HttpVersions, Service};
 
 /// How long a connection whose answer was read may take to finish the request that it answers. Longer, and it is
@@ -275,22 +275,8 @@ impl Pool {
     async fn dial(self: &Arc<Self>, h1_only: bool, room: Room) -> Result<Lease, Error> {
         let active = self.active();
         let service = &*self.service;
-        let tcp = self
-            .outbound
-            .dialer
-            .connect(&service.target, service.timeouts.connect)
-            .await?;
-        let verifier = self.outbound.verifier(&service.trust)?;
-        let handshake =
-            active
-                .tls
-                .handshake(tcp, service, self.generation.as_deref(), &verifier, h1_only);
-        let secured = tokio::time::timeout(service.timeouts.handshake, handshake)
-            .await
-            .map_err(|_| Error::Timeout(Stage::Handshake))??;
+        let secured = self.handshake(h1_only).await?;
         let origin = Origin::from(secured.handshake);
-        self.outbound
-            .opened(service, secured.handshake == Handshake::Resumed);
         let held = (room, self.outbound.connection_gauge(service));
         if !secured.is_h2 {
             if service.http == HttpVersions::H2 && !h1_only {
@@ -316,6 +302,25 @@ impl Pool {
         }
         drop(shared);
         Ok(Lease::h2(Arc::clone(self), stream, origin))
+    }
+
+    /// Connects and completes a handshake, within the service's deadlines.
+    pub(super) async fn handshake(self: &Arc<Self>, h1_only: bool) -> Result<Secured, Error> {
+        let service = &*self.service;
+        let tcp = self
+            .outbound
+            .dialer
+            .connect(&service.target, service.timeouts.connect)
+            .await?;
+        let verifier = self.outbound.verifier(&service.trust)?;
+        let generation = self.generation.as_deref();
+        let handshake = (self.active().tls).handshake(tcp, service, generation, &verifier, h1_only);
+        let secured = tokio::time::timeout(service.timeouts.handshake, handshake)
+            .await
+            .map_err(|_| Error::Timeout(Stage::Handshake))??;
+        self.outbound
+            .opened(service, secured.handshake == Handshake::Resumed);
+        Ok(secured)
     }
 
     fn active(self: &Arc<Self>) -> &Active {

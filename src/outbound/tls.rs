@@ -13,7 +13,9 @@ use std::task::{Context, Poll, ready};
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, HandshakeKind, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, HandshakeKind, ProtocolVersion, SignatureScheme, SupportedProtocolVersion,
+};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -214,6 +216,26 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// Waits for what the server says to the client certificate. In TLS 1.2 the handshake has said it already; in
+    /// TLS 1.3 a session ticket is a yes, an alert a no. False: it closed without a word.
+    pub(crate) async fn verdict(&mut self) -> io::Result<bool> {
+        std::future::poll_fn(|cx| {
+            let session = self.stream.get_ref().1;
+            if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+                return Poll::Ready(Ok(true));
+            }
+            let mut scratch = [0; 1];
+            let mut buf = ReadBuf::new(&mut scratch);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
+            if self.stream.get_ref().1.tls13_tickets_received() > 0 {
+                return Poll::Ready(Ok(true));
+            }
+            ready!(read)?;
+            Poll::Ready(Ok(!buf.filled().is_empty()))
+        })
+        .await
+    }
+
     fn reason(&mut self, cx: &mut Context<'_>, failure: io::Error) -> io::Error {
         if self.fresh {
             let mut scratch = [0; 1];

@@ -10,7 +10,7 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 /// The name in RFC 4514 order and escaping, in UTF-8.
 ///
 /// Control characters are escaped as well, which the RFC allows: the text ends up in log lines and in headers.
-pub(super) fn rfc4514(name: &X509Name<'_>) -> String {
+pub(crate) fn rfc4514(name: &X509Name<'_>) -> String {
     let rdns: Vec<_> = name.iter_rdn().collect();
     let mut text = String::new();
     for (rank, rdn) in rdns.iter().rev().enumerate() {
