@@ -1,4 +1,19 @@
-//! Relais, a mutual-TLS client gateway for French e-health.
+//! Relais, a mutual-TLS client gateway for French e-health: applications send plain HTTP to localhost, and each
+//! request reaches the right national service under the right structure's IGC-Santé certificate.
+//!
+//! # Walk of one request
+//!
+//! | question | module | what happens there |
+//! |---|---|---|
+//! | how did it arrive? | [`inbound`] | a worker accepts the connection and reads HTTP/1.1 or h2c |
+//! | who, for what? | [`gateway`] | web pages are kept out; tenant and service are read off the request; the [`gateway::table::Table`] gives the pool |
+//! | as whom? | [`identity`] | what was chosen beforehand: the [`identity::generation::Generation`] whose certificate may speak for the tenant to the service |
+//! | over which wire? | [`outbound`] | the [`outbound::pool::Pool`] of that generation and service gives a connection, or opens one |
+//!
+//! The answer streams back the same way. [`gateway::exchange::Reply`] writes the request down when it has ended.
+//!
+//! Beside the request path: [`services`] (the catalogue), [`config`], [`app`] (puts everything together), [`admin`],
+//! [`metrics`], [`telemetry`], [`shutdown`], [`simulator`] (stand-ins for the services) and [`cli`].
 
 pub mod admin;
 pub mod app;

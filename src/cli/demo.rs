@@ -49,8 +49,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let directory = Directory::new(arguments.dir.as_deref())?;
     let default = |port| if arguments.check { 0 } else { port };
     let ports = Ports {
-        data: arguments.port.unwrap_or(default(8080)),
-        admin: arguments.admin_port.unwrap_or(default(9090)),
+        data: arguments.port.unwrap_or_else(|| default(8080)),
+        admin: arguments.admin_port.unwrap_or_else(|| default(9090)),
     };
     eprintln!(
         "making a throw-away PKI and {} sample structures…",

@@ -239,7 +239,7 @@ impl Problem {
 
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
-        self.status.unwrap_or(self.code.row().0)
+        self.status.unwrap_or_else(|| self.code.row().0)
     }
 
     /// The answer: `application/problem+json` (RFC 9457) with a `Proxy-Status` field (RFC 9209).
