@@ -61,15 +61,19 @@ impl Hosts {
     }
 
     fn is_ours(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost"
-            || host.ends_with(".localhost")
+        is_localhost(host)
             || bare
                 .parse::<IpAddr>()
                 .is_ok_and(|address| address.is_loopback())
-            || self.allowed.contains(&host)
+            || (self.allowed.iter()).any(|allowed| allowed.eq_ignore_ascii_case(host))
     }
+}
+
+/// `localhost`, and the names below it (RFC 6761 section 6.3).
+fn is_localhost(host: &str) -> bool {
+    let (above, last) = host.rsplit_once('.').unwrap_or(("x", host));
+    last.eq_ignore_ascii_case("localhost") && !above.is_empty()
 }
 
 fn host_of<'a, B>(request: &'a Request<B>, headers: &'a HeaderMap) -> Result<&'a str, Problem> {
