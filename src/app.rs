@@ -103,7 +103,6 @@ impl App {
 /// What keeps the gateway from starting. Unusable files in the folder of certificates do not: they are reported.
 pub fn bind(config: Config) -> anyhow::Result<Bound> {
     raise_file_limit();
-    use_small_pages();
     let metrics = Metrics::new();
     let log =
         AccessLog::open(&config.log.access, &metrics).context("the access log cannot be opened")?;
@@ -318,15 +317,6 @@ async fn tidy(metrics: Arc<Metrics>) {
     loop {
         tick.tick().await;
         metrics.tidy();
-    }
-}
-
-/// The allocator asks for huge pages, and each worker's share of them is mostly empty: a thousand idle tenants would
-/// take 31 MiB instead of 18 (`benches/compare/figures.sh --only idle`).
-fn use_small_pages() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "huge pages stay in use; memory at rest is larger for it");
     }
 }
 
