@@ -41,38 +41,10 @@ common_option() {
     esac
 }
 
-say() { printf '%s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
+# shellcheck source=tests/support/lib.sh
+source "$ROOT/tests/support/lib.sh"
 
 # ── Processes ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-declare -A PIDS=()
-
-# start NAME COMMAND…: in the background, its output in WORK/NAME.log.
-start() {
-    local name="$1"
-    shift
-    "$@" >"$WORK/$name.log" 2>&1 &
-    PIDS[$name]=$!
-}
-
-stop() {
-    local pid="${PIDS[$1]:-}"
-    [[ -n "$pid" ]] || return 0
-    unset "PIDS[$1]"
-    kill -TERM "$pid" 2>/dev/null || true
-    for _ in {1..50}; do
-        kill -0 "$pid" 2>/dev/null || break
-        sleep 0.1
-    done
-    kill -KILL "$pid" 2>/dev/null || true
-    wait "$pid" 2>/dev/null || true
-}
-
-stop_all() {
-    local name
-    for name in "${!PIDS[@]}"; do stop "$name"; done
-}
 
 # The process of NAME and its children: nginx works in a child.
 processes() {
@@ -105,34 +77,7 @@ reset_peak() {
     done
 }
 
-# wait_port NAME PORT: until something accepts, NAME has died, or ten seconds have passed.
-wait_port() {
-    for _ in {1..1000}; do
-        if (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; then return 0; fi
-        kill -0 "${PIDS[$1]}" 2>/dev/null || break
-        sleep 0.01
-    done
-    say "$1 does not listen on port $2; the end of its log:"
-    tail -n 20 "$WORK/$1.log" >&2
-    return 1
-}
-
 # ── What must be there ──────────────────────────────────────────────────────────────────────────────────────────
-
-# need COMMAND PACKAGE: installs a Debian package by name when its command is missing.
-need() {
-    command -v "$1" >/dev/null && return 0
-    command -v apt-get >/dev/null || die "$1 is missing, and this is not a Debian or Ubuntu system: install it and run again"
-    local sudo=()
-    if ((EUID != 0)); then
-        command -v sudo >/dev/null || die "$1 is missing: install the package $2"
-        sudo=(sudo)
-    fi
-    say "installing $2"
-    # The package may start a service of its own; nothing here uses its ports.
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >&2 ||
-        die "cannot install $2: try 'apt-get update' first"
-}
 
 prepare() {
     RESULTS="${RESULTS:-$WORK/results}"
@@ -147,7 +92,7 @@ prepare() {
     ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
     need openssl openssl
     need curl curl
-    [[ "$NGINX" == */* ]] || need "$NGINX" nginx-light
+    [[ "$NGINX" == */* ]] || need "$NGINX" nginx
     if ((BUILD)); then
         (cd "$ROOT" && cargo build --release --locked --bin relais --example bare-forwarder --example load)
     fi
@@ -177,60 +122,13 @@ versions() {
 
 # ── PKI ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# finess N: the N-th FINESS number of the test: department 75, with a valid Luhn key.
-finess() {
-    local digits sum=0 i digit
-    printf -v digits '75%06d' "$1"
-    for ((i = 0; i < 8; i++)); do
-        digit=${digits:i:1}
-        # The key is the ninth digit, so every second digit counting from the eighth is doubled.
-        if ((i % 2 == 1)); then
-            ((digit *= 2, digit > 9 && (digit -= 9))) || true
-        fi
-        ((sum += digit)) || true
-    done
-    echo "$digits$(((10 - sum % 10) % 10))"
-}
-
 # pki N: a root, an issuing CA with IGC-Santé's TEST name, a server certificate, and N tenants' certificates.
 # What is there already is kept. Tenants share KEYS keys, which is never right outside a bench.
 pki() {
     local pki="$WORK/pki" n="$1" i
-    local ca="/C=FR/O=ASIP-SANTE/OU=0002 187512751/OU=IGC-SANTE TEST"
-    mkdir -p "$pki/keys" "$pki/tenants"
-    if [[ ! -s "$pki/trust.pem" ]]; then
-        cat >"$pki/extensions.cnf" <<'CNF'
-[req]
-distinguished_name = dn
-prompt = no
-[dn]
-[ca]
-basicConstraints = critical, CA:true
-keyUsage = critical, keyCertSign, cRLSign
-subjectKeyIdentifier = hash
-[server]
-basicConstraints = critical, CA:false
-keyUsage = critical, digitalSignature, keyEncipherment
-extendedKeyUsage = serverAuth
-subjectAltName = DNS:localhost, IP:127.0.0.1
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-[tenant]
-basicConstraints = critical, CA:false
-keyUsage = critical, digitalSignature
-extendedKeyUsage = clientAuth
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-CNF
-        key root
-        key issuing
-        key server
-        certificate "$ca/CN=TEST AC RACINE IGC-SANTE ELEMENTAIRE" ca root root >"$pki/root.pem"
-        certificate "$ca/CN=TEST AC IGC-SANTE ELEMENTAIRE ORGANISATIONS" ca issuing root >"$pki/issuing.pem"
-        certificate "/C=FR/ST=Test (75)/O=RELAIS BENCH/CN=localhost" server server issuing >"$pki/server.pem"
-        cat "$pki/issuing.pem" >>"$pki/server.pem"
-        cat "$pki/root.pem" "$pki/issuing.pem" >"$pki/trust.pem"
-    fi
+    mkdir -p "$pki/tenants"
+    authorities ""
+    [[ -s "$pki/server.pem" ]] || server_certificate server server issuing
     [[ -s "$pki/tenants-$n.txt" ]] && return 0
     say "making the certificates of $n tenants"
     for ((i = 1; i <= (n < KEYS ? n : KEYS); i++)); do
@@ -246,21 +144,6 @@ CNF
     mv "$pki/tenants-$n.partial" "$pki/tenants-$n.txt"
 }
 
-key() {
-    openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$WORK/pki/keys/$1.pem" 2>/dev/null ||
-        openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$WORK/pki/keys/$1.pem" 2>/dev/null
-}
-
-# certificate SUBJECT EXTENSIONS KEY ISSUER, in PEM.
-certificate() {
-    local pki="$WORK/pki" issuer=()
-    if [[ "$3" != "$4" ]]; then
-        issuer=(-CA "$pki/$4.pem" -CAkey "$pki/keys/$4.pem")
-    fi
-    openssl req -x509 -new -utf8 -days 365 -config "$pki/extensions.cnf" -extensions "$2" -subj "$1" \
-        -key "$pki/keys/$3.pem" "${issuer[@]}"
-}
-
 tenant() {
     local pki="$WORK/pki" number file key="$WORK/pki/keys/tenant$((($1 - 1) % KEYS + 1))"
     number="$(finess "$1")"
@@ -272,25 +155,6 @@ tenant() {
 }
 
 # ── The upstream and the proxies ────────────────────────────────────────────────────────────────────────────────
-
-nginx_head() {
-    if ((EUID == 0)); then echo "user root root;"; fi
-    cat <<CNF
-worker_processes 1;
-worker_rlimit_nofile $(ulimit -n);
-daemon off;
-pid $WORK/$1.pid;
-error_log stderr warn;
-events { worker_connections $(($(ulimit -n) < 65536 ? $(ulimit -n) : 65536)); }
-CNF
-}
-
-# nginx's temporary files belong in the work folder, whoever runs it.
-nginx_paths() {
-    local kind
-    for kind in client_body proxy fastcgi uwsgi scgi; do echo "${kind}_temp_path $WORK/$1.tmp/$kind;"; done
-    mkdir -p "$WORK/$1.tmp"
-}
 
 # Answers 1 KiB on HTTP/1.1 and HTTP/2, and tells whose certificate it was shown. `/sink` reads a whole body before
 # it answers with how much there was; `/big` is a file of 1 GiB if there is one.
@@ -387,23 +251,7 @@ address = "127.0.0.1:$ADMIN_PORT"
 access = "$access"
 CNF
     start relais "$RELAIS" serve --config "$WORK/relais.toml"
-    wait_ready
-}
-
-# Until Relais says that it is ready; the time it took is left in READY_MS.
-wait_ready() {
-    local started=${EPOCHREALTIME/[.,]/}
-    while kill -0 "${PIDS[relais]}" 2>/dev/null; do
-        READY_MS=$(((${EPOCHREALTIME/[.,]/} - started) / 1000))
-        if [[ "$(curl -s --max-time 1 -o /dev/null -w '%{http_code}' "http://127.0.0.1:$ADMIN_PORT/health/ready")" == 200 ]]; then
-            return 0
-        fi
-        ((READY_MS < 30000)) || break
-        sleep 0.01
-    done
-    say "relais does not become ready; the end of its log:"
-    tail -n 20 "$WORK/relais.log" >&2
-    return 1
+    wait_relais "$ADMIN_PORT"
 }
 
 # nginx as well as it can be used: one upstream block per tenant, because a shared one mixes tenants' connections.
