@@ -119,7 +119,12 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         ..
     } = load::load(&config.identities)?;
     for problem in &problems {
-        tracing::warn!(path = %problem.path.display(), reason = %problem.kind, "a file cannot be used");
+        tracing::warn!(
+            path = %problem.path.display(),
+            reason = %problem.kind,
+            hint = %problem.hint,
+            "a file cannot be used"
+        );
     }
     let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
     states::publish(&generations, &problems, &metrics);
