@@ -23,8 +23,9 @@ use rustls_pki_types::CertificateDer;
 
 use crate::services::Environment;
 
-/// Authorities live longer than any certificate they issue here.
-const AUTHORITY_YEARS: i16 = 20;
+/// 2049-12-31T23:59:59Z, when authorities end: the last second that certificates write with two digits for the year
+/// (RFC 5280 section 4.1.2.5). No certificate can outlast its issuer, and examples should last.
+pub const AUTHORITIES_END: i64 = 2_524_607_999;
 
 /// The validity of IGC-Santé's organisation certificates.
 const CERTIFICATE_YEARS: i16 = 3;
@@ -265,7 +266,7 @@ fn authority_params(
     name.push(DnType::CommonName, common_name);
 
     let now = Timestamp::now().as_second();
-    let mut params = params(name, now - 3600, None, AUTHORITY_YEARS);
+    let mut params = params(name, now - 3600, AUTHORITIES_END);
     params.is_ca = IsCa::Ca(path_length.map_or(
         BasicConstraints::Unconstrained,
         BasicConstraints::Constrained,
@@ -283,7 +284,9 @@ fn leaf_params(request: &Request<'_>) -> CertificateParams {
     name.push(DnType::CommonName, request.common_name);
 
     let not_before = (request.not_before).unwrap_or_else(|| Timestamp::now().as_second() - 3600);
-    let mut params = params(name, not_before, request.not_after, CERTIFICATE_YEARS);
+    let not_after = (request.not_after)
+        .unwrap_or_else(|| years_later(not_before, CERTIFICATE_YEARS).min(AUTHORITIES_END));
+    let mut params = params(name, not_before, not_after);
     params.is_ca = IsCa::ExplicitNoCa;
     let (key_usages, extended) = match &request.purpose {
         Purpose::AuthCli => (
@@ -320,13 +323,7 @@ fn leaf_params(request: &Request<'_>) -> CertificateParams {
     params
 }
 
-fn params(
-    name: DistinguishedName,
-    not_before: i64,
-    not_after: Option<i64>,
-    years: i16,
-) -> CertificateParams {
-    let not_after = not_after.unwrap_or_else(|| years_later(not_before, years));
+fn params(name: DistinguishedName, not_before: i64, not_after: i64) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = name;
     // rcgen speaks in the types of the `time` crate, and offers this one way to them.
