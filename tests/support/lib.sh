@@ -87,7 +87,7 @@ install_packages() {
     local policy=/usr/sbin/policy-rc.d made="" package status=0
     say "installing $*"
     if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || return
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 update -qq >&2 || return
     fi
     if [[ ! -e "$policy" ]]; then
         # 101: starting services is forbidden (invoke-rc.d(8)).
@@ -95,10 +95,10 @@ install_packages() {
     fi
     for attempt in 1 2; do
         status=0
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 || status=$?
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends "$@" >&2 || status=$?
         ((status && attempt == 1)) || break
         # Lists grow old: what they name may have been replaced since.
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || break
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 update -qq >&2 || break
     done
     if [[ -n "$made" ]]; then as_root rm -f "$policy"; fi
     if command -v systemctl >/dev/null; then
