@@ -5,6 +5,7 @@
 //! alike; here a session cannot outlive, or wander from, the certificate under which it was made.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -121,6 +122,7 @@ impl Client {
             stream: Wire {
                 stream,
                 fresh: true,
+                held: Held(None),
             },
             is_h2,
             handshake,
@@ -224,9 +226,25 @@ pub(crate) struct Wire {
     stream: TlsStream<TcpStream>,
     /// Nothing has been read yet: only then can the alert be about the certificate.
     fresh: bool,
+    /// What the connection occupies; below the stream, so that it is given back when the socket is closed.
+    held: Held,
+}
+
+/// Anything that lasts as long as a connection, in HTTP or after it.
+struct Held(Option<Box<dyn Send>>);
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.0.is_some()).finish()
+    }
 }
 
 impl Wire {
+    /// Keeps something for as long as the connection is open.
+    pub(crate) fn hold(&mut self, what: impl Send + 'static) {
+        self.held = Held(Some(Box::new(what)));
+    }
+
     fn reason(&mut self, cx: &mut Context<'_>, failure: io::Error) -> io::Error {
         if self.fresh {
             let mut scratch = [0; 1];
