@@ -269,6 +269,8 @@ async fn exchange(
     let begun = Instant::now();
     let mut sending = std::pin::pin!(lease.send(request));
     loop {
+        // Looked at before the deadline is computed, so that an end in between is not missed.
+        let under_way = progress.filter(|progress| !progress.ended());
         let deadline = match progress {
             Some(progress) => progress.deadline(timeouts.response, timeouts.body),
             None => begun + timeouts.response,
@@ -280,10 +282,21 @@ async fn exchange(
                 unsent: None,
             });
         }
-        // A deadline that passes is computed anew: the upload may have moved on since.
-        if let Ok(sent) = tokio::time::timeout_at(deadline.into(), &mut sending).await {
-            return sent;
+        // A deadline that passes is computed anew, because the upload may have moved on since; so is one that the
+        // upload's end brings nearer.
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent,
+            () = end_of(under_way) => {}
+            () = tokio::time::sleep_until(deadline.into()) => {}
         }
+    }
+}
+
+async fn end_of(upload: Option<&Progress>) {
+    match upload {
+        Some(upload) => upload.end().await,
+        None => std::future::pending().await,
     }
 }
 
