@@ -42,20 +42,21 @@ pub fn select<'a>(
     if right.is_empty() {
         return Err(why_none(generations, service));
     }
-    let mut latest: Option<&Arc<Generation>> = None;
-    for one in right
+    let begun = |one: &&Arc<Generation>| profile(one).not_before;
+    let mut valid: Vec<_> = right
         .iter()
         .copied()
         .filter(|one| is_valid(profile(one), now))
+        .collect();
+    // The sort keeps the order of ties, so which two are named does not change from one request to the next.
+    valid.sort_by_key(|one| std::cmp::Reverse(begun(one)));
+    // Only a tie for the first place is one: older certificates are kept beside a renewal, copies included.
+    if let [first, second, ..] = valid[..]
+        && begun(&first) == begun(&second)
     {
-        match latest {
-            Some(best) if profile(best).not_before > profile(one).not_before => {}
-            Some(best) if profile(best).not_before == profile(one).not_before => {
-                return Err(Refusal::Ambiguous(described(best), described(one)));
-            }
-            _ => latest = Some(one),
-        }
+        return Err(Refusal::Ambiguous(described(first), described(second)));
     }
+    let latest = valid.first().copied();
     latest.ok_or_else(
         || match right.iter().find(|one| profile(one).not_before > now) {
             Some(early) => Refusal::NotYetValid(described(early)),
@@ -126,3 +127,6 @@ fn described(generation: &Arc<Generation>) -> String {
     let name = profile.common_name.as_deref().unwrap_or("without CN");
     format!("certificate \"{name}\" (serial {})", profile.serial)
 }
+
+#[cfg(test)]
+mod tests;
