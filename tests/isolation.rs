@@ -102,7 +102,7 @@ fn whatever_happens_each_answer_is_to_its_own_request_under_its_own_certificate(
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config {
         cases: CASES,
-        max_shrink_iters: 40,
+        max_shrink_iters: 8,
         failure_persistence: None,
         ..Config::default()
     };
@@ -465,6 +465,21 @@ async fn a_service_that_reads_nothing_holds_no_connection_for_ever() {
     let _ = within(Application::new(scene.gateway.address()).raw(request)).await;
     scene.until(|pools| pools.open == 0).await;
     scene.ask(&Step::plain(0, "dmp")).await;
+}
+
+#[tokio::test]
+async fn an_answer_is_awaited_for_its_own_time_once_the_body_has_gone() {
+    let timeouts = "body = \"60s\"\nresponse = \"200ms\"";
+    for http in ["http = \"h1\"", "http = \"h2\""] {
+        let scene = Scene::new(1, 2, &[("dmp", http)], timeouts, "");
+        let request = Request::post("/dmp/")
+            .header("x-finess", scene.tenants[0].as_str())
+            .header(isolation::witness::BEHAVIOUR, Behaviour::Silence.to_field())
+            .body(Bytes::from_static(b"all of it"))
+            .unwrap();
+        let answered = within(scene.gateway.send(request)).await;
+        assert_eq!(answered.code(), "upstream_timeout");
+    }
 }
 
 #[tokio::test]

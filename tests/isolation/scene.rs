@@ -32,7 +32,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::witness::{BEHAVIOUR, Behaviour, Connection, Manner, NONCE, SERVICE, TENANT, Witness};
-use crate::support::{self, TestGateway, within};
+use crate::support::{self, TestGateway};
 
 /// How often a condition that must come true is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -446,8 +446,8 @@ impl Application {
                     .unwrap_or(Ok(false)),
                 true,
             ),
-            Leaves::InTheAnswer => (within(asked).await, true),
-            Leaves::Never => (within(asked).await, false),
+            Leaves::InTheAnswer => (in_time(asked, step).await, true),
+            Leaves::Never => (in_time(asked, step).await, false),
         };
         if leaves || !matches!(outcome, Ok(true)) {
             self.connection = None;
@@ -484,6 +484,16 @@ impl Application {
             .send_request(request)
             .await
     }
+}
+
+/// Every wait of the gateway's has a deadline, so each application hears from it.
+async fn in_time(
+    asked: impl Future<Output = Result<bool, String>>,
+    step: &Step,
+) -> Result<bool, String> {
+    tokio::time::timeout(support::DEADLINE, asked)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer and no refusal of {step:?}")))
 }
 
 fn request(step: &Step, expected: &Expected, nonce: &str) -> Request<BoxBody<Bytes, Infallible>> {
