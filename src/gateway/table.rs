@@ -213,3 +213,6 @@ impl Tenant {
 pub fn finess_of(generation: &Generation) -> Option<Finess> {
     generation.identity().profile.structure.as_ref()?.finess()
 }
+
+#[cfg(test)]
+mod tests;

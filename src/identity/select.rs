@@ -129,4 +129,4 @@ fn described(generation: &Arc<Generation>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,9 +13,9 @@ use crate::services::{
 };
 use crate::simulator::pki::shared;
 
-const NOW: i64 = 1_800_000_000;
+pub(crate) const NOW: i64 = 1_800_000_000;
 
-fn service(certificate: WantedCertificate) -> Service {
+pub(crate) fn service(certificate: WantedCertificate) -> Service {
     let second = Duration::from_secs(1);
     Service {
         name: "any".into(),
@@ -46,7 +46,7 @@ fn service(certificate: WantedCertificate) -> Service {
 }
 
 /// An AUTH_CLI certificate of the test environment, begun a thousand seconds ago, with a thousand to go.
-fn profile_of(serial: &str) -> Profile {
+pub(crate) fn profile_of(serial: &str) -> Profile {
     Profile {
         subject: "CN=DUI".into(),
         common_name: Some("DUI".into()),
@@ -63,7 +63,7 @@ fn profile_of(serial: &str) -> Profile {
     }
 }
 
-fn generation(profile: Profile) -> Arc<Generation> {
+pub(crate) fn generation(profile: Profile) -> Arc<Generation> {
     let signer = crate::outbound::tls::provider()
         .key_provider
         .load_private_key(rustls_pki_types::PrivateKeyDer::from(
