@@ -483,6 +483,30 @@ async fn an_answer_is_awaited_for_its_own_time_once_the_body_has_gone() {
 }
 
 #[tokio::test]
+async fn what_is_in_flight_when_its_generation_retires_finishes_and_is_not_used_again() {
+    for http in ["http = \"h1\"", "http = \"h2\""] {
+        let scene = Scene::new(2, 2, &[("dmp", http)], "", "");
+        let (mut flying, expected) = (
+            Application::new(scene.gateway.address()),
+            scene.expected(0, "dmp"),
+        );
+        let late = Step {
+            behaviour: Behaviour::Late(200),
+            ..Step::plain(0, "dmp")
+        };
+        let flight = tokio::spawn(async move { flying.ask(&late, &expected).await });
+        // Another tenant's connection lies idle meanwhile.
+        scene.ask(&Step::plain(1, "dmp")).await;
+        scene
+            .until(|pools| pools.open == 2 && scene.carried() == 2)
+            .await;
+        scene.gateway.app.gateway.table.load().retire();
+        assert_eq!(flight.await.unwrap(), Ok(true));
+        scene.until(|pools| pools.open == 0).await;
+    }
+}
+
+#[tokio::test]
 async fn a_pool_of_one_http_2_connection_makes_way_for_an_upgrade() {
     let scene = Scene::new(1, 2, &[("dmp", "pool.max_connections = 1")], "", "");
     scene.ask(&Step::plain(0, "dmp")).await;
