@@ -1,7 +1,8 @@
 //! Structure A never acts as structure B: what no order of events, failure or change of mind may bring about.
 #![allow(
+    clippy::unwrap_used,
     unreachable_pub,
-    reason = "the crate of a test has no other crate to be reached from"
+    reason = "a test may panic, and its crate has no other crate to be reached from"
 )]
 
 mod support;
