@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub struct Outbound {
     /// Built once for each trust policy, because building parses every root.
     verifiers: HashMap<Trust, Arc<WebPkiServerVerifier>>,
     room: Arc<Semaphore>,
+    /// Requests that wait for that room.
+    wanting: AtomicUsize,
     /// The pools that have ever been used.
     pools: Mutex<Vec<Weak<Pool>>>,
     metrics: Arc<Metrics>,
@@ -103,6 +106,7 @@ impl Outbound {
             dialer: Dialer::default(),
             verifiers,
             room: Arc::new(Semaphore::new(connections)),
+            wanting: AtomicUsize::new(0),
             pools: Mutex::default(),
             metrics,
         }))
@@ -122,10 +126,20 @@ impl Outbound {
     }
 
     /// Waits for room for one more connection in the process; when there is none, closes an idle one to make it.
-    async fn room(&self, until: Instant) -> Result<OwnedSemaphorePermit, Error> {
+    /// Connections that come free while somebody waits here are closed as well (`Pool::came_free`).
+    async fn room(
+        &self,
+        until: Instant,
+        wanting: &AtomicUsize,
+    ) -> Result<OwnedSemaphorePermit, Error> {
         if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
             return Ok(permit);
         }
+        // Counted before looking, so that what comes free in between is not kept.
+        let _waiting = (
+            pool::Waiting::new(&self.wanting),
+            pool::Waiting::new(wanting),
+        );
         self.evict_one();
         tokio::time::timeout_at(until.into(), Arc::clone(&self.room).acquire_owned())
             .await
@@ -145,6 +159,11 @@ impl Outbound {
         if let Some((_, pool)) = idlest {
             pool.evict_one();
         }
+    }
+
+    /// How many requests wait for room in the process.
+    fn wanting(&self) -> usize {
+        self.wanting.load(Ordering::SeqCst)
     }
 
     fn register(&self, pool: &Arc<Pool>) {
@@ -251,6 +270,8 @@ async fn exchange(
     let begun = Instant::now();
     let mut sending = std::pin::pin!(lease.send(request));
     loop {
+        // Looked at before the deadline is computed, so that an end in between is not missed.
+        let under_way = progress.filter(|progress| !progress.ended());
         let deadline = match progress {
             Some(progress) => progress.deadline(timeouts.response, timeouts.body),
             None => begun + timeouts.response,
@@ -262,10 +283,21 @@ async fn exchange(
                 unsent: None,
             });
         }
-        // A deadline that passes is computed anew: the upload may have moved on since.
-        if let Ok(sent) = tokio::time::timeout_at(deadline.into(), &mut sending).await {
-            return sent;
+        // A deadline that passes is computed anew, because the upload may have moved on since; so is one that the
+        // upload's end brings nearer.
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent,
+            () = end_of(under_way) => {}
+            () = tokio::time::sleep_until(deadline.into()) => {}
         }
+    }
+}
+
+async fn end_of(upload: Option<&Progress>) {
+    match upload {
+        Some(upload) => upload.end().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -242,3 +242,6 @@ fn is_valid(pool: &Pool, now: i64) -> bool {
 pub fn finess_of(generation: &Generation) -> Option<Finess> {
     generation.identity().profile.structure.as_ref()?.finess()
 }
+
+#[cfg(test)]
+mod tests;

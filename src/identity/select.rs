@@ -42,23 +42,27 @@ pub fn select<'a>(
     if right.is_empty() {
         return Err(why_none(generations, service));
     }
-    let valid = right
+    let begun = |one: &&Arc<Generation>| profile(one).not_before;
+    let mut valid: Vec<_> = right
         .iter()
         .copied()
-        .filter(|one| profile(one).is_valid_at(now));
-    let Some(latest) = valid.clone().max_by_key(|one| profile(one).not_before) else {
-        return Err(
-            match right.iter().find(|one| profile(one).not_before > now) {
-                Some(early) => Refusal::NotYetValid(described(early)),
-                None => Refusal::Expired(described(right[0])),
-            },
-        );
-    };
-    let mut tied = valid.filter(|one| profile(one).not_before == profile(latest).not_before);
-    match (tied.next(), tied.next()) {
-        (Some(one), Some(other)) => Err(Refusal::Ambiguous(described(one), described(other))),
-        _ => Ok(latest),
+        .filter(|one| profile(one).is_valid_at(now))
+        .collect();
+    // The sort keeps the order of ties, so which two are named does not change from one request to the next.
+    valid.sort_by_key(|one| std::cmp::Reverse(begun(one)));
+    // Only a tie for the first place is one: older certificates are kept beside a renewal, copies included.
+    if let [first, second, ..] = valid[..]
+        && begun(&first) == begun(&second)
+    {
+        return Err(Refusal::Ambiguous(described(first), described(second)));
     }
+    let latest = valid.first().copied();
+    latest.ok_or_else(
+        || match right.iter().find(|one| profile(one).not_before > now) {
+            Some(early) => Refusal::NotYetValid(described(early)),
+            None => Refusal::Expired(described(right[0])),
+        },
+    )
 }
 
 fn suits(profile: &Profile, service: &Service) -> bool {
@@ -137,3 +141,6 @@ fn described(generation: &Arc<Generation>) -> String {
     let name = profile.common_name.as_deref().unwrap_or("without CN");
     format!("certificate \"{name}\" (serial {})", profile.serial)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::outbound::error::{Error, Stage};
@@ -38,6 +39,8 @@ pub(crate) struct Progress {
     last: AtomicU64,
     bytes: AtomicU64,
     ended: AtomicBool,
+    /// Told when it ends.
+    end: Notify,
     /// Whether it is the application whom everybody waits for.
     awaits_client: AtomicBool,
 }
@@ -51,6 +54,7 @@ impl Upload {
                 last: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
                 ended: AtomicBool::new(false),
+                end: Notify::new(),
                 awaits_client: AtomicBool::new(false),
             });
             Flow {
@@ -85,6 +89,16 @@ impl Progress {
 
     pub(crate) fn ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits for the end; one task may.
+    pub(crate) async fn end(&self) {
+        self.end.notified().await;
+    }
+
+    fn mark_end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.end.notify_one();
     }
 
     /// When patience ends: `body` after the last piece while pieces come, `response` after the end.
@@ -140,13 +154,13 @@ impl Body for Upload {
                     return Poll::Ready(Some(Err(Error::TooLarge(*limit).into())));
                 }
                 if inner.is_end_stream() {
-                    progress.ended.store(true, Ordering::Release);
+                    progress.mark_end();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(Error::ClientBroken(Arc::new(error)).into()))),
             None => {
-                progress.ended.store(true, Ordering::Release);
+                progress.mark_end();
                 Poll::Ready(None)
             }
         }

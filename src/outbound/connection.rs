@@ -3,15 +3,17 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::watch;
 
 use crate::outbound::body::Upload;
 use crate::outbound::error::Error;
+use crate::outbound::pool::Pool;
 use crate::outbound::tls::Wire;
 
 /// The largest response head taken from a service. hyper allows 400 KiB unasked; no service answers with a tenth
@@ -34,11 +36,16 @@ const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// How often a silent HTTP/2 connection with streams in flight is asked whether it is still there.
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
 
+/// How long a connection that nobody can use any more may take to say goodbye. A service that has stopped reading
+/// would take for ever, and occupy the connection's place in the pool meanwhile.
+const CLOSES_WITHIN: Duration = Duration::from_secs(1);
+
 /// An HTTP/1.1 connection that nobody else uses.
 #[derive(Debug)]
 pub(crate) struct H1 {
     pub(crate) sender: http1::SendRequest<Upload>,
     pub(crate) opened: Instant,
+    _in_use: watch::Sender<()>,
 }
 
 /// An HTTP/2 connection that several requests of one generation share.
@@ -47,40 +54,75 @@ pub(crate) struct H2 {
     pub(crate) sender: http2::SendRequest<Upload>,
     pub(crate) opened: Instant,
     streams: AtomicUsize,
+    /// Milliseconds from `opened` to the end of the last stream.
+    ended: AtomicU64,
     /// What the service allows, as its last SETTINGS frame had it.
     allowed: Arc<AtomicUsize>,
     /// No new stream: too old, in trouble, or its generation is retired.
     draining: AtomicBool,
+    _in_use: watch::Sender<()>,
 }
 
-/// A place among the streams of a connection; gives it back when dropped.
+/// A place among the streams of a connection; gives it back when dropped, to one who waits for it if there is one.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) connection: Arc<H2>,
+    pool: Arc<Pool>,
 }
 
-/// Speaks HTTP/1.1 on a fresh wire. `held` is whatever must last as long as the connection does.
-pub(crate) async fn open_h1(wire: Wire, held: impl Send + 'static) -> Result<H1, Error> {
+/// Runs what drives a connection, until shortly after nobody can use the connection any more.
+#[derive(Clone, Debug)]
+struct Driver {
+    in_use: watch::Receiver<()>,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Driver {
+    fn execute(&self, future: F) {
+        let mut in_use = self.in_use.clone();
+        tokio::spawn(async move {
+            let out_of_use = async {
+                // Nothing is ever sent: an error means that the sender went with the connection's last user.
+                while in_use.changed().await.is_ok() {}
+                tokio::time::sleep(CLOSES_WITHIN).await;
+            };
+            tokio::select! {
+                biased;
+                _ = future => {}
+                () = out_of_use => {}
+            }
+        });
+    }
+}
+
+impl Driver {
+    fn new() -> (watch::Sender<()>, Self) {
+        let (sender, in_use) = watch::channel(());
+        (sender, Self { in_use })
+    }
+}
+
+/// Speaks HTTP/1.1 on a fresh wire.
+pub(crate) async fn open_h1(wire: Wire) -> Result<H1, Error> {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(RESPONSE_HEAD_MAX)
         .max_headers(RESPONSE_FIELDS_MAX)
         .handshake(TokioIo::new(wire))
         .await
         .map_err(Error::from_exchange)?;
-    tokio::spawn(async move {
-        // What goes wrong on the connection is told to the request that it goes wrong for.
-        let _ = connection.with_upgrades().await;
-        drop(held);
-    });
+    let (in_use, driver) = Driver::new();
+    // What goes wrong on the connection is told to the request that it goes wrong for.
+    driver.execute(connection.with_upgrades());
     Ok(H1 {
         sender,
         opened: Instant::now(),
+        _in_use: in_use,
     })
 }
 
 /// Speaks HTTP/2 on a fresh wire.
-pub(crate) async fn open_h2(wire: Wire, held: impl Send + 'static) -> Result<Arc<H2>, Error> {
-    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
+pub(crate) async fn open_h2(wire: Wire) -> Result<Arc<H2>, Error> {
+    let (in_use, driver) = Driver::new();
+    let (sender, mut connection) = http2::Builder::new(driver.clone())
         .timer(TokioTimer::new())
         .initial_max_send_streams(STREAMS_UNTIL_TOLD)
         .initial_stream_window_size(H2_STREAM_WINDOW)
@@ -92,40 +134,39 @@ pub(crate) async fn open_h2(wire: Wire, held: impl Send + 'static) -> Result<Arc
         .map_err(Error::from_exchange)?;
     let allowed = Arc::new(AtomicUsize::new(STREAMS_UNTIL_TOLD));
     let told = Arc::clone(&allowed);
-    tokio::spawn(async move {
-        let _ = poll_fn(|cx| {
-            let polled = Pin::new(&mut connection).poll(cx);
-            if polled.is_pending() {
-                told.store(connection.current_max_send_streams(), Ordering::Relaxed);
-            }
-            polled
-        })
-        .await;
-        drop(held);
-    });
+    driver.execute(poll_fn(move |cx| {
+        let polled = Pin::new(&mut connection).poll(cx);
+        if polled.is_pending() {
+            told.store(connection.current_max_send_streams(), Ordering::Relaxed);
+        }
+        polled
+    }));
     Ok(Arc::new(H2 {
         sender,
         opened: Instant::now(),
         streams: AtomicUsize::new(0),
+        ended: AtomicU64::new(0),
         allowed,
         draining: AtomicBool::new(false),
+        _in_use: in_use,
     }))
 }
 
 impl H2 {
     /// Takes a place for one more stream, if there is one.
-    pub(crate) fn stream(self: &Arc<Self>) -> Option<Stream> {
+    pub(crate) fn stream(self: &Arc<Self>, pool: &Arc<Pool>) -> Option<Stream> {
         if !self.takes_streams() {
             return None;
         }
         let allowed = self.allowed.load(Ordering::Relaxed);
         self.streams
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |streams| {
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |streams| {
                 (streams < allowed).then_some(streams + 1)
             })
             .ok()?;
         Some(Stream {
             connection: Arc::clone(self),
+            pool: Arc::clone(pool),
         })
     }
 
@@ -133,8 +174,10 @@ impl H2 {
         !self.draining.load(Ordering::Acquire) && !self.sender.is_closed()
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
-        self.streams.load(Ordering::Acquire) == 0
+    /// Since when it has had no stream, if it has none.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let ended = Duration::from_millis(self.ended.load(Ordering::Acquire));
+        (self.streams.load(Ordering::SeqCst) == 0).then(|| self.opened + ended)
     }
 
     /// Lets the streams in flight finish and takes no other.
@@ -145,7 +188,12 @@ impl H2 {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.connection.streams.fetch_sub(1, Ordering::AcqRel);
+        let connection = &self.connection;
+        let age = u64::try_from(connection.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        connection.ended.store(age, Ordering::Release);
+        // In one order with the count of those who wait: either they find the place or they are told of it.
+        connection.streams.fetch_sub(1, Ordering::SeqCst);
+        self.pool.came_free();
     }
 }
 

@@ -129,10 +129,7 @@ impl Lease {
         let Self { pool, line, .. } = self;
         match line {
             Line::H1(h1) => pool.give_back(h1),
-            Line::H2(stream) => {
-                drop(stream);
-                pool.stream_ended();
-            }
+            Line::H2(stream) => drop(stream),
         }
     }
 

@@ -44,7 +44,7 @@ struct Active {
     /// Idle HTTP/1.1 connections, the latest last, by the worker that drives them: a request takes its own
     /// worker's first, so that it is served on one thread from start to finish.
     idle: Box<[Mutex<Vec<Idle>>]>,
-    h2: Mutex<Vec<Shared>>,
+    h2: Mutex<Vec<Arc<H2>>>,
     /// What ALPN chose last: it decides whether requests wait for one dial or each make their own.
     speaks: AtomicU8,
     /// Held while the first connection, or one more HTTP/2 connection, is opened.
@@ -53,7 +53,17 @@ struct Active {
     failure: Mutex<Option<(Instant, Error)>>,
     /// One permit a connection, from dial to close.
     room: Arc<Semaphore>,
-    /// Requests that wait for a connection to come free.
+    /// Requests that wait for a connection to come free, whichever.
+    queue: Queue,
+    /// Requests that not every connection serves: they wait for one to fall idle, to use or to replace it. Were they
+    /// in the same queue, they would be told of streams that somebody else could have taken.
+    picky: Queue,
+    /// Requests that have room in this pool and wait for room in the process.
+    wanting: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
     waiting: AtomicUsize,
     freed: Notify,
 }
@@ -64,11 +74,28 @@ struct Idle {
     since: Instant,
 }
 
-#[derive(Debug)]
-struct Shared {
-    h2: Arc<H2>,
-    /// When the reaper first saw it without a stream.
-    idle_since: Option<Instant>,
+/// Which connections serve a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wish {
+    /// Any.
+    Any,
+    /// One that speaks HTTP/1.1, as a protocol upgrade needs.
+    H1,
+    /// One that nobody has used.
+    Fresh {
+        /// And that speaks HTTP/1.1.
+        h1_only: bool,
+    },
+}
+
+impl Wish {
+    fn of(h1_only: bool) -> Self {
+        if h1_only { Self::H1 } else { Self::Any }
+    }
+
+    fn is_h1_only(self) -> bool {
+        matches!(self, Self::H1 | Self::Fresh { h1_only: true })
+    }
 }
 
 const SPEAKS_UNKNOWN: u8 = 0;
@@ -133,39 +160,46 @@ impl Pool {
             open: self.service.pool.max_connections - active.room.available_permits(),
             idle: active.idle.iter().map(|shard| lock(shard).len()).sum(),
             h2: lock(&active.h2).len(),
-            waiting: active.waiting.load(Ordering::Relaxed),
+            waiting: [&active.queue, &active.picky]
+                .map(|queue| queue.waiting.load(Ordering::Relaxed))
+                .iter()
+                .sum(),
         }
     }
 
     /// Takes a connection: an idle one, a stream of a shared one, or a new one. With `h1_only`, what is taken
     /// speaks HTTP/1.1 (a protocol upgrade needs it).
     pub(crate) async fn checkout(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
-        match self.reuse(h1_only) {
+        let wish = Wish::of(h1_only);
+        match self.reuse(wish) {
             Some(lease) => Ok(lease),
-            None => self.open_or_wait(h1_only).await,
+            None => self.open_or_wait(wish).await,
         }
     }
 
     /// Takes a new connection whatever lies idle: what lay idle has just proved dead.
     pub(crate) async fn checkout_fresh(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
-        let room = self.room(self.patience()).await?;
-        self.dial(h1_only, room).await
+        self.open_or_reuse(self.active(), Wish::Fresh { h1_only }, self.patience())
+            .await
     }
 
-    fn reuse(self: &Arc<Self>, h1_only: bool) -> Option<Lease> {
+    fn reuse(self: &Arc<Self>, wish: Wish) -> Option<Lease> {
         let active = self.active.get()?;
+        if matches!(wish, Wish::Fresh { .. }) {
+            return None;
+        }
         if let Some(h1) = self.idle_h1(active) {
             return Some(Lease::h1(Arc::clone(self), h1, Origin::Reused));
         }
-        if h1_only || active.speaks.load(Ordering::Acquire) != SPEAKS_H2 {
+        if wish.is_h1_only() || active.speaks.load(Ordering::Acquire) != SPEAKS_H2 {
             return None;
         }
-        let stream = lock(&active.h2).iter().find_map(|shared| {
-            if shared.h2.opened.elapsed() > self.service.pool.max_lifetime {
-                shared.h2.drain();
-            }
-            shared.h2.stream()
-        })?;
+        let now = Instant::now();
+        let mut h2 = lock(&active.h2);
+        // What takes no stream any more leaves at once: it closes with its last stream, and makes room.
+        h2.retain(|h2| h2.takes_streams() && self.is_young(h2.opened, now));
+        let stream = h2.iter().find_map(|h2| h2.stream(self))?;
+        drop(h2);
         Some(Lease::h2(Arc::clone(self), stream, Origin::Reused))
     }
 
@@ -200,11 +234,11 @@ impl Pool {
         Instant::now() + self.service.timeouts.connect + self.service.timeouts.handshake
     }
 
-    async fn open_or_wait(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
+    async fn open_or_wait(self: &Arc<Self>, wish: Wish) -> Result<Lease, Error> {
         let active = self.active();
         let until = self.patience();
-        if h1_only || active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
-            return self.open_or_reuse(active, h1_only, until).await;
+        if wish.is_h1_only() || active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
+            return self.open_or_reuse(active, wish, until).await;
         }
         // Until the protocol is known one request dials and the others wait: if it is HTTP/2 they will share
         // that connection, and in any case its TLS session makes their own handshakes cheap.
@@ -213,19 +247,19 @@ impl Pool {
             .await
             .ok_or(Error::Timeout(Stage::Connect))?
             .map_err(|_| Error::NoCapacity("the pool is closed"))?;
-        if let Some(lease) = self.reuse(h1_only) {
+        if let Some(lease) = self.reuse(wish) {
             return Ok(lease);
         }
         if active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
             drop(_gate);
-            return self.open_or_reuse(active, h1_only, until).await;
+            return self.open_or_reuse(active, wish, until).await;
         }
         if let Some((at, error)) = &*lock(&active.failure)
             && *at >= arrived
         {
             return Err(error.clone());
         }
-        let opened = self.open_or_reuse(active, h1_only, until).await;
+        let opened = self.open_or_reuse(active, wish, until).await;
         if let Err(error) = &opened {
             *lock(&active.failure) = Some((Instant::now(), error.clone()));
         }
@@ -236,24 +270,34 @@ impl Pool {
     async fn open_or_reuse(
         self: &Arc<Self>,
         active: &Active,
-        h1_only: bool,
+        wish: Wish,
         until: Instant,
     ) -> Result<Lease, Error> {
-        let _waiting = Waiting::new(&active.waiting);
-        loop {
-            let freed = active.freed.notified();
+        let queue = match wish {
+            Wish::Any => &active.queue,
+            Wish::H1 | Wish::Fresh { .. } => &active.picky,
+        };
+        let waiting = Waiting::new(&queue.waiting);
+        let room = loop {
+            let freed = queue.freed.notified();
             tokio::pin!(freed);
             // Listen before looking, so that what is freed in between is not missed.
             freed.as_mut().enable();
-            if let Some(lease) = self.reuse(h1_only) {
+            if let Some(lease) = self.reuse(wish) {
                 return Ok(lease);
+            }
+            if wish != Wish::Any && active.room.available_permits() == 0 {
+                self.evict_one();
             }
             tokio::select! {
                 biased;
-                room = self.room(until) => return self.dial(h1_only, room?).await,
+                room = self.room(until) => break room?,
                 () = freed => {}
             }
-        }
+        };
+        // Out of the queue before the dial: what comes free meanwhile is for those who still wait.
+        drop(waiting);
+        self.dial(wish.is_h1_only(), room).await
     }
 
     /// Waits for room for one more connection: in this pool first, then in the process.
@@ -265,7 +309,7 @@ impl Pool {
             .ok_or(Error::NoCapacity(
                 "the tenant's connections to this service are all in use",
             ))?;
-        let all = self.outbound.room(until).await?;
+        let all = self.outbound.room(until, &active.wanting).await?;
         Ok(Room {
             _own: own,
             _all: all,
@@ -275,9 +319,10 @@ impl Pool {
     async fn dial(self: &Arc<Self>, h1_only: bool, room: Room) -> Result<Lease, Error> {
         let active = self.active();
         let service = &*self.service;
-        let secured = self.handshake(h1_only).await?;
+        let mut secured = self.handshake(h1_only).await?;
         let origin = Origin::from(secured.handshake);
-        let held = (room, self.outbound.connection_gauge(service));
+        let gauge = self.outbound.connection_gauge(service);
+        secured.stream.hold((room, gauge));
         if !secured.is_h2 {
             if service.http == HttpVersions::H2 && !h1_only {
                 return Err(Error::broken("the service did not choose HTTP/2"));
@@ -285,20 +330,17 @@ impl Pool {
             if !h1_only {
                 active.speaks.store(SPEAKS_H1, Ordering::Release);
             }
-            let h1 = connection::open_h1(secured.stream, held).await?;
+            let h1 = connection::open_h1(secured.stream).await?;
             return Ok(Lease::h1(Arc::clone(self), h1, origin));
         }
         active.speaks.store(SPEAKS_H2, Ordering::Release);
-        let h2 = connection::open_h2(secured.stream, held).await?;
+        let h2 = connection::open_h2(secured.stream).await?;
         let stream = h2
-            .stream()
+            .stream(self)
             .ok_or(Error::NoCapacity("the service allows no HTTP/2 stream"))?;
         let mut shared = lock(&active.h2);
         if !self.retired.load(Ordering::Acquire) {
-            shared.push(Shared {
-                h2,
-                idle_since: None,
-            });
+            shared.push(h2);
         }
         drop(shared);
         Ok(Lease::h2(Arc::clone(self), stream, origin))
@@ -340,8 +382,9 @@ impl Pool {
                 gate: Semaphore::new(1),
                 failure: Mutex::default(),
                 room: Arc::new(Semaphore::new(self.service.pool.max_connections)),
-                waiting: AtomicUsize::new(0),
-                freed: Notify::new(),
+                queue: Queue::default(),
+                picky: Queue::default(),
+                wanting: AtomicUsize::new(0),
             })
         })
     }
@@ -375,7 +418,7 @@ impl Pool {
         let mut shard = lock(&active.idle[WORKER.get() % active.idle.len()]);
         // Under the lock that `retire` takes to empty the shard: a connection is either emptied out with the
         // others or finds the pool retired, and cannot slip in between.
-        if self.retired.load(Ordering::Acquire) {
+        if self.retired.load(Ordering::Acquire) || self.owes_room(active) {
             return;
         }
         shard.push(Idle {
@@ -383,16 +426,29 @@ impl Pool {
             since: Instant::now(),
         });
         drop(shard);
-        self.stream_ended();
+        self.came_free();
     }
 
     /// Tells one waiting request, if any, that there is something to take.
-    pub(crate) fn stream_ended(&self) {
-        if let Some(active) = self.active.get()
-            && active.waiting.load(Ordering::Acquire) > 0
-        {
-            active.freed.notify_one();
+    pub(crate) fn came_free(&self) {
+        let Some(active) = self.active.get() else {
+            return;
+        };
+        if self.owes_room(active) {
+            self.evict_one();
         }
+        if active.picky.waiting.load(Ordering::SeqCst) > 0 {
+            active.picky.freed.notify_waiters();
+        }
+        if active.queue.waiting.load(Ordering::SeqCst) > 0 {
+            active.queue.freed.notify_one();
+        }
+    }
+
+    /// Whether somebody outside of this pool waits for room in the process: it goes to them before it serves again
+    /// here, or a busy tenant would keep all there is for itself.
+    fn owes_room(&self, active: &Active) -> bool {
+        self.outbound.wanting() > active.wanting.load(Ordering::SeqCst)
     }
 
     /// Hands out nothing that is open any more; what is in flight finishes.
@@ -404,12 +460,12 @@ impl Pool {
         for shard in &active.idle {
             lock(shard).clear();
         }
-        for shared in lock(&active.h2).drain(..) {
-            shared.h2.drain();
+        for h2 in lock(&active.h2).drain(..) {
+            h2.drain();
         }
     }
 
-    /// Closes what has been idle or open for too long. Returns whether the pool still has anything open.
+    /// Closes what has been idle or open for too long.
     pub(crate) fn reap(&self, now: Instant) {
         let Some(active) = self.active.get() else {
             return;
@@ -422,17 +478,11 @@ impl Pool {
                     && !idle.h1.sender.is_closed()
             });
         }
-        lock(&active.h2).retain_mut(|shared| {
-            if !shared.h2.takes_streams() {
-                return false;
-            }
-            if !shared.h2.is_idle() {
-                shared.idle_since = None;
-                return true;
-            }
-            let since = *shared.idle_since.get_or_insert(now);
-            now.saturating_duration_since(since) < limits.idle_timeout
-                && self.is_young(shared.h2.opened, now)
+        lock(&active.h2).retain(|h2| {
+            let is_used = h2
+                .idle_since()
+                .is_none_or(|since| now.saturating_duration_since(since) < limits.idle_timeout);
+            h2.takes_streams() && is_used && self.is_young(h2.opened, now)
         });
     }
 
@@ -449,9 +499,9 @@ impl Pool {
             }
         }
         let mut h2 = lock(&active.h2);
-        match h2.iter().position(|shared| shared.h2.is_idle()) {
+        match h2.iter().position(|h2| h2.idle_since().is_some()) {
             Some(position) => {
-                h2.swap_remove(position).h2.drain();
+                h2.swap_remove(position).drain();
                 true
             }
             None => false,
@@ -468,7 +518,7 @@ impl Pool {
             .min();
         let h2 = lock(&active.h2)
             .iter()
-            .filter_map(|shared| shared.idle_since)
+            .filter_map(|h2| h2.idle_since())
             .min();
         h1.into_iter().chain(h2).min()
     }
@@ -482,18 +532,18 @@ struct Room {
 }
 
 /// Counts a request among those that wait, for as long as it does.
-struct Waiting<'a>(&'a AtomicUsize);
+pub(crate) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
+    pub(crate) fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
         Self(count)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -5,6 +5,7 @@
 //! alike; here a session cannot outlive, or wander from, the certificate under which it was made.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,8 +34,8 @@ const ALPN_H2: &[u8] = b"h2";
 const ALPN_H1: &[u8] = b"http/1.1";
 
 tokio::task_local! {
-    /// Whether the server asked for a certificate in the handshake under way. rustls tells nobody but the
-    /// resolver, which the handshakes of a configuration share; the task tells them apart.
+    /// Whether the server asked, in the handshake under way, for a certificate that the key can answer for. rustls
+    /// tells nobody but the resolver, which the handshakes of a configuration share; the task tells them apart.
     static ASKED: Cell<bool>;
 }
 
@@ -86,11 +87,11 @@ impl Client {
         h1_only: bool,
     ) -> Result<Secured, Error> {
         let configs = self.configs(service, generation, verifier)?;
-        let config = if h1_only {
-            configs.h1_only
+        let config = Arc::clone(if h1_only {
+            &configs.h1_only
         } else {
-            configs.preferred
-        };
+            &configs.preferred
+        });
         let host = service.target.host();
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             Error::Tls(Arc::new(rustls::Error::General(format!(
@@ -114,15 +115,26 @@ impl Client {
             *self.configs.lock().unwrap_or_else(PoisonError::into_inner) = None;
             return Err(Error::CertificateNotRequested);
         }
+        if generation.is_some() && handshake == Handshake::Resumed && !self.uses(&configs) {
+            // Such a session may have been what this handshake resumed, in the moment before it was thrown away.
+            return Err(Error::CertificateNotRequested);
+        }
         let is_h2 = session.alpn_protocol() == Some(ALPN_H2);
         Ok(Secured {
             stream: Wire {
                 stream,
                 fresh: true,
+                held: Held(None),
             },
             is_h2,
             handshake,
         })
+    }
+
+    fn uses(&self, configs: &Configs) -> bool {
+        let slot = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.as_ref()
+            .is_some_and(|current| Arc::ptr_eq(&current.preferred, &configs.preferred))
     }
 
     fn configs(
@@ -193,7 +205,10 @@ struct Present {
 }
 
 impl ResolvesClientCert for Present {
-    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        // Where the key can make none of the signatures that the server takes, rustls goes on without a certificate,
+        // and a server that merely likes to see one would let the request in as nobody's.
+        self.key.key.choose_scheme(schemes)?;
         // Outside of `Client::handshake` there is nobody to tell.
         let _ = ASKED.try_with(|asked| asked.set(true));
         Some(Arc::clone(&self.key))
@@ -213,6 +228,17 @@ pub(crate) struct Wire {
     stream: TlsStream<TcpStream>,
     /// Nothing has been read yet: only then can the alert be about the certificate.
     fresh: bool,
+    /// What the connection occupies; below the stream, so that it is given back when the socket is closed.
+    held: Held,
+}
+
+/// Anything that lasts as long as a connection, in HTTP or after it.
+struct Held(Option<Box<dyn Send>>);
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.0.is_some()).finish()
+    }
 }
 
 impl Wire {
@@ -234,6 +260,11 @@ impl Wire {
             Poll::Ready(Ok(!buf.filled().is_empty()))
         })
         .await
+    }
+
+    /// Keeps something for as long as the connection is open.
+    pub(crate) fn hold(&mut self, what: impl Send + 'static) {
+        self.held = Held(Some(Box::new(what)));
     }
 
     fn reason(&mut self, cx: &mut Context<'_>, failure: io::Error) -> io::Error {

@@ -56,6 +56,8 @@ pub struct Request<'a> {
     pub not_after: Option<i64>,
     /// The key to certify; a new one unless said otherwise. Thousands of certificates may share a few hundred.
     pub key: Option<Arc<KeyPair>>,
+    /// Its serial number; a random one unless said otherwise. Numbers are unique to an issuer only.
+    pub serial: Option<[u8; 16]>,
 }
 
 /// What a certificate's key is for.
@@ -93,6 +95,7 @@ impl<'a> Request<'a> {
             not_before: None,
             not_after: None,
             key: None,
+            serial: None,
         }
     }
 }
@@ -287,6 +290,9 @@ fn leaf_params(request: &Request<'_>) -> CertificateParams {
     let not_after = (request.not_after)
         .unwrap_or_else(|| years_later(not_before, CERTIFICATE_YEARS).min(AUTHORITIES_END));
     let mut params = params(name, not_before, not_after);
+    if let Some(serial) = request.serial {
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+    }
     params.is_ca = IsCa::ExplicitNoCa;
     let (key_usages, extended) = match &request.purpose {
         Purpose::AuthCli => (
