@@ -299,7 +299,7 @@ impl From<Refusal> for Problem {
                 Code::CertificateExpired,
                 "renew it, and put the new one in the folder",
             ),
-            Refusal::Missing(..) => (
+            Refusal::Missing { .. } => (
                 Code::CertificateMissing,
                 "put the structure's certificate and key in the folder; `relais check` lists what is loaded",
             ),

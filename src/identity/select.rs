@@ -16,8 +16,15 @@ pub enum Refusal {
     #[error("{0} has expired")]
     Expired(String),
     /// There is none of the kind that the service wants.
-    #[error("there is no {wanted} certificate for {environment}", wanted = .0.as_str(), environment = .1)]
-    Missing(WantedCertificate, Environment),
+    #[error("there is no {} certificate for {environment}{}", wanted.as_str(), aside(.passed_over))]
+    Missing {
+        /// What the service wants.
+        wanted: WantedCertificate,
+        /// The environment that it is in.
+        environment: Environment,
+        /// A certificate of another kind that the structure does have, and why it does not serve.
+        passed_over: Option<String>,
+    },
     /// The only ones of the right kind have not begun.
     #[error("{0} is not valid yet")]
     NotYetValid(String),
@@ -118,18 +125,32 @@ pub fn objection(
     Some(Objection::OtherKind(other))
 }
 
+/// Of several objections one is told, a forbidden certificate before one of another kind: it is the one that
+/// somebody expected to work. The command line's check lists them all.
 fn why_none(generations: &[Arc<Generation>], service: &Service) -> Refusal {
-    // One forbidden certificate is told in full; the command line's check lists them all.
-    let forbidden = generations.iter().find_map(|one| {
+    let mut passed_over = None;
+    for one in generations {
         match objection(profile(one), service.certificate, service.environment) {
-            Some(Objection::Rule(rule)) => Some(format!("{} {rule}", described(one))),
-            _ => None,
+            Some(Objection::Rule(rule)) => {
+                return Refusal::Rule(format!("{} {rule}", described(one)));
+            }
+            Some(Objection::OtherKind(kind)) => {
+                passed_over.get_or_insert_with(|| format!("{} {kind}", described(one)));
+            }
+            None => {}
         }
-    });
-    forbidden.map_or(
-        Refusal::Missing(service.certificate, service.environment),
-        Refusal::Rule,
-    )
+    }
+    Refusal::Missing {
+        wanted: service.certificate,
+        environment: service.environment,
+        passed_over,
+    }
+}
+
+fn aside(passed_over: &Option<String>) -> String {
+    passed_over
+        .as_ref()
+        .map_or_else(String::new, |text| format!("; {text}"))
 }
 
 fn profile(generation: &Arc<Generation>) -> &Profile {

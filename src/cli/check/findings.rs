@@ -165,7 +165,7 @@ fn refusals(table: &Table) -> Vec<Finding> {
             let service = &offered.service;
             match table.choose(*finess, index) {
                 Ok(_) => {}
-                Err(Refusal::Missing(..)) => unserved.entry(&service.name).or_default().push(*finess),
+                Err(Refusal::Missing { .. }) => unserved.entry(&service.name).or_default().push(*finess),
                 Err(refusal @ Refusal::Rule(_)) => found.push(Finding::warning(
                     format!("{finess} cannot use {}: {refusal}", service.name),
                     "order the certificate that the service wants, or keep this one out of the folder",

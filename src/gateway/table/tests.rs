@@ -78,12 +78,9 @@ fn a_certificate_for_insi_serves_insi_alone() {
     assert_eq!(serial(pool(&table, 0, INSI).unwrap()), "INSI");
     assert_eq!(
         pool(&table, 0, AUTH_CLI).unwrap_err(),
-        Code::CertificateRefusedByRule
+        Code::CertificateMissing
     );
-    assert_eq!(
-        pool(&table, 1, INSI).unwrap_err(),
-        Code::CertificateRefusedByRule
-    );
+    assert_eq!(pool(&table, 1, INSI).unwrap_err(), Code::CertificateMissing);
 }
 
 #[test]
