@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use crate::outbound::body::Upload;
 use crate::outbound::error::Error;
-use crate::outbound::tls::Wire;
+use crate::outbound::tls::{Refusal, Wire};
 
 /// The largest response head taken from a service. hyper allows 400 KiB unasked; no service answers with a tenth
 /// of this, and a pool's worth of such heads must fit in memory.
@@ -51,6 +51,7 @@ pub(crate) struct H2 {
     allowed: Arc<AtomicUsize>,
     /// No new stream: too old, in trouble, or its generation is retired.
     draining: AtomicBool,
+    refusal: Refusal,
 }
 
 /// A place among the streams of a connection; gives it back when dropped.
@@ -59,8 +60,8 @@ pub(crate) struct Stream {
     pub(crate) connection: Arc<H2>,
 }
 
-/// Speaks HTTP/1.1 on a fresh wire. `held` is whatever must last as long as the connection does.
-pub(crate) async fn open_h1(wire: Wire, held: impl Send + 'static) -> Result<H1, Error> {
+/// Speaks HTTP/1.1 on a fresh wire.
+pub(crate) async fn open_h1(wire: Wire) -> Result<H1, Error> {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(RESPONSE_HEAD_MAX)
         .max_headers(RESPONSE_FIELDS_MAX)
@@ -70,7 +71,6 @@ pub(crate) async fn open_h1(wire: Wire, held: impl Send + 'static) -> Result<H1,
     tokio::spawn(async move {
         // What goes wrong on the connection is told to the request that it goes wrong for.
         let _ = connection.with_upgrades().await;
-        drop(held);
     });
     Ok(H1 {
         sender,
@@ -79,7 +79,8 @@ pub(crate) async fn open_h1(wire: Wire, held: impl Send + 'static) -> Result<H1,
 }
 
 /// Speaks HTTP/2 on a fresh wire.
-pub(crate) async fn open_h2(wire: Wire, held: impl Send + 'static) -> Result<Arc<H2>, Error> {
+pub(crate) async fn open_h2(wire: Wire) -> Result<Arc<H2>, Error> {
+    let refusal = Arc::clone(wire.refusal());
     let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_max_send_streams(STREAMS_UNTIL_TOLD)
@@ -89,7 +90,7 @@ pub(crate) async fn open_h2(wire: Wire, held: impl Send + 'static) -> Result<Arc
         .keep_alive_interval(H2_PING_EVERY)
         .handshake(TokioIo::new(wire))
         .await
-        .map_err(Error::from_exchange)?;
+        .map_err(|error| explain(&refusal, Error::from_exchange(error)))?;
     let allowed = Arc::new(AtomicUsize::new(STREAMS_UNTIL_TOLD));
     let told = Arc::clone(&allowed);
     tokio::spawn(async move {
@@ -101,7 +102,6 @@ pub(crate) async fn open_h2(wire: Wire, held: impl Send + 'static) -> Result<Arc
             polled
         })
         .await;
-        drop(held);
     });
     Ok(Arc::new(H2 {
         sender,
@@ -109,6 +109,7 @@ pub(crate) async fn open_h2(wire: Wire, held: impl Send + 'static) -> Result<Arc
         streams: AtomicUsize::new(0),
         allowed,
         draining: AtomicBool::new(false),
+        refusal,
     }))
 }
 
@@ -133,6 +134,11 @@ impl H2 {
         !self.draining.load(Ordering::Acquire) && !self.sender.is_closed()
     }
 
+    /// What a failure on this connection really was.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        explain(&self.refusal, error)
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.streams.load(Ordering::Acquire) == 0
     }
@@ -140,6 +146,13 @@ impl H2 {
     /// Lets the streams in flight finish and takes no other.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+}
+
+fn explain(refusal: &Refusal, error: Error) -> Error {
+    match refusal.get() {
+        Some(alert) => Error::CertificateRejected(*alert),
+        None => error,
     }
 }
 

@@ -120,6 +120,10 @@ impl Lease {
                     .try_send_request(request)
                     .await
                     .map_err(failed)
+                    .map_err(|failed| Failed {
+                        error: stream.connection.explain(failed.error),
+                        ..failed
+                    })
             }
         }
     }

@@ -285,13 +285,14 @@ impl Pool {
             active
                 .tls
                 .handshake(tcp, service, self.generation.as_deref(), &verifier, h1_only);
-        let secured = tokio::time::timeout(service.timeouts.handshake, handshake)
+        let mut secured = tokio::time::timeout(service.timeouts.handshake, handshake)
             .await
             .map_err(|_| Error::Timeout(Stage::Handshake))??;
         let origin = Origin::from(secured.handshake);
         self.outbound
             .opened(service, secured.handshake == Handshake::Resumed);
-        let held = (room, self.outbound.connection_gauge(service));
+        let gauge = self.outbound.connection_gauge(service);
+        secured.stream.hold(Box::new((room, gauge)));
         if !secured.is_h2 {
             if service.http == HttpVersions::H2 && !h1_only {
                 return Err(Error::broken("the service did not choose HTTP/2"));
@@ -299,11 +300,11 @@ impl Pool {
             if !h1_only {
                 active.speaks.store(SPEAKS_H1, Ordering::Release);
             }
-            let h1 = connection::open_h1(secured.stream, held).await?;
+            let h1 = connection::open_h1(secured.stream).await?;
             return Ok(Lease::h1(Arc::clone(self), h1, origin));
         }
         active.speaks.store(SPEAKS_H2, Ordering::Release);
-        let h2 = connection::open_h2(secured.stream, held).await?;
+        let h2 = connection::open_h2(secured.stream).await?;
         let stream = h2
             .stream()
             .ok_or(Error::NoCapacity("the service allows no HTTP/2 stream"))?;

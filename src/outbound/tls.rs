@@ -7,13 +7,15 @@
 use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, HandshakeKind, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    AlertDescription, ClientConfig, HandshakeKind, SignatureScheme, SupportedProtocolVersion,
+};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -21,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::identity::generation::Generation;
-use crate::outbound::error::Error;
+use crate::outbound::error::{self, Error};
 use crate::services::{HttpVersions, Service, TlsVersions};
 
 /// Sessions kept for resumption: rustls keeps this many TLS 1.3 tickets for a server, and a store serves one server.
@@ -117,6 +119,8 @@ impl Client {
             stream: Wire {
                 stream,
                 fresh: true,
+                refusal: Arc::default(),
+                held: None,
             },
             is_h2,
             handshake,
@@ -169,7 +173,7 @@ fn build(
 
 /// The cryptography that all of Relais uses, passed on explicitly: nothing rests on a process-wide default.
 pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
 }
 
@@ -211,22 +215,52 @@ pub(crate) struct Wire {
     stream: TlsStream<TcpStream>,
     /// Nothing has been read yet: only then can the alert be about the certificate.
     fresh: bool,
+    refusal: Refusal,
+    /// What must last as long as the connection does.
+    held: Option<Held>,
 }
 
+/// The alert in which the peer refused the client certificate, once it has arrived. HTTP/2 tells its streams no
+/// more of an error than its text, so the alert is kept beside the connection.
+pub(crate) type Refusal = Arc<OnceLock<AlertDescription>>;
+
+/// Places in the limits on connections, and whatever else a connection occupies.
+pub(crate) type Held = Box<dyn std::fmt::Debug + Send + Sync>;
+
 impl Wire {
-    fn reason(&mut self, cx: &mut Context<'_>, failure: io::Error) -> io::Error {
+    /// Keeps something for as long as the connection is open, whatever becomes of it: a connection that was
+    /// upgraded, or that finishes its last streams, still counts.
+    pub(crate) fn hold(&mut self, held: Held) {
+        self.held = Some(held);
+    }
+
+    pub(crate) fn refusal(&self) -> &Refusal {
+        &self.refusal
+    }
+
+    fn note(&self, error: &io::Error) {
+        if let Some(alert) = error::refusal(error).filter(|_| self.fresh) {
+            let _ = self.refusal.set(alert);
+        }
+    }
+
+    /// What to return in place of a failure to write. The alert may be in the socket and its readiness not yet
+    /// known to the runtime: then it is waited for, since what follows a reset is certain to wake the reader.
+    fn reason<T>(&mut self, cx: &mut Context<'_>, failure: io::Error) -> Poll<io::Result<T>> {
         if self.fresh {
             let mut scratch = [0; 1];
-            let read = Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut scratch));
-            if let Poll::Ready(Err(reason)) = read
+            let read =
+                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut scratch)));
+            if let Err(reason) = read
                 && reason
                     .get_ref()
                     .is_some_and(|inner| inner.is::<rustls::Error>())
             {
-                return reason;
+                self.note(&reason);
+                return Poll::Ready(Err(reason));
             }
         }
-        failure
+        Poll::Ready(Err(failure))
     }
 }
 
@@ -237,9 +271,12 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.fresh = false;
-        Poll::Ready(Ok(()))
+        let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
+        match &read {
+            Ok(()) => this.fresh = false,
+            Err(error) => this.note(error),
+        }
+        Poll::Ready(read)
     }
 }
 
@@ -251,7 +288,10 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf));
-        Poll::Ready(written.map_err(|failure| this.reason(cx, failure)))
+        written.map_or_else(
+            |failure| this.reason(cx, failure),
+            |length| Poll::Ready(Ok(length)),
+        )
     }
 
     fn poll_write_vectored(
@@ -261,7 +301,10 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs));
-        Poll::Ready(written.map_err(|failure| this.reason(cx, failure)))
+        written.map_or_else(
+            |failure| this.reason(cx, failure),
+            |length| Poll::Ready(Ok(length)),
+        )
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -271,7 +314,7 @@ impl AsyncWrite for Wire {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = ready!(Pin::new(&mut this.stream).poll_flush(cx));
-        Poll::Ready(flushed.map_err(|failure| this.reason(cx, failure)))
+        flushed.map_or_else(|failure| this.reason(cx, failure), |()| Poll::Ready(Ok(())))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
