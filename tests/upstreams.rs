@@ -544,3 +544,34 @@ async fn a_method_that_the_service_alone_knows_reaches_it() {
         .unwrap();
     assert_eq!(gateway.send(request).await.0.body(), "PROPFIND");
 }
+
+#[tokio::test]
+async fn a_refusal_that_comes_before_the_body_was_sent_reaches_the_application() {
+    for how in ["lingers", "closes"] {
+        let (gateway, upstream) = in_front_of(
+            &Tls::default(),
+            "",
+            move |mut connection, _| async move {
+                connection.head().await;
+                connection
+                .write("HTTP/1.1 413 Content Too Large\r\ncontent-length: 8\r\nconnection: close\r\n\r\ntoo much")
+                .await;
+                match how {
+                    "lingers" => drop(connection.rest().await),
+                    _ => connection.close().await,
+                }
+            },
+        );
+        for attempt in 1..=10 {
+            let mut client = H2c::connect(gateway.address()).await;
+            let answer = client.send(big_post(&gateway)).await;
+            assert_eq!(
+                (answer.status(), &answer.0.body()[..]),
+                (413, &b"too much"[..]),
+                "{how}"
+            );
+            // What is left of that request is on no other request's connection.
+            assert_eq!(upstream.accepted(), attempt, "{how}");
+        }
+    }
+}

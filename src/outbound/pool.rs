@@ -26,6 +26,8 @@ use crate::services::{HttpVersions, Service};
 /// cheaper to open another.
 const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 
+const ALL_TAKEN: &str = "the tenant's connections to this service are all in use";
+
 /// Connections of one (generation, service). Costs little until its first request.
 #[derive(Debug)]
 pub struct Pool {
@@ -211,7 +213,8 @@ impl Pool {
         let arrived = Instant::now();
         let _gate = before(until, active.gate.acquire())
             .await
-            .ok_or(Error::Timeout(Stage::Connect))?
+            // Whoever dials gives up earlier than those who came after it: this one has seen others take places.
+            .ok_or(Error::NoCapacity(ALL_TAKEN))?
             .map_err(|_| Error::NoCapacity("the pool is closed"))?;
         if let Some(lease) = self.reuse(h1_only) {
             return Ok(lease);
@@ -262,9 +265,7 @@ impl Pool {
         let own = before(until, Arc::clone(&active.room).acquire_owned())
             .await
             .and_then(Result::ok)
-            .ok_or(Error::NoCapacity(
-                "the tenant's connections to this service are all in use",
-            ))?;
+            .ok_or(Error::NoCapacity(ALL_TAKEN))?;
         let all = self.outbound.room(until).await?;
         Ok(Room {
             _own: own,

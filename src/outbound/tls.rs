@@ -119,6 +119,7 @@ impl Client {
             stream: Wire {
                 stream,
                 fresh: true,
+                ahead: None,
                 refusal: Arc::default(),
                 held: None,
             },
@@ -215,6 +216,8 @@ pub(crate) struct Wire {
     stream: TlsStream<TcpStream>,
     /// Nothing has been read yet: only then can the alert be about the certificate.
     fresh: bool,
+    /// What was read in search of an alert and turned out to be the beginning of an answer.
+    ahead: Option<u8>,
     refusal: Refusal,
     /// What must last as long as the connection does.
     held: Option<Held>,
@@ -244,23 +247,32 @@ impl Wire {
         }
     }
 
-    /// What to return in place of a failure to write. The alert may be in the socket and its readiness not yet
-    /// known to the runtime: then it is waited for, since what follows a reset is certain to wake the reader.
+    /// What to return in place of a failure to write. What the peer said last may be in the socket and its readiness
+    /// not yet known to the runtime: then it is waited for, since what follows a reset is certain to wake the reader.
     fn reason<T>(&mut self, cx: &mut Context<'_>, failure: io::Error) -> Poll<io::Result<T>> {
-        if self.fresh {
-            let mut scratch = [0; 1];
-            let read =
-                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut scratch)));
-            if let Err(reason) = read
-                && reason
+        if !self.fresh {
+            return Poll::Ready(Err(failure));
+        }
+        let mut byte = [0; 1];
+        let mut buf = ReadBuf::new(&mut byte);
+        match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+            Err(reason)
+                if reason
                     .get_ref()
-                    .is_some_and(|inner| inner.is::<rustls::Error>())
+                    .is_some_and(|inner| inner.is::<rustls::Error>()) =>
             {
                 self.note(&reason);
-                return Poll::Ready(Err(reason));
+                Poll::Ready(Err(reason))
             }
+            // An answer, and not an alert: it is read first, and the failure comes up again after it.
+            Ok(()) if !buf.filled().is_empty() => {
+                self.fresh = false;
+                self.ahead = buf.filled().first().copied();
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(Err(failure)),
         }
-        Poll::Ready(Err(failure))
     }
 }
 
@@ -271,6 +283,10 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(byte) = this.ahead.take() {
+            buf.put_slice(&[byte]);
+            return Poll::Ready(Ok(()));
+        }
         let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
         match &read {
             Ok(()) => this.fresh = false,

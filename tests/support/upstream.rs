@@ -184,6 +184,7 @@ impl Upstream {
             let listener = TcpListener::from_std(listener).unwrap();
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
+                tcp.set_nodelay(true).unwrap();
                 let number = counters.accepted.fetch_add(1, Ordering::AcqRel);
                 tokio::spawn(serve(tcp, number));
             }
