@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ pub struct Outbound {
     /// Built once for each trust policy, because building parses every root.
     verifiers: HashMap<Trust, Arc<WebPkiServerVerifier>>,
     room: Arc<Semaphore>,
+    /// Requests that wait for it.
+    waiting: AtomicUsize,
     /// The pools that have ever been used.
     pools: Mutex<Vec<Weak<Pool>>>,
     metrics: Arc<Metrics>,
@@ -102,6 +105,7 @@ impl Outbound {
             dialer: Dialer::default(),
             verifiers,
             room: Arc::new(Semaphore::new(connections)),
+            waiting: AtomicUsize::new(0),
             pools: Mutex::default(),
             metrics,
         }))
@@ -125,6 +129,8 @@ impl Outbound {
         if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
             return Ok(permit);
         }
+        // Counted before looking, so that a connection that falls idle in between is not missed.
+        let _waiting = pool::Waiting::new(&self.waiting);
         self.evict_one();
         tokio::time::timeout_at(until.into(), Arc::clone(&self.room).acquire_owned())
             .await
@@ -133,6 +139,12 @@ impl Outbound {
             .ok_or(Error::NoCapacity(
                 "all upstream connections of the gateway are in use",
             ))
+    }
+
+    /// Whether requests wait for room in the process. While they do, connections are closed after each answer: the
+    /// one who has waited longest gets the place, whichever tenant it is for.
+    fn is_short(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
     }
 
     fn evict_one(&self) {

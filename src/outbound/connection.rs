@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::task::AbortHandle;
 
 use crate::outbound::body::Upload;
 use crate::outbound::error::Error;
@@ -21,9 +22,13 @@ const RESPONSE_HEAD_MAX: usize = 128 * 1024;
 /// Header fields in a response head; hyper's own default is 100, which generous proxies on the way can exceed.
 const RESPONSE_FIELDS_MAX: usize = 256;
 
-/// Streams that a service must accept before its SETTINGS frame has said how many it allows. RFC 9113 section
+/// Streams that requests may take before the service's SETTINGS frame has said how many it allows. RFC 9113 section
 /// 6.5.2 recommends that servers allow at least 100.
 const STREAMS_UNTIL_TOLD: usize = 100;
+
+/// Streams that are really opened before that; others wait for the frame, which is under way. A service that allows
+/// fewer would refuse what is over, and the requests would fail.
+const STREAMS_OPENED_UNTIL_TOLD: usize = 1;
 
 /// A window in which one HTTP/2 stream can move a large document without waiting for updates at each 64 KiB.
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
@@ -39,6 +44,7 @@ const H2_PING_EVERY: Duration = Duration::from_secs(20);
 pub(crate) struct H1 {
     pub(crate) sender: http1::SendRequest<Upload>,
     pub(crate) opened: Instant,
+    task: AbortHandle,
 }
 
 /// An HTTP/2 connection that several requests of one generation share.
@@ -68,14 +74,23 @@ pub(crate) async fn open_h1(wire: Wire) -> Result<H1, Error> {
         .handshake(TokioIo::new(wire))
         .await
         .map_err(Error::from_exchange)?;
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         // What goes wrong on the connection is told to the request that it goes wrong for.
         let _ = connection.with_upgrades().await;
     });
     Ok(H1 {
         sender,
         opened: Instant::now(),
+        task: task.abort_handle(),
     })
+}
+
+impl H1 {
+    /// Closes the connection in the middle of a request. Left to itself it would go on writing for as long as the
+    /// service does not take what is left. What was upgraded is no longer its own and stays.
+    pub(crate) fn cut(self) {
+        self.task.abort();
+    }
 }
 
 /// Speaks HTTP/2 on a fresh wire.
@@ -83,7 +98,7 @@ pub(crate) async fn open_h2(wire: Wire) -> Result<Arc<H2>, Error> {
     let refusal = Arc::clone(wire.refusal());
     let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .initial_max_send_streams(STREAMS_UNTIL_TOLD)
+        .initial_max_send_streams(STREAMS_OPENED_UNTIL_TOLD)
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_header_list_size(RESPONSE_HEAD_MAX as u32)
@@ -96,8 +111,10 @@ pub(crate) async fn open_h2(wire: Wire) -> Result<Arc<H2>, Error> {
     tokio::spawn(async move {
         let _ = poll_fn(|cx| {
             let polled = Pin::new(&mut connection).poll(cx);
-            if polled.is_pending() {
-                told.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            let streams = connection.current_max_send_streams();
+            // Who really allows one has the others queue for it.
+            if polled.is_pending() && streams > STREAMS_OPENED_UNTIL_TOLD {
+                told.store(streams, Ordering::Relaxed);
             }
             polled
         })

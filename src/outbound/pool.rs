@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::Request;
 use http::header::HeaderValue;
@@ -21,10 +21,6 @@ use crate::outbound::error::{Error, Stage};
 use crate::outbound::lease::{self, Lease, Origin};
 use crate::outbound::tls::{self, Handshake};
 use crate::services::{HttpVersions, Service};
-
-/// How long a connection whose answer was read may take to finish the request that it answers. Longer, and it is
-/// cheaper to open another.
-const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 
 const ALL_TAKEN: &str = "the tenant's connections to this service are all in use";
 
@@ -359,10 +355,13 @@ impl Pool {
         if connection::is_between_requests(&h1) {
             return self.keep(h1);
         }
-        // The answer came before the request was all sent, or the connection has yet to notice that both ended.
+        // The answer came before the request was all sent, or the connection has yet to notice that both ended. What
+        // is left of a request that has its answer is not waited for longer than for a piece of one that has none.
         tokio::spawn(async move {
-            if connection::ready(&mut h1, SETTLES_WITHIN).await {
+            if connection::ready(&mut h1, self.service.timeouts.body).await {
                 self.keep(h1);
+            } else {
+                h1.cut();
             }
         });
     }
@@ -372,7 +371,7 @@ impl Pool {
         let mut shard = lock(&active.idle[WORKER.get() % active.idle.len()]);
         // Under the lock that `retire` takes to empty the shard: a connection is either emptied out with the
         // others or finds the pool retired, and cannot slip in between.
-        if self.retired.load(Ordering::Acquire) {
+        if self.retired.load(Ordering::Acquire) || self.outbound.is_short() {
             return;
         }
         shard.push(Idle {
@@ -380,14 +379,23 @@ impl Pool {
             since: Instant::now(),
         });
         drop(shard);
-        self.stream_ended();
+        self.tell_one(active);
+    }
+
+    /// A place on an HTTP/2 connection came free.
+    pub(crate) fn stream_ended(&self) {
+        let Some(active) = self.active.get() else {
+            return;
+        };
+        if self.outbound.is_short() {
+            lock(&active.h2).retain(|shared| !shared.h2.is_idle());
+        }
+        self.tell_one(active);
     }
 
     /// Tells one waiting request, if any, that there is something to take.
-    pub(crate) fn stream_ended(&self) {
-        if let Some(active) = self.active.get()
-            && active.waiting.load(Ordering::Acquire) > 0
-        {
+    fn tell_one(&self, active: &Active) {
+        if active.waiting.load(Ordering::Acquire) > 0 {
             active.freed.notify_one();
         }
     }
@@ -465,7 +473,9 @@ impl Pool {
             .min();
         let h2 = lock(&active.h2)
             .iter()
-            .filter_map(|shared| shared.idle_since)
+            .filter(|shared| shared.h2.is_idle())
+            // The reaper has not seen it yet: it has been so for a second at most.
+            .map(|shared| shared.idle_since.unwrap_or_else(Instant::now))
             .min();
         h1.into_iter().chain(h2).min()
     }
@@ -479,10 +489,10 @@ struct Room {
 }
 
 /// Counts a request among those that wait, for as long as it does.
-struct Waiting<'a>(&'a AtomicUsize);
+pub(crate) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
+    pub(crate) fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::AcqRel);
         Self(count)
     }
