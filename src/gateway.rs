@@ -100,8 +100,9 @@ impl Gateway {
         ),
         Problem,
     > {
-        door.hosts.admit(&request)?;
+        // First: who takes Relais for a forward proxy names foreign hosts, and should not be taken for a browser.
         let path = self.plain_path(&request)?;
+        door.hosts.admit(&request)?;
         let address = address::read(path, request.headers(), &door.bound)?;
         exchange.tenant = address.tenant;
 
@@ -151,10 +152,14 @@ impl Gateway {
             mut response,
             lease,
         } = answer;
-        let tunnel = match application {
-            Some(application) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Some(
-                tunnel(application, hyper::upgrade::on(&mut response), lifetime),
-            ),
+        let tunnel = match (response.status(), application) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(application)) => {
+                let service = hyper::upgrade::on(&mut response);
+                Some(tunnel(application, service, lifetime))
+            }
+            (StatusCode::SWITCHING_PROTOCOLS, None) => {
+                return Err(outbound::error::Error::broken("it changed protocols unasked").into());
+            }
             _ => None,
         };
         let response = response.map(|body| Download::new(body, lease, silence));

@@ -52,6 +52,12 @@ impl fmt::Debug for ServiceMetrics {
 /// Keeps a gauge one higher for as long as it lives.
 pub(crate) struct Gauged(Gauge);
 
+impl fmt::Debug for Gauged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gauged").finish_non_exhaustive()
+    }
+}
+
 impl Drop for Gauged {
     fn drop(&mut self) {
         self.0.decrement(1.0);

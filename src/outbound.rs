@@ -268,6 +268,10 @@ async fn exchange(
 ) -> Result<Response<Incoming>, lease::Failed> {
     let timeouts = service.timeouts;
     let begun = Instant::now();
+    if let Some(progress) = progress {
+        // Waiting for a connection, or failing on another one, is no pause of the body.
+        progress.mark();
+    }
     let mut sending = std::pin::pin!(lease.send(request));
     loop {
         // Looked at before the deadline is computed, so that an end in between is not missed.

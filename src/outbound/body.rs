@@ -118,7 +118,8 @@ impl Progress {
         }
     }
 
-    fn mark(&self) {
+    /// Counts patience anew from here.
+    pub(crate) fn mark(&self) {
         let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(elapsed, Ordering::Release);
     }

@@ -10,11 +10,12 @@ use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::outbound::body::Upload;
 use crate::outbound::error::Error;
 use crate::outbound::pool::Pool;
-use crate::outbound::tls::Wire;
+use crate::outbound::tls::{Refusal, Wire};
 
 /// The largest response head taken from a service. hyper allows 400 KiB unasked; no service answers with a tenth
 /// of this, and a pool's worth of such heads must fit in memory.
@@ -23,9 +24,13 @@ const RESPONSE_HEAD_MAX: usize = 128 * 1024;
 /// Header fields in a response head; hyper's own default is 100, which generous proxies on the way can exceed.
 const RESPONSE_FIELDS_MAX: usize = 256;
 
-/// Streams that a service must accept before its SETTINGS frame has said how many it allows. RFC 9113 section
+/// Streams that requests may take before the service's SETTINGS frame has said how many it allows. RFC 9113 section
 /// 6.5.2 recommends that servers allow at least 100.
 const STREAMS_UNTIL_TOLD: usize = 100;
+
+/// Streams that are really opened before that; others wait for the frame, which is under way. A service that allows
+/// fewer would refuse what is over, and the requests would fail.
+const STREAMS_OPENED_UNTIL_TOLD: usize = 1;
 
 /// A window in which one HTTP/2 stream can move a large document without waiting for updates at each 64 KiB.
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
@@ -45,7 +50,7 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct H1 {
     pub(crate) sender: http1::SendRequest<Upload>,
     pub(crate) opened: Instant,
-    _in_use: watch::Sender<()>,
+    task: AbortHandle,
 }
 
 /// An HTTP/2 connection that several requests of one generation share.
@@ -60,6 +65,7 @@ pub(crate) struct H2 {
     allowed: Arc<AtomicUsize>,
     /// No new stream: too old, in trouble, or its generation is retired.
     draining: AtomicBool,
+    refusal: Refusal,
     _in_use: watch::Sender<()>,
 }
 
@@ -109,35 +115,47 @@ pub(crate) async fn open_h1(wire: Wire) -> Result<H1, Error> {
         .handshake(TokioIo::new(wire))
         .await
         .map_err(Error::from_exchange)?;
-    let (in_use, driver) = Driver::new();
-    // What goes wrong on the connection is told to the request that it goes wrong for.
-    driver.execute(connection.with_upgrades());
+    let task = tokio::spawn(async move {
+        // What goes wrong on the connection is told to the request that it goes wrong for.
+        let _ = connection.with_upgrades().await;
+    });
     Ok(H1 {
         sender,
         opened: Instant::now(),
-        _in_use: in_use,
+        task: task.abort_handle(),
     })
+}
+
+impl H1 {
+    /// Closes the connection in the middle of a request. Left to itself it would go on writing for as long as the
+    /// service does not take what is left. What was upgraded is no longer its own and stays.
+    pub(crate) fn cut(self) {
+        self.task.abort();
+    }
 }
 
 /// Speaks HTTP/2 on a fresh wire.
 pub(crate) async fn open_h2(wire: Wire) -> Result<Arc<H2>, Error> {
+    let refusal = Arc::clone(wire.refusal());
     let (in_use, driver) = Driver::new();
     let (sender, mut connection) = http2::Builder::new(driver.clone())
         .timer(TokioTimer::new())
-        .initial_max_send_streams(STREAMS_UNTIL_TOLD)
+        .initial_max_send_streams(STREAMS_OPENED_UNTIL_TOLD)
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_header_list_size(RESPONSE_HEAD_MAX as u32)
         .keep_alive_interval(H2_PING_EVERY)
         .handshake(TokioIo::new(wire))
         .await
-        .map_err(Error::from_exchange)?;
+        .map_err(|error| explain(&refusal, Error::from_exchange(error)))?;
     let allowed = Arc::new(AtomicUsize::new(STREAMS_UNTIL_TOLD));
     let told = Arc::clone(&allowed);
     driver.execute(poll_fn(move |cx| {
         let polled = Pin::new(&mut connection).poll(cx);
-        if polled.is_pending() {
-            told.store(connection.current_max_send_streams(), Ordering::Relaxed);
+        let streams = connection.current_max_send_streams();
+        // Who really allows one has the others queue for it.
+        if polled.is_pending() && streams > STREAMS_OPENED_UNTIL_TOLD {
+            told.store(streams, Ordering::Relaxed);
         }
         polled
     }));
@@ -148,6 +166,7 @@ pub(crate) async fn open_h2(wire: Wire) -> Result<Arc<H2>, Error> {
         ended: AtomicU64::new(0),
         allowed,
         draining: AtomicBool::new(false),
+        refusal,
         _in_use: in_use,
     }))
 }
@@ -180,9 +199,21 @@ impl H2 {
         (self.streams.load(Ordering::SeqCst) == 0).then(|| self.opened + ended)
     }
 
+    /// What a failure on this connection really was.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        explain(&self.refusal, error)
+    }
+
     /// Lets the streams in flight finish and takes no other.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+}
+
+fn explain(refusal: &Refusal, error: Error) -> Error {
+    match refusal.get() {
+        Some(alert) => Error::CertificateRejected(*alert),
+        None => error,
     }
 }
 

@@ -122,11 +122,8 @@ impl Error {
             if let Some(own) = cause.downcast_ref::<Self>() {
                 return own.clone();
             }
-            if let Some(io) = cause.downcast_ref::<io::Error>()
-                && let Some(rustls::Error::AlertReceived(alert)) = tls_error(io)
-                && rejects_certificate(*alert)
-            {
-                return Self::CertificateRejected(*alert);
+            if let Some(alert) = cause.downcast_ref::<io::Error>().and_then(refusal) {
+                return Self::CertificateRejected(alert);
             }
             link = cause.source();
         }
@@ -134,12 +131,23 @@ impl Error {
     }
 }
 
+/// The alert with which the client certificate was refused, if that is what the error is.
+pub(crate) fn refusal(error: &io::Error) -> Option<AlertDescription> {
+    match tls_error(error)? {
+        rustls::Error::AlertReceived(alert) => {
+            Some(*alert).filter(|alert| rejects_certificate(*alert))
+        }
+        _ => None,
+    }
+}
+
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref::<rustls::Error>()
 }
 
-/// The alerts with which servers refuse a client certificate (RFC 8446 section 6.2). `handshake_failure` is left
-/// out: it also says that versions or suites do not match.
+/// The alerts with which servers refuse a client certificate (RFC 8446 section 6.2). `decrypt_error` is what a server
+/// says that knows another authority of the same name: the signature on the certificate does not hold.
+/// `handshake_failure` is left out: it also says that versions or suites do not match.
 fn rejects_certificate(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -149,7 +157,6 @@ fn rejects_certificate(alert: AlertDescription) -> bool {
             | AlertDescription::CertificateRequired
             | AlertDescription::CertificateRevoked
             | AlertDescription::CertificateUnknown
-            // A signature that does not verify: that of the certificate's issuer, or the client's own.
             | AlertDescription::DecryptError
             | AlertDescription::NoCertificate
             | AlertDescription::UnknownCA

@@ -18,7 +18,9 @@ use crate::outbound::tls::Handshake;
 #[derive(Debug)]
 pub struct Lease {
     pool: Arc<Pool>,
-    line: Line,
+    /// Absent once it was given back.
+    line: Option<Line>,
+    version: Version,
     origin: Origin,
 }
 
@@ -71,7 +73,8 @@ impl Lease {
     pub(crate) fn h1(pool: Arc<Pool>, connection: H1, origin: Origin) -> Self {
         Self {
             pool,
-            line: Line::H1(connection),
+            line: Some(Line::H1(connection)),
+            version: Version::HTTP_11,
             origin,
         }
     }
@@ -79,7 +82,8 @@ impl Lease {
     pub(crate) fn h2(pool: Arc<Pool>, stream: Stream, origin: Origin) -> Self {
         Self {
             pool,
-            line: Line::H2(stream),
+            line: Some(Line::H2(stream)),
+            version: Version::HTTP_2,
             origin,
         }
     }
@@ -91,10 +95,7 @@ impl Lease {
 
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub fn version(&self) -> Version {
-        match self.line {
-            Line::H1(_) => Version::HTTP_11,
-            Line::H2(_) => Version::HTTP_2,
-        }
+        self.version
     }
 
     /// Sends a request whose URI is a path and query, without `Host`.
@@ -106,7 +107,11 @@ impl Lease {
             unsent: error.take_message(),
             error: Error::from_exchange(error.into_error()),
         };
-        match &mut self.line {
+        match self
+            .line
+            .as_mut()
+            .expect("who gives a lease back has it no longer")
+        {
             Line::H1(h1) => {
                 self.pool.address_h1(&mut request);
                 h1.sender.try_send_request(request).await.map_err(failed)
@@ -120,26 +125,41 @@ impl Lease {
                     .try_send_request(request)
                     .await
                     .map_err(failed)
+                    .map_err(|failed| Failed {
+                        error: stream.connection.explain(failed.error),
+                        ..failed
+                    })
             }
         }
     }
 
     /// Returns the connection to the pool that it came from.
-    pub(crate) fn give_back(self) {
-        let Self { pool, line, .. } = self;
-        match line {
-            Line::H1(h1) => pool.give_back(h1),
-            Line::H2(stream) => drop(stream),
+    pub(crate) fn give_back(mut self) {
+        match self.line.take() {
+            Some(Line::H1(h1)) => Arc::clone(&self.pool).give_back(h1),
+            // A stream is over when it is dropped.
+            line => self.line = line,
         }
     }
 
     /// Ends a failed exchange. An HTTP/1.1 connection is closed; an HTTP/2 one keeps its other streams, but takes
     /// no new one when the failure casts doubt on it.
     pub(crate) fn end(self, error: &Error) {
-        if let Line::H2(stream) = &self.line
+        if let Some(Line::H2(stream)) = &self.line
             && error.taints_connection()
         {
             stream.connection.drain();
+        }
+    }
+}
+
+/// An exchange that was not brought to its end costs an HTTP/1.1 connection, and an HTTP/2 one a stream.
+impl Drop for Lease {
+    fn drop(&mut self) {
+        match self.line.take() {
+            Some(Line::H1(h1)) => h1.cut(),
+            // A stream tells its pool that it is over.
+            Some(Line::H2(_)) | None => {}
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::Request;
 use http::header::HeaderValue;
@@ -22,9 +22,7 @@ use crate::outbound::lease::{self, Lease, Origin};
 use crate::outbound::tls::{self, Handshake, Secured};
 use crate::services::{HttpVersions, Service};
 
-/// How long a connection whose answer was read may take to finish the request that it answers. Longer, and it is
-/// cheaper to open another.
-const SETTLES_WITHIN: Duration = Duration::from_secs(1);
+const ALL_TAKEN: &str = "the tenant's connections to this service are all in use";
 
 /// Connections of one (generation, service). Costs little until its first request.
 #[derive(Debug)]
@@ -245,7 +243,8 @@ impl Pool {
         let arrived = Instant::now();
         let _gate = before(until, active.gate.acquire())
             .await
-            .ok_or(Error::Timeout(Stage::Connect))?
+            // Whoever dials gives up earlier than those who came after it: this one has seen others take places.
+            .ok_or(Error::NoCapacity(ALL_TAKEN))?
             .map_err(|_| Error::NoCapacity("the pool is closed"))?;
         if let Some(lease) = self.reuse(wish) {
             return Ok(lease);
@@ -306,9 +305,7 @@ impl Pool {
         let own = before(until, Arc::clone(&active.room).acquire_owned())
             .await
             .and_then(Result::ok)
-            .ok_or(Error::NoCapacity(
-                "the tenant's connections to this service are all in use",
-            ))?;
+            .ok_or(Error::NoCapacity(ALL_TAKEN))?;
         let all = self.outbound.room(until, &active.wanting).await?;
         Ok(Room {
             _own: own,
@@ -405,10 +402,13 @@ impl Pool {
         if connection::is_between_requests(&h1) {
             return self.keep(h1);
         }
-        // The answer came before the request was all sent, or the connection has yet to notice that both ended.
+        // The answer came before the request was all sent, or the connection has yet to notice that both ended. What
+        // is left of a request that has its answer is not waited for longer than for a piece of one that has none.
         tokio::spawn(async move {
-            if connection::ready(&mut h1, SETTLES_WITHIN).await {
+            if connection::ready(&mut h1, self.service.timeouts.body).await {
                 self.keep(h1);
+            } else {
+                h1.cut();
             }
         });
     }

@@ -8,14 +8,15 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{
-    ClientConfig, HandshakeKind, ProtocolVersion, SignatureScheme, SupportedProtocolVersion,
+    AlertDescription, ClientConfig, HandshakeKind, ProtocolVersion, SignatureScheme,
+    SupportedProtocolVersion,
 };
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::identity::generation::Generation;
-use crate::outbound::error::Error;
+use crate::outbound::error::{self, Error};
 use crate::services::{HttpVersions, Service, TlsVersions};
 
 /// Sessions kept for resumption: rustls keeps this many TLS 1.3 tickets for a server, and a store serves one server.
@@ -124,6 +125,8 @@ impl Client {
             stream: Wire {
                 stream,
                 fresh: true,
+                ahead: None,
+                refusal: Arc::default(),
                 held: Held(None),
             },
             is_h2,
@@ -183,7 +186,7 @@ fn build(
 
 /// The cryptography that all of Relais uses, passed on explicitly: nothing rests on a process-wide default.
 pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
 }
 
@@ -228,6 +231,9 @@ pub(crate) struct Wire {
     stream: TlsStream<TcpStream>,
     /// Nothing has been read yet: only then can the alert be about the certificate.
     fresh: bool,
+    /// What was read in search of an alert and turned out to be the beginning of an answer.
+    ahead: Option<u8>,
+    refusal: Refusal,
     /// What the connection occupies; below the stream, so that it is given back when the socket is closed.
     held: Held,
 }
@@ -240,6 +246,10 @@ impl fmt::Debug for Held {
         f.debug_tuple("Held").field(&self.0.is_some()).finish()
     }
 }
+
+/// The alert in which the peer refused the client certificate, once it has arrived. HTTP/2 tells its streams no
+/// more of an error than its text, so the alert is kept beside the connection.
+pub(crate) type Refusal = Arc<OnceLock<AlertDescription>>;
 
 impl Wire {
     /// Waits for what the server says to the client certificate. In TLS 1.2 the handshake has said it already; in
@@ -267,19 +277,42 @@ impl Wire {
         self.held = Held(Some(Box::new(what)));
     }
 
-    fn reason(&mut self, cx: &mut Context<'_>, failure: io::Error) -> io::Error {
-        if self.fresh {
-            let mut scratch = [0; 1];
-            let read = Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut scratch));
-            if let Poll::Ready(Err(reason)) = read
-                && reason
-                    .get_ref()
-                    .is_some_and(|inner| inner.is::<rustls::Error>())
-            {
-                return reason;
-            }
+    pub(crate) fn refusal(&self) -> &Refusal {
+        &self.refusal
+    }
+
+    fn note(&self, error: &io::Error) {
+        if let Some(alert) = error::refusal(error).filter(|_| self.fresh) {
+            let _ = self.refusal.set(alert);
         }
-        failure
+    }
+
+    /// What to return in place of a failure to write. What the peer said last may be in the socket and its readiness
+    /// not yet known to the runtime: then it is waited for, since what follows a reset is certain to wake the reader.
+    fn reason<T>(&mut self, cx: &mut Context<'_>, failure: io::Error) -> Poll<io::Result<T>> {
+        if !self.fresh {
+            return Poll::Ready(Err(failure));
+        }
+        let mut byte = [0; 1];
+        let mut buf = ReadBuf::new(&mut byte);
+        match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+            Err(reason)
+                if reason
+                    .get_ref()
+                    .is_some_and(|inner| inner.is::<rustls::Error>()) =>
+            {
+                self.note(&reason);
+                Poll::Ready(Err(reason))
+            }
+            // An answer, and not an alert: it is read first, and the failure comes up again after it.
+            Ok(()) if !buf.filled().is_empty() => {
+                self.fresh = false;
+                self.ahead = buf.filled().first().copied();
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(Err(failure)),
+        }
     }
 }
 
@@ -290,9 +323,16 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.fresh = false;
-        Poll::Ready(Ok(()))
+        if let Some(byte) = this.ahead.take() {
+            buf.put_slice(&[byte]);
+            return Poll::Ready(Ok(()));
+        }
+        let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
+        match &read {
+            Ok(()) => this.fresh = false,
+            Err(error) => this.note(error),
+        }
+        Poll::Ready(read)
     }
 }
 
@@ -304,7 +344,10 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf));
-        Poll::Ready(written.map_err(|failure| this.reason(cx, failure)))
+        written.map_or_else(
+            |failure| this.reason(cx, failure),
+            |length| Poll::Ready(Ok(length)),
+        )
     }
 
     fn poll_write_vectored(
@@ -314,7 +357,10 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs));
-        Poll::Ready(written.map_err(|failure| this.reason(cx, failure)))
+        written.map_or_else(
+            |failure| this.reason(cx, failure),
+            |length| Poll::Ready(Ok(length)),
+        )
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -324,7 +370,7 @@ impl AsyncWrite for Wire {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = ready!(Pin::new(&mut this.stream).poll_flush(cx));
-        Poll::Ready(flushed.map_err(|failure| this.reason(cx, failure)))
+        flushed.map_or_else(|failure| this.reason(cx, failure), |()| Poll::Ready(Ok(())))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

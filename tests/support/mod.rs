@@ -5,6 +5,9 @@
     reason = "each test binary is a crate, and uses its own part of this"
 )]
 
+pub mod raw;
+pub mod upstream;
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,9 +16,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use relais::app::{self, App};
 use relais::config::{Config, ListenAddress};
 use relais::identity::finess::Finess;
@@ -24,6 +29,9 @@ use relais::simulator::site::{Ports, Site, Stand};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+
+use raw::Raw;
+use upstream::{Connection, Tls, Upstream};
 
 /// No test waits longer than this for anything.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -47,11 +55,37 @@ pub fn start(tenants: usize, stands: &[Stand], extra: &str) -> TestGateway {
 
 /// The same, with the whole configuration in the test's hands.
 pub fn start_with(tenants: usize, stands: &[Stand], edit: impl FnOnce(&mut String)) -> TestGateway {
+    start_on(tenants, stands, |_, text| edit(text)).0
+}
+
+/// A gateway in front of one server of the test's own, as service `up` with further lines of configuration.
+pub fn in_front_of<F, Served>(tls: &Tls, extra: &str, serve: F) -> (TestGateway, Upstream)
+where
+    F: Fn(Connection, usize) -> Served + Clone + Send + 'static,
+    Served: Future<Output = ()> + Send + 'static,
+{
+    start_on(1, &[Stand::new("dmp")], |site, text| {
+        let upstream = Upstream::start(&site.pki, tls, serve);
+        text.push_str(&upstream.service("up", extra));
+        upstream
+    })
+}
+
+/// Starts a gateway once `edit` has done what it likes with the site and the configuration.
+pub fn start_on<T>(
+    tenants: usize,
+    stands: &[Stand],
+    edit: impl FnOnce(&Site, &mut String) -> T,
+) -> (TestGateway, T) {
     let directory = tempfile::tempdir().unwrap();
     let site = Site::build(directory.path(), tenants, stands, Ports::default()).unwrap();
     let mut text = std::fs::read_to_string(&site.configuration).unwrap();
     writeln!(text).unwrap();
-    edit(&mut text);
+    let edited = edit(&site, &mut text);
+    if !text.contains("[shutdown]") {
+        // A test that is over waits for nobody.
+        text.push_str("\n[shutdown]\ngrace = \"100ms\"\n");
+    }
     std::fs::write(&site.configuration, text).unwrap();
     let loaded =
         Config::load(Some(&site.configuration)).unwrap_or_else(|problems| panic!("{problems}"));
@@ -61,7 +95,7 @@ pub fn start_with(tenants: usize, stands: &[Stand], edit: impl FnOnce(&mut Strin
     let admin = bound.admin_address().unwrap();
     let app = Arc::clone(bound.app());
     let running = Some(thread::spawn(move || bound.run(stopped)));
-    TestGateway {
+    let gateway = TestGateway {
         site,
         app,
         addresses,
@@ -69,7 +103,8 @@ pub fn start_with(tenants: usize, stands: &[Stand], edit: impl FnOnce(&mut Strin
         stop,
         running,
         directory,
-    }
+    };
+    (gateway, edited)
 }
 
 impl TestGateway {
@@ -111,6 +146,59 @@ impl TestGateway {
     /// A keep-alive connection to the first TCP listener.
     pub async fn connect(&self) -> Client {
         Client::connect(self.address()).await
+    }
+
+    /// A connection to the first TCP listener on which the test writes bytes.
+    pub async fn raw(&self) -> Raw {
+        Raw::connect(self.address()).await
+    }
+
+    /// A GET of `path` for the first tenant, as bytes.
+    pub fn get_bytes(&self, path: &str) -> String {
+        format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nx-finess: {}\r\n\r\n",
+            self.tenant(0)
+        )
+    }
+
+    /// Starts a POST to `path` for the first tenant: line and fields, `framing` among them.
+    pub fn post_bytes(&self, path: &str, framing: &str) -> String {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nx-finess: {}\r\n{framing}\r\n\r\n",
+            self.tenant(0)
+        )
+    }
+
+    /// Asks the administration listener.
+    pub async fn admin(&self, path: &str) -> Answered {
+        let mut client = Client::connect(self.admin).await;
+        client
+            .send(Request::get(path).body(Bytes::new()).unwrap())
+            .await
+    }
+
+    /// The sum of a metric's series whose labels contain each of `labels` (as `name="value"`).
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let rendered = self.app.gateway.metrics.render();
+        rendered
+            .lines()
+            .filter_map(|line| {
+                let (series, value) = line.rsplit_once(' ')?;
+                let found = series.split('{').next() == Some(name)
+                    && labels.iter().all(|label| series.contains(label));
+                found.then(|| value.parse::<f64>().unwrap())
+            })
+            .sum()
+    }
+
+    /// The lines of the access log so far.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        self.app.gateway.log.flush(DEADLINE);
+        std::fs::read_to_string(self.path().join("access.log"))
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     /// Asks for a stop without waiting for it.
@@ -163,6 +251,48 @@ impl Client {
     }
 }
 
+/// An h2c connection to a gateway.
+pub struct H2c {
+    pub sender: http2::SendRequest<BoxBody<Bytes, std::io::Error>>,
+    address: SocketAddr,
+}
+
+impl H2c {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let tcp = within(TcpStream::connect(address)).await.unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        Self { sender, address }
+    }
+
+    /// Sends a request whose URI is a path; the answer's body is still to come.
+    pub async fn begin(
+        &mut self,
+        request: Request<BoxBody<Bytes, std::io::Error>>,
+    ) -> hyper::Result<Response<Incoming>> {
+        let (mut parts, body) = request.into_parts();
+        parts.uri = format!("http://{}{}", self.address, parts.uri)
+            .parse()
+            .unwrap();
+        within(self.sender.ready()).await?;
+        within(self.sender.send_request(Request::from_parts(parts, body))).await
+    }
+
+    pub async fn send(&mut self, request: Request<Bytes>) -> Answered {
+        let response = self.begin(request.map(whole)).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = within(body.collect()).await.unwrap().to_bytes();
+        Answered(Response::from_parts(parts, body))
+    }
+}
+
+/// A body that is there already.
+pub fn whole(bytes: Bytes) -> BoxBody<Bytes, std::io::Error> {
+    Full::new(bytes).map_err(|never| match never {}).boxed()
+}
+
 /// A whole answer.
 #[derive(Debug)]
 pub struct Answered(pub Response<Bytes>);
@@ -204,6 +334,16 @@ impl Answered {
         let proxy_status = self.header("proxy-status").unwrap();
         assert!(proxy_status.starts_with("relais; error="), "{proxy_status}");
         code
+    }
+}
+
+/// Looks again and again until it is so, not longer than [`DEADLINE`]. For what the gateway does on its own, with
+/// no event that a test could wait for.
+pub async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + DEADLINE;
+    while !so() {
+        assert!(std::time::Instant::now() < until, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
