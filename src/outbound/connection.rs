@@ -59,7 +59,7 @@ pub(crate) struct H2 {
     pub(crate) sender: http2::SendRequest<Upload>,
     pub(crate) opened: Instant,
     streams: AtomicUsize,
-    /// Milliseconds from `opened` to the end of the last stream.
+    /// Milliseconds from `opened` to the end of the last stream; 0 while none has ended.
     ended: AtomicU64,
     /// What the service allows, as its last SETTINGS frame had it.
     allowed: Arc<AtomicUsize>,
@@ -134,8 +134,8 @@ impl H1 {
     }
 }
 
-/// Speaks HTTP/2 on a fresh wire.
-pub(crate) async fn open_h2(wire: Wire) -> Result<Arc<H2>, Error> {
+/// Speaks HTTP/2 on a fresh wire, and tells `pool` when the service allows another number of streams.
+pub(crate) async fn open_h2(wire: Wire, pool: &Arc<Pool>) -> Result<Arc<H2>, Error> {
     let refusal = Arc::clone(wire.refusal());
     let (in_use, driver) = Driver::new();
     let (sender, mut connection) = http2::Builder::new(driver.clone())
@@ -148,14 +148,17 @@ pub(crate) async fn open_h2(wire: Wire) -> Result<Arc<H2>, Error> {
         .handshake(TokioIo::new(wire))
         .await
         .map_err(|error| explain(&refusal, Error::from_exchange(error)))?;
-    let allowed = Arc::new(AtomicUsize::new(STREAMS_UNTIL_TOLD));
-    let told = Arc::clone(&allowed);
+    let allowed = Arc::new(AtomicUsize::new(STREAMS_OPENED_UNTIL_TOLD));
+    let (told, pool) = (Arc::clone(&allowed), Arc::downgrade(pool));
     driver.execute(poll_fn(move |cx| {
         let polled = Pin::new(&mut connection).poll(cx);
-        let streams = connection.current_max_send_streams();
-        // Who really allows one has the others queue for it.
-        if polled.is_pending() && streams > STREAMS_OPENED_UNTIL_TOLD {
-            told.store(streams, Ordering::Relaxed);
+        if polled.is_pending() {
+            let streams = connection.current_max_send_streams();
+            if told.swap(streams, Ordering::SeqCst) != streams
+                && let Some(pool) = pool.upgrade()
+            {
+                pool.grew();
+            }
         }
         polled
     }));
@@ -177,7 +180,7 @@ impl H2 {
         if !self.takes_streams() {
             return None;
         }
-        let allowed = self.allowed.load(Ordering::Relaxed);
+        let allowed = self.allowed();
         self.streams
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |streams| {
                 (streams < allowed).then_some(streams + 1)
@@ -187,6 +190,17 @@ impl H2 {
             connection: Arc::clone(self),
             pool: Arc::clone(pool),
         })
+    }
+
+    /// How many streams may be in flight. SETTINGS is the first frame that a service sends: once a stream has ended
+    /// it has arrived, and a service that seems to allow one stream really does.
+    fn allowed(&self) -> usize {
+        match self.allowed.load(Ordering::SeqCst) {
+            STREAMS_OPENED_UNTIL_TOLD if self.ended.load(Ordering::Acquire) == 0 => {
+                STREAMS_UNTIL_TOLD
+            }
+            told => told,
+        }
     }
 
     pub(crate) fn takes_streams(&self) -> bool {
@@ -221,7 +235,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let connection = &self.connection;
         let age = u64::try_from(connection.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        connection.ended.store(age, Ordering::Release);
+        connection.ended.store(age.max(1), Ordering::Release);
         // In one order with the count of those who wait: either they find the place or they are told of it.
         connection.streams.fetch_sub(1, Ordering::SeqCst);
         self.pool.came_free();

@@ -331,7 +331,7 @@ impl Pool {
             return Ok(Lease::h1(Arc::clone(self), h1, origin));
         }
         active.speaks.store(SPEAKS_H2, Ordering::Release);
-        let h2 = connection::open_h2(secured.stream).await?;
+        let h2 = connection::open_h2(secured.stream, self).await?;
         let stream = h2
             .stream(self)
             .ok_or(Error::NoCapacity("the service allows no HTTP/2 stream"))?;
@@ -442,6 +442,13 @@ impl Pool {
         }
         if active.queue.waiting.load(Ordering::SeqCst) > 0 {
             active.queue.freed.notify_one();
+        }
+    }
+
+    /// Tells all waiting requests that a connection takes more streams than it seemed to.
+    pub(crate) fn grew(&self) {
+        if let Some(active) = self.active.get() {
+            active.queue.freed.notify_waiters();
         }
     }
 
