@@ -12,7 +12,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use socket2::Socket;
 use tokio::runtime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::admin;
 use crate::config::{Config, ListenAddress};
@@ -238,18 +238,24 @@ impl Bound {
                 share.push((socket, is_unix, entrance.clone()));
             }
         }
+        let (working, drained) = mpsc::channel::<()>(1);
         let threads = shares
             .into_iter()
             .enumerate()
             .map(|(index, share)| {
-                let (inbound, stop) = (inbound.clone(), stop.clone());
+                let (inbound, stop, working) = (inbound.clone(), stop.clone(), working.clone());
                 thread::Builder::new()
                     .name(format!("worker-{index}"))
-                    .spawn(move || work(index, share, inbound, stop, grace))
+                    .spawn(move || {
+                        let ended = work(index, share, inbound, stop, grace);
+                        drop(working);
+                        ended
+                    })
                     .context("a worker thread cannot be started")
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        side_plane(&app, admin, stop)?;
+        drop(working);
+        side_plane(&app, admin, stop, drained)?;
         for thread in threads {
             match thread.join() {
                 Ok(ended) => ended?,
@@ -292,11 +298,13 @@ fn work(
     Ok(())
 }
 
-/// Runs what is not a request: administration, idle connections, metrics. Returns when a stop begins.
+/// Runs what is not a request: administration, idle connections, metrics. Goes on while a stop lets requests finish,
+/// so that whoever watches is told that the gateway is stopping, and returns when the last worker has ended.
 fn side_plane(
     app: &Arc<App>,
     admin: Option<std::net::TcpListener>,
     mut stop: watch::Receiver<bool>,
+    mut drained: mpsc::Receiver<()>,
 ) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -312,6 +320,8 @@ fn side_plane(
         let _ = stop.wait_for(|stop| *stop).await;
         app.draining.store(true, Ordering::Release);
         tracing::info!("stopping: no new connection, requests in flight finish");
+        // Nothing is ever sent: the channel ends with the last worker.
+        let _ = drained.recv().await;
     });
     runtime.shutdown_timeout(Duration::ZERO);
     Ok(())

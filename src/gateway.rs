@@ -19,7 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use crate::gateway::address::Bound;
-use crate::gateway::exchange::{Exchange, Outcome, Reply};
+use crate::gateway::exchange::{Exchange, Outcome, Reply, Unanswered};
 use crate::gateway::guard::Hosts;
 use crate::gateway::reply::{Code, Problem};
 use crate::gateway::table::Table;
@@ -56,8 +56,10 @@ pub struct Door {
 impl Gateway {
     /// Answers one request: never fails, because what goes wrong has an answer too.
     pub async fn handle(&self, door: &Door, request: Request<Incoming>) -> Response<Reply> {
-        let mut exchange = begin(door, &request);
-        match self.forward(door, request, &mut exchange).await {
+        let mut unanswered = Unanswered::new(begin(door, &request), self.log.clone());
+        let answer = self.forward(door, request, unanswered.exchange()).await;
+        let (mut exchange, log) = unanswered.answered();
+        match answer {
             Ok((mut response, upgraded)) => {
                 exchange.status = response.status().as_u16();
                 if let Some(upgraded) = upgraded {
@@ -66,7 +68,7 @@ impl Gateway {
                 }
                 let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
                 headers::for_application(response.headers_mut(), switching);
-                response.map(|body| Reply::from_service(body, exchange, self.log.clone()))
+                response.map(|body| Reply::from_service(body, exchange, log))
             }
             Err(problem) => {
                 exchange.status = problem.status().as_u16();
@@ -83,7 +85,7 @@ impl Gateway {
                 }
                 problem
                     .into_response()
-                    .map(|text| Reply::own(text, exchange, self.log.clone()))
+                    .map(|text| Reply::own(text, exchange, log))
             }
         }
     }

@@ -40,7 +40,7 @@ pub struct Exchange {
     pub pool: Option<Arc<Pool>>,
     /// How the connection to the service was had, and what it speaks.
     pub connection: Option<(Origin, Version)>,
-    /// The answer's status.
+    /// The answer's status; 0 while there is none.
     pub status: u16,
     /// Why Relais answered itself.
     pub code: Option<Code>,
@@ -81,6 +81,36 @@ impl Exchange {
     /// Bytes of the request's body passed on.
     pub fn received(&self) -> u64 {
         self.upload.as_ref().map_or(0, |progress| progress.bytes())
+    }
+}
+
+/// A request that has no answer yet. If the application goes away before there is one, the record says so.
+#[derive(Debug)]
+pub(crate) struct Unanswered(Option<(Exchange, AccessLog)>);
+
+impl Unanswered {
+    pub(crate) fn new(exchange: Exchange, log: AccessLog) -> Self {
+        Self(Some((exchange, log)))
+    }
+
+    pub(crate) fn exchange(&mut self) -> &mut Exchange {
+        let (exchange, _) = self.0.as_mut().expect("it is taken out with `self` only");
+        exchange
+    }
+
+    /// There is an answer now, and the record goes with it.
+    pub(crate) fn answered(mut self) -> (Exchange, AccessLog) {
+        self.0.take().expect("it is taken out with `self` only")
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some((mut exchange, log)) = self.0.take() {
+            exchange.outcome = Outcome::Aborted;
+            let took = exchange.begun.elapsed();
+            log.write(exchange, took);
+        }
     }
 }
 

@@ -134,7 +134,8 @@ struct Record<'a> {
     connection: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_version: Option<String>,
-    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     outcome: &'static str,
@@ -172,7 +173,7 @@ fn write_record(out: &mut impl Write, exchange: &Exchange, took: Duration) {
         upstream_version: exchange
             .connection
             .map(|(_, version)| format!("{version:?}")),
-        status: exchange.status,
+        status: (exchange.status != 0).then_some(exchange.status),
         code: exchange.code.map(|code| code.as_str()),
         outcome: exchange.outcome.as_str(),
         bytes_received: exchange.received(),
