@@ -279,7 +279,12 @@ async fn exchange(
         }
         // A deadline that passes is computed anew: the upload may have moved on since.
         if let Ok(sent) = tokio::time::timeout_at(deadline.into(), &mut sending).await {
-            return sent;
+            return sent.map_err(|mut failed| {
+                if let Some(own) = progress.and_then(Progress::failure) {
+                    failed.error = own.clone();
+                }
+                failed
+            });
         }
     }
 }
