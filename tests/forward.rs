@@ -108,7 +108,7 @@ async fn path_and_query_arrive_byte_for_byte_after_the_base_path() {
         });
         for rest in [
             "/a%2Fb/%c3%A9/..//./c;d=1",
-            "/x?identifier=urn:oid:1.2%7C3&x=a+b&&y=%20&z=%zz&'\"",
+            "/x?identifier=urn:oid:1.2%7C3&x=a+b&&y=%20&z=%zz&{id}|y'",
             "/?",
             "/%00%0d%0aX-Finess:%201",
             "/@060785003/dmp",
@@ -117,6 +117,7 @@ async fn path_and_query_arrive_byte_for_byte_after_the_base_path() {
             let mut raw = gateway.raw().await;
             raw.write(gateway.get_bytes(&format!("/dmp{rest}"))).await;
             let answer = raw.answer(false).await.unwrap();
+            assert_eq!(answer.status, 200, "{rest} {answer:?}");
             let seen: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
             assert_eq!(seen["path"], format!("{base}{rest}"));
         }
