@@ -3,6 +3,7 @@
 //! Generic over what answers; knows no tenant and no certificate.
 
 pub mod listener;
+mod patience;
 
 use std::convert::Infallible;
 use std::io;
@@ -21,6 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::inbound::listener::Listening;
+use crate::inbound::patience::Patient;
 use crate::metrics::Metrics;
 
 /// How long a worker that is out of file descriptors waits before it accepts again. Connections that end meanwhile
@@ -58,7 +60,7 @@ pub struct Inbound {
     pub room: Arc<Semaphore>,
     /// The largest request head.
     pub request_head: usize,
-    /// How long a head may take, and a connection may stay idle.
+    /// How long a head may take, a connection may stay idle, and an answer may find nobody who takes it.
     pub head_timeout: Duration,
     /// Where connections are counted.
     pub metrics: Arc<Metrics>,
@@ -106,6 +108,7 @@ impl Inbound {
                 }
             };
             let held = (room, self.metrics.inbound_connection());
+            let stream = Patient::new(stream, self.head_timeout);
             let served = serve(http.clone(), stream, answer.clone(), graceful.watcher());
             tokio::spawn(async move {
                 served.await;

@@ -291,7 +291,13 @@ async fn exchange(
         // upload's end brings nearer.
         tokio::select! {
             biased;
-            sent = &mut sending => return sent,
+            sent = &mut sending => {
+                return sent.map_err(|failed| lease::Failed {
+                    // Over HTTP/2 the exchange learns only that the upload broke off, not why.
+                    error: progress.and_then(Progress::failure).cloned().unwrap_or(failed.error),
+                    ..failed
+                });
+            }
             () = end_of(under_way) => {}
             () = tokio::time::sleep_until(deadline.into()) => {}
         }

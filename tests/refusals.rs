@@ -1,417 +1,562 @@
-//! What Relais refuses by itself: the code, the way out, and that nothing of it reached the service.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
+//! What is refused: with which code and status, and that nothing of it reaches a service.
 
 mod support;
 
+use std::path::Path;
+
 use bytes::Bytes;
 use http::Request;
-use relais::services::{Environment, HttpVersions, WantedCertificate};
-use relais::simulator::pki::{self, Pki, Purpose};
+use relais::identity::finess::Finess;
+use relais::services::{Environment, WantedCertificate};
+use relais::simulator::pki::{self, Pki, Purpose, Request as Order};
 use relais::simulator::site::{Stand, sample_finess};
-use support::upstream::{Connection, Tls, Upstream};
-use support::{Answered, H2c, TestGateway, in_front_of, start_on, within};
-use tokio::io::AsyncReadExt as _;
+use support::upstream::{Connection, Tls};
+use support::{Answered, H2c, TestGateway, eventually, in_front_of, start, start_on};
+use tokio::io::AsyncWriteExt;
 
-/// A gateway in front of a service that answers everything and notes what it was asked.
-fn noted(extra: &str) -> (TestGateway, Upstream) {
-    in_front_of(
-        &Tls::default(),
-        extra,
-        |mut connection: Connection, _| async move {
-            while let Some(head) = connection.head().await {
-                if read_body(&mut connection, &head.to_ascii_lowercase())
-                    .await
-                    .is_err()
-                {
-                    return;
-                }
-                connection.answer("ok").await;
-            }
-        },
-    )
-}
+const SERVICES: [Stand; 2] = [
+    Stand::new("dmp"),
+    Stand {
+        certificate: WantedCertificate::InsiAuto,
+        ..Stand::new("insi-auto")
+    },
+];
 
-async fn read_body(connection: &mut Connection, head: &str) -> std::io::Result<()> {
-    if head.contains("transfer-encoding: chunked") {
-        let mut body = Vec::new();
-        while !body.ends_with(b"0\r\n\r\n") {
-            body.push(connection.stream.read_u8().await?);
+/// A GET with these fields, over HTTP/1.1 and over h2c: both must be refused alike.
+async fn refused(gateway: &TestGateway, path: &str, fields: &[(&str, &str)]) -> (u16, String) {
+    let request = || {
+        let mut request = Request::get(path);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
         }
-    }
-    if let Some((_, rest)) = head.split_once("content-length: ") {
-        let length = rest
-            .lines()
-            .next()
-            .and_then(|length| length.parse().ok())
-            .unwrap_or_default();
-        connection.stream.read_exact(&mut vec![0; length]).await?;
-    }
-    Ok(())
+        request.body(Bytes::new()).unwrap()
+    };
+    let over_h1 = gateway.send(request()).await;
+    let over_h2 = H2c::connect(gateway.address()).await.send(request()).await;
+    assert_eq!(over_h1.0.body(), over_h2.0.body());
+    (over_h1.status(), over_h1.code())
 }
 
-fn is_refused(answer: &Answered, status: u16, code: &str) {
-    assert_eq!(
-        (answer.status(), answer.code().as_str()),
-        (status, code),
-        "{answer:?}"
-    );
+fn nothing_reached_a_service(gateway: &TestGateway) {
+    for (stand, simulator) in &gateway.site.simulators {
+        assert_eq!(simulator.handshakes(), (0, 0), "{}", stand.name);
+    }
+    assert_eq!(gateway.metric("relais_upstream_connections", &[]), 0.0);
+}
+
+fn hint(answer: &Answered) -> String {
     let problem: serde_json::Value = serde_json::from_slice(answer.0.body()).unwrap();
-    assert!(
-        problem["hint"].as_str().is_some_and(|hint| hint.len() > 10),
-        "no way out in {problem}"
-    );
-}
-
-fn request(path: &str, fields: &[(&str, &str)]) -> Request<Bytes> {
-    let mut request = Request::get(path);
-    for (name, value) in fields {
-        request = request.header(*name, *value);
-    }
-    request.body(Bytes::new()).unwrap()
+    problem["hint"].as_str().unwrap_or_default().to_owned()
 }
 
 #[tokio::test]
-async fn every_wrong_way_to_name_a_tenant_or_service_has_its_code() {
-    let (gateway, upstream) = noted("");
-    let mine = gateway.tenant(0);
-    let other = sample_finess(7);
-    let (mine, other) = (mine.as_str(), other.as_str());
-    let in_path = format!("/@{mine}/up/x");
+async fn a_request_must_name_one_tenant_that_is_known() {
+    let gateway = start(2, &SERVICES, "");
+    let (one, other) = (gateway.tenant(0), gateway.tenant(1));
+    let (one, other) = (one.as_str(), other.as_str());
+    let both = format!("{one}, {other}");
+    let spaced = format!("{} {}", &one[..4], &one[4..]);
+    let unknown = sample_finess(999);
+    let path = |tenant: &str| format!("/@{tenant}/dmp/x");
+    let (in_path, malformed_path) = (path(one), path("06078500"));
     let cases: &[(&str, &[(&str, &str)], u16, &str)] = &[
-        ("/up/x", &[], 400, "tenant_missing"),
-        ("/up/x", &[("x-finess", "")], 400, "tenant_malformed"),
+        ("/dmp/x", &[], 400, "tenant_missing"),
         (
-            "/up/x",
-            &[("x-finess", "0b0000006")],
+            "/dmp/x",
+            &[("x-finess", unknown.as_str())],
+            404,
+            "tenant_unknown",
+        ),
+        ("/dmp/x", &[("x-finess", "")], 400, "tenant_malformed"),
+        (
+            "/dmp/x",
+            &[("x-finess", "06078500")],
+            400,
+            "tenant_malformed",
+        ),
+        ("/dmp/x", &[("x-finess", &both)], 400, "tenant_malformed"),
+        ("/dmp/x", &[("x-finess", &spaced)], 400, "tenant_malformed"),
+        ("/dmp/x", &[("x_finess", one)], 400, "tenant_malformed"),
+        (
+            "/dmp/x",
+            &[("x-finess", one), ("x_finess", other)],
             400,
             "tenant_malformed",
         ),
         (
-            "/up/x",
-            &[("x-finess", "0B00000060")],
+            "/dmp/x",
+            &[("x-finess", one), ("x-finess", other)],
             400,
-            "tenant_malformed",
+            "tenant_ambiguous",
         ),
         (
-            "/up/x",
-            &[("x-finess", "0B0000006, 0B0000014")],
-            400,
-            "tenant_malformed",
-        ),
-        ("/@xyz/up/x", &[], 400, "tenant_malformed"),
-        ("/up/x", &[("x_finess", mine)], 400, "tenant_malformed"),
-        (
-            "/up/x",
-            &[("x-finess", mine), ("x-finess", mine)],
+            "/dmp/x",
+            &[("x-finess", one), ("x-finess", one)],
             400,
             "tenant_ambiguous",
         ),
         (&in_path, &[("x-finess", other)], 400, "tenant_ambiguous"),
-        ("/up/x", &[("x-finess", other)], 404, "tenant_unknown"),
-        ("/nothing/x", &[("x-finess", mine)], 404, "service_unknown"),
-        ("/", &[("x-finess", mine)], 404, "service_unknown"),
+        (&malformed_path, &[], 400, "tenant_malformed"),
+        ("/@/dmp", &[], 400, "tenant_malformed"),
+        // Named away as a field of the connection, it is still what the request says.
+        (
+            "/dmp/x",
+            &[("x-finess", "0"), ("x-connection", "x-finess")],
+            400,
+            "tenant_malformed",
+        ),
     ];
     for (path, fields, status, code) in cases {
-        is_refused(&gateway.send(request(path, fields)).await, *status, code);
+        let answer = refused(&gateway, path, fields).await;
+        assert_eq!(answer, (*status, (*code).to_owned()), "{path} {fields:?}");
     }
-    assert_eq!(upstream.accepted(), 0);
+    nothing_reached_a_service(&gateway);
 }
 
 #[tokio::test]
-async fn what_a_web_page_may_have_sent_is_refused() {
-    let (gateway, upstream) = noted("");
-    let mine = gateway.tenant(0);
-    let marks: &[&[(&str, &str)]] = &[
-        &[("origin", "http://localhost:8080")],
-        &[("origin", "null")],
-        &[("sec-fetch-site", "cross-site")],
-        &[("host", "rebound.example:8080")],
-        &[("host", "0.0.0.0:8080")],
+async fn a_request_must_name_a_service_that_is_configured() {
+    let gateway = start(1, &SERVICES, "");
+    let tenant = [("x-finess", gateway.tenant(0))];
+    let tenant = [(tenant[0].0, tenant[0].1.as_str())];
+    for path in [
+        "/", "/?dmp", "/DMP/x", "/psc/x", "//dmp/x", "/dmp%2fx", "/./dmp",
+    ] {
+        let answer = refused(&gateway, path, &tenant).await;
+        assert_eq!(answer, (404, "service_unknown".to_owned()), "{path}");
+    }
+    let answer = gateway.get(gateway.tenant(0), "/psc").await;
+    let text = String::from_utf8_lossy(answer.0.body()).into_owned();
+    assert!(
+        text.contains("dmp") && text.contains("insi-auto"),
+        "it says what there is: {text}"
+    );
+    nothing_reached_a_service(&gateway);
+}
+
+/// Puts a certificate for the `number`th structure into a folder.
+fn issue(folder: &Path, pki: &Pki, number: usize, order: Order<'_>) -> Finess {
+    let finess = sample_finess(number);
+    let structure = format!("1{finess}");
+    let issued = pki.issue(&Order {
+        structure: &structure,
+        ..order
+    });
+    pki::write_private(&folder.join(format!("{number}.pem")), issued.pem()).unwrap();
+    finess
+}
+
+#[tokio::test]
+async fn a_certificate_that_may_not_be_shown_is_not() {
+    let (gateway, cases) = start_on(0, &SERVICES, |site, _| {
+        let folder = site.directory.join("certs");
+        let now = jiff::Timestamp::now().as_second();
+        let plain = || Order::new("", "DUI");
+        let insi = || Order::new("", "INSI-AUTO");
+        let of_production = Pki::new(Environment::Production);
+        let put = |number, pki: &Pki, order| issue(&folder, pki, number, order);
+        [
+            (
+                "expired",
+                put(
+                    1,
+                    &site.pki,
+                    Order {
+                        not_before: Some(now - 9000),
+                        not_after: Some(now - 60),
+                        ..plain()
+                    },
+                ),
+                "dmp",
+                503,
+                "certificate_expired",
+            ),
+            (
+                "not begun",
+                put(
+                    2,
+                    &site.pki,
+                    Order {
+                        not_before: Some(now + 9000),
+                        ..plain()
+                    },
+                ),
+                "dmp",
+                503,
+                "certificate_missing",
+            ),
+            (
+                "of the other environment",
+                put(3, &of_production, plain()),
+                "dmp",
+                403,
+                "certificate_refused_by_rule",
+            ),
+            (
+                "for signatures",
+                put(
+                    4,
+                    &site.pki,
+                    Order {
+                        purpose: Purpose::Sign,
+                        ..plain()
+                    },
+                ),
+                "dmp",
+                403,
+                "certificate_refused_by_rule",
+            ),
+            (
+                "for encryption",
+                put(
+                    5,
+                    &site.pki,
+                    Order {
+                        purpose: Purpose::Conf,
+                        ..plain()
+                    },
+                ),
+                "dmp",
+                403,
+                "certificate_refused_by_rule",
+            ),
+            (
+                "INSi's for DMP",
+                put(6, &site.pki, insi()),
+                "dmp",
+                403,
+                "certificate_refused_by_rule",
+            ),
+            (
+                "DMP's for INSi",
+                put(7, &site.pki, plain()),
+                "insi-auto",
+                403,
+                "certificate_refused_by_rule",
+            ),
+            (
+                "INSi's manual one for the automatic service",
+                put(8, &site.pki, Order::new("", "INSI-MANU")),
+                "insi-auto",
+                403,
+                "certificate_refused_by_rule",
+            ),
+        ]
+    });
+    for (what, tenant, service, status, code) in cases {
+        let fields = [("x-finess", tenant.as_str())];
+        let answer = refused(&gateway, &format!("/{service}/x"), &fields).await;
+        assert_eq!(answer, (status, code.to_owned()), "{what}");
+        let answer = gateway.get(tenant, &format!("/{service}/x")).await;
+        assert!(!hint(&answer).is_empty(), "{what}: {answer:?}");
+    }
+    nothing_reached_a_service(&gateway);
+}
+
+#[tokio::test]
+async fn two_certificates_that_nothing_orders_are_not_chosen_from() {
+    let (gateway, tenant) = start_on(0, &SERVICES, |site, _| {
+        let now = jiff::Timestamp::now().as_second();
+        let twin = |common_name| Order {
+            not_before: Some(now - 60),
+            ..Order::new("", common_name)
+        };
+        let folder = site.directory.join("certs");
+        issue(&folder, &site.pki, 1, twin("DUI"));
+        std::fs::rename(folder.join("1.pem"), folder.join("first.pem")).unwrap();
+        issue(&folder, &site.pki, 1, twin("LGO"))
+    });
+    let fields = [("x-finess", tenant.as_str())];
+    let answer = refused(&gateway, "/dmp/x", &fields).await;
+    assert_eq!(answer, (403, "certificate_refused_by_rule".to_owned()));
+    nothing_reached_a_service(&gateway);
+}
+
+#[tokio::test]
+async fn a_web_page_is_refused_by_its_marks() {
+    let gateway = start(1, &SERVICES, "");
+    let tenant = gateway.tenant(0);
+    let marks = [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("origin", "http://localhost:8080"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("host", "evil.example"),
+        ("host", "127.0.0.1.evil.example"),
+        ("host", "0.0.0.0:8080"),
     ];
-    for mark in marks {
-        let mut fields = vec![("x-finess", mine.as_str())];
-        fields.extend(*mark);
-        is_refused(
-            &gateway.send(request("/up/x", &fields)).await,
-            403,
-            "browser_refused",
+    for (name, value) in marks {
+        let request = Request::post("/dmp/x")
+            .header("x-finess", tenant.as_str())
+            .header(name, value)
+            .body(Bytes::from_static(b"x"))
+            .unwrap();
+        let answer = gateway.send(request).await;
+        assert_eq!(
+            (answer.status(), answer.code().as_str()),
+            (403, "browser_refused"),
+            "{name}: {value}"
+        );
+        // No field invites the page to try again (CORS, private network access).
+        assert!(
+            answer
+                .0
+                .headers()
+                .keys()
+                .all(|name| !name.as_str().starts_with("access-control"))
         );
     }
-    let preflight = Request::options("/up/x")
+    let preflight = Request::options("/dmp/x")
         .header("origin", "https://evil.example")
+        .header("access-control-request-method", "POST")
         .header("access-control-request-private-network", "true")
         .body(Bytes::new())
         .unwrap();
-    let answer = gateway.send(preflight).await;
-    is_refused(&answer, 403, "browser_refused");
-    assert!(
-        answer
-            .0
-            .headers()
-            .keys()
-            .all(|name| !name.as_str().starts_with("access-control"))
-    );
-    assert_eq!(upstream.accepted(), 0);
+    assert_eq!(gateway.send(preflight).await.status(), 403);
+    nothing_reached_a_service(&gateway);
 }
 
 #[tokio::test]
-async fn a_host_that_the_listener_allows_is_served() {
-    let (gateway, upstream) = start_on(1, &[Stand::new("dmp")], |site, text| {
+async fn hosts_that_the_listener_allows_are_served() {
+    let gateway = support::start_with(1, &SERVICES, |text| {
         *text = text.replacen(
-            "[[listeners]]\n",
-            "[[listeners]]\nallowed_hosts = [\"relais.internal\"]\n",
+            "127.0.0.1:0\"",
+            "127.0.0.1:0\"\nallowed_hosts = [\"gateway.internal\"]",
             1,
         );
-        let upstream = Upstream::start(
-            &site.pki,
-            &Tls::default(),
-            |mut connection: Connection, _| async move {
-                connection.keep_answering("ok").await;
-            },
-        );
-        text.push_str(&upstream.service("up", ""));
-        upstream
     });
-    let fields = [("x-finess", gateway.tenant(0)), ("host", gateway.tenant(0))];
-    let tenant = fields[0].1;
-    let named = request(
-        "/up/x",
-        &[
-            ("x-finess", tenant.as_str()),
-            ("host", "relais.internal:8080"),
-        ],
-    );
-    assert_eq!(gateway.send(named).await.status(), 200);
-    drop(upstream);
-}
-
-#[tokio::test]
-async fn certificates_that_a_rule_keeps_back_are_never_shown() {
-    let plain = Stand {
-        http: HttpVersions::H1,
-        ..Stand::new("psc")
+    let request = |host| {
+        Request::get("/dmp/x")
+            .header("x-finess", gateway.tenant(0).as_str())
+            .header("host", host)
+            .body(Bytes::new())
+            .unwrap()
     };
-    let insi = Stand {
-        certificate: WantedCertificate::InsiAuto,
-        http: HttpVersions::H1,
-        ..Stand::new("insi-auto")
-    };
-    let (gateway, ()) = start_on(1, &[plain, insi], |site, _| {
-        let day = 24 * 3600;
-        let now = jiff::Timestamp::now().as_second();
-        let production = Pki::new(Environment::Production);
-        let put =
-            |number: usize, pki: &Pki, purpose: Purpose, cn: &str, dates: Option<(i64, i64)>| {
-                let ou = format!("1{}", sample_finess(number));
-                let issued = pki.issue(&pki::Request {
-                    purpose,
-                    not_before: dates.map(|dates| dates.0),
-                    not_after: dates.map(|dates| dates.1),
-                    ..pki::Request::new(&ou, cn)
-                });
-                let file = site.directory.join(format!("certs/{number}.pem"));
-                pki::write_private(&file, issued.pem()).unwrap();
-            };
-        put(11, &site.pki, Purpose::Sign, "Signature", None);
-        put(12, &production, Purpose::AuthCli, "Production", None);
-        put(13, &site.pki, Purpose::AuthCli, "INSI-AUTO", None);
-        put(
-            14,
-            &site.pki,
-            Purpose::AuthCli,
-            "Ended",
-            Some((now - 10 * day, now - day)),
-        );
-        put(
-            15,
-            &site.pki,
-            Purpose::AuthCli,
-            "Early",
-            Some((now + day, now + 10 * day)),
-        );
-        put(16, &site.pki, Purpose::AuthCli, "insi-auto", None);
-    });
-    let cases = [
-        (11, "psc", 403, "certificate_refused_by_rule"),
-        (12, "psc", 403, "certificate_refused_by_rule"),
-        (13, "psc", 503, "certificate_missing"),
-        (14, "psc", 503, "certificate_expired"),
-        (15, "psc", 503, "certificate_missing"),
-        (16, "insi-auto", 503, "certificate_missing"),
-    ];
-    for (number, service, status, code) in cases {
-        let answer = gateway
-            .get(sample_finess(number), &format!("/{service}/x"))
-            .await;
-        is_refused(&answer, status, code);
-    }
     assert_eq!(
         gateway
-            .get(sample_finess(13), "/insi-auto/x")
+            .send(request("Gateway.Internal:8080"))
             .await
-            .seen()
-            .cn
-            .as_deref(),
-        Some("INSI-AUTO")
+            .status(),
+        200
     );
-    for (_, simulator) in &gateway.site.simulators[..1] {
-        assert_eq!(simulator.handshakes(), (0, 0));
-    }
+    assert_eq!(gateway.send(request("other.internal")).await.status(), 403);
 }
 
 #[tokio::test]
-async fn forward_proxy_forms_are_told_how_to_ask_instead() {
-    let (gateway, upstream) = noted("");
-    let mine = gateway.tenant(0);
-    for line in [
-        "GET http://localhost/up/x HTTP/1.1",
-        "CONNECT localhost:443 HTTP/1.1",
-    ] {
+async fn a_whole_url_and_a_tunnel_are_refused_with_the_way_out() {
+    let gateway = start(1, &SERVICES, "");
+    let tenant = gateway.tenant(0);
+    let lines = [
+        (
+            "GET http://lps2.dmp.gouv.fr/x HTTP/1.1\r\nHost: lps2.dmp.gouv.fr",
+            "whole URL",
+        ),
+        (
+            "GET http://127.0.0.1:9/x HTTP/1.1\r\nHost: localhost",
+            "whole URL",
+        ),
+        (
+            "GET http://169.254.169.254/x HTTP/1.1\r\nHost: 169.254.169.254",
+            "whole URL",
+        ),
+        (
+            "CONNECT lps2.dmp.gouv.fr:443 HTTP/1.1\r\nHost: lps2.dmp.gouv.fr:443",
+            "CONNECT",
+        ),
+        (
+            "CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: localhost",
+            "CONNECT",
+        ),
+    ];
+    for (line, word) in lines {
         let mut raw = gateway.raw().await;
-        raw.write(format!(
-            "{line}\r\nhost: localhost\r\nx-finess: {mine}\r\n\r\n"
-        ))
-        .await;
+        raw.write(format!("{line}\r\nX-Finess: {tenant}\r\n\r\n"))
+            .await;
         let answer = raw.answer(false).await.unwrap();
-        let body = String::from_utf8(answer.body).unwrap();
-        assert_eq!(answer.status, 400, "{body}");
+        let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(
+            (answer.status, &problem["code"]),
+            (400, &"request_malformed".into()),
+            "{line}"
+        );
         assert!(
-            body.contains("request_malformed") && body.contains("X-Finess"),
-            "{body}"
+            problem["detail"].as_str().unwrap().contains(word),
+            "{problem}"
+        );
+        assert!(
+            problem["hint"].as_str().unwrap().contains("X-Finess"),
+            "{problem}"
         );
     }
-    assert_eq!(upstream.accepted(), 0);
+    nothing_reached_a_service(&gateway);
 }
 
 #[tokio::test]
-async fn a_head_over_the_limit_is_refused_with_the_limit() {
-    let (gateway, upstream) = noted("");
-    let mine = gateway.tenant(0);
-    let long = "x".repeat(64 * 1024);
-    let fields = [("x-finess", mine.as_str()), ("x-long", long.as_str())];
-    is_refused(
-        &gateway.send(request("/up/x", &fields)).await,
-        431,
-        "request_too_large",
-    );
-    let mut client = H2c::connect(gateway.address()).await;
-    is_refused(
-        &client.send(request("/up/x", &fields)).await,
-        431,
-        "request_too_large",
-    );
-
-    // Beyond what the gateway reads at all, HTTP itself says so.
-    let mut raw = gateway.raw().await;
-    raw.write(format!(
-        "GET /up/x HTTP/1.1\r\nhost: localhost\r\nx-long: {}",
-        "x".repeat(160 * 1024)
-    ))
+async fn a_head_that_is_too_large_is_refused_with_431() {
+    let gateway = start(1, &SERVICES, "");
+    let large = "x".repeat(64 << 10);
+    let answer = refused(
+        &gateway,
+        "/dmp/x",
+        &[
+            ("x-finess", gateway.tenant(0).as_str()),
+            ("x-large", &large),
+        ],
+    )
     .await;
-    raw.write("x".repeat(8 * 1024)).await;
-    assert_eq!(raw.answer(false).await.unwrap().status, 431);
-    assert_eq!(upstream.accepted(), 0);
-}
+    assert_eq!(answer, (431, "request_too_large".to_owned()));
 
-#[tokio::test]
-async fn a_body_over_the_limit_is_refused_announced_or_not() {
-    let (gateway, upstream) = noted("limits.request_body = 1000");
+    // Beyond what is kept in memory for it, there is no telling what the rest would have said.
     let mut raw = gateway.raw().await;
-    raw.write(gateway.post_bytes("/up/x", "content-length: 1001"))
-        .await;
-    let answer = raw.answer(false).await.unwrap();
-    assert_eq!(answer.status, 413);
-    assert_eq!(upstream.accepted(), 0);
-
-    let mut raw = gateway.raw().await;
-    raw.write(gateway.post_bytes("/up/x", "transfer-encoding: chunked"))
-        .await;
-    let piece = format!("190\r\n{}\r\n", "x".repeat(0x190));
-    raw.write(piece.repeat(3)).await;
-    let answer = raw.answer(false).await.unwrap();
-    assert_eq!(answer.status, 413, "{}", answer.head);
-    assert!(
-        String::from_utf8(answer.body)
-            .unwrap()
-            .contains("request_too_large")
+    let text = gateway.get_bytes("/dmp/x");
+    let text = text.replacen(
+        "\r\n\r\n",
+        &format!("\r\nx-huge: {}\r\n\r\n", "x".repeat(300 << 10)),
+        1,
     );
+    let _ = raw.stream.write_all(text.as_bytes()).await;
+    let answer = raw.head().await.unwrap_or_default();
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
+        "{answer}"
+    );
+    nothing_reached_a_service(&gateway);
 }
 
 #[tokio::test]
-async fn what_follows_the_announced_length_is_no_part_of_the_request() {
-    let (gateway, upstream) = noted("");
+async fn a_body_that_announces_too_much_is_refused_before_any_of_it_is_taken() {
+    let gateway = start(
+        1,
+        &SERVICES,
+        "[services.dmp.limits]\nrequest_body = \"1KB\"",
+    );
     let mut raw = gateway.raw().await;
-    raw.write(gateway.post_bytes("/up/x", "content-length: 5"))
+    let framing = "Content-Length: 1001\r\nExpect: 100-continue";
+    raw.write(gateway.post_bytes("/dmp/echo", framing)).await;
+    let answer = raw.answer(false).await.unwrap();
+    assert_eq!(answer.status, 413, "and not 100: {answer:?}");
+    nothing_reached_a_service(&gateway);
+
+    let mut raw = gateway.raw().await;
+    raw.write(gateway.post_bytes("/dmp/echo", "Content-Length: 1000"))
         .await;
-    raw.write("12345SURPLUS\r\n\r\n").await;
-    assert_eq!(raw.answer(false).await.unwrap().body, b"ok");
-    // The surplus is no request: the connection ends, with or without a bare 400.
+    raw.write(vec![b'x'; 1000]).await;
+    assert_eq!(raw.answer(false).await.unwrap().body.len(), 1000);
+}
+
+#[tokio::test]
+async fn a_body_that_grows_too_large_is_cut_off_and_never_looks_whole() {
+    let (gateway, upstream) = in_front_of(
+        &Tls::default(),
+        "limits.request_body = \"1KB\"",
+        |mut connection: Connection, _| async move {
+            connection.head().await;
+            let (body, _) = connection.rest().await;
+            assert!(!body.ends_with(b"0\r\n\r\n"));
+        },
+    );
+    let mut raw = gateway.raw().await;
+    raw.write(gateway.post_bytes("/up/x", "Transfer-Encoding: chunked"))
+        .await;
+    for _ in 0..3 {
+        raw.write(format!("190\r\n{}\r\n", "x".repeat(400))).await;
+    }
+    let answer = raw.answer(false).await.unwrap();
+    let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(
+        (answer.status, &problem["code"]),
+        (413, &"request_too_large".into())
+    );
+    eventually("the service's connection is closed", || {
+        upstream.open() == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_application_that_sends_first_and_reads_later_still_learns_why() {
+    let gateway = start(
+        1,
+        &SERVICES,
+        "[services.dmp.limits]\nrequest_body = \"1KB\"",
+    );
+    for framing in ["Content-Length: 4000000", "Transfer-Encoding: chunked"] {
+        for _ in 0..5 {
+            let mut raw = gateway.raw().await;
+            raw.write(gateway.post_bytes("/dmp/echo", framing)).await;
+            if framing.starts_with('T') {
+                raw.write("3d0900\r\n").await;
+            }
+            for _ in 0..40 {
+                raw.write(vec![b'x'; 100_000]).await;
+            }
+            let answer = raw.answer(false).await.unwrap();
+            assert_eq!(answer.status, 413, "{framing}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_stops_in_the_middle_of_its_body_is_told() {
+    let (gateway, upstream) = in_front_of(
+        &Tls::default(),
+        "timeouts.body = \"200ms\"",
+        |mut connection: Connection, _| async move {
+            connection.head().await;
+            connection.rest().await;
+        },
+    );
+    let mut raw = gateway.raw().await;
+    raw.write(gateway.post_bytes("/up/x", "content-length: 100"))
+        .await;
+    raw.write("half").await;
+    let answer = raw.answer(false).await.unwrap();
+    let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(
+        (answer.status, &problem["code"]),
+        (408, &"request_timeout".into())
+    );
+    eventually("the service's connection is closed", || {
+        upstream.open() == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_application_that_never_ends_its_head_is_dropped() {
+    let gateway = start(1, &SERVICES, "[limits]\nhead_timeout = \"200ms\"");
+    let mut raw = gateway.raw().await;
+    raw.write("GET /dmp/x HTTP/1.1\r\nhost: loc").await;
     let rest = raw.rest().await;
     assert!(
-        rest.is_empty() || rest.starts_with(b"HTTP/1.1 400"),
+        rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"),
         "{rest:?}"
     );
-    assert_eq!(upstream.heads().len(), 1);
+    // So is one that says nothing at all, or not enough to tell which protocol it speaks.
+    for opening in ["", "P", "PRI * HTTP/2.0\r\n\r\n"] {
+        let mut raw = gateway.raw().await;
+        raw.write(opening).await;
+        assert_eq!(raw.rest().await, b"", "{opening:?}");
+    }
 }
 
 #[tokio::test]
-async fn no_ambiguous_message_becomes_a_request_that_nobody_plainly_sent() {
-    let (gateway, upstream) = noted("");
-    let mine = gateway.tenant(0);
-    let head = |framing: &str| {
-        format!("POST /up/x HTTP/1.1\r\nhost: localhost\r\nx-finess: {mine}\r\n{framing}")
-    };
-    let hidden = "GET /up/hidden HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    let payloads = [
-        head(&format!(
-            "content-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
-        )),
-        head(&format!(
-            "transfer-encoding: chunked\r\ncontent-length: 6\r\n\r\n0\r\n\r\n{hidden}"
-        )),
-        head(&format!(
-            "transfer-encoding: xchunked\r\n\r\n0\r\n\r\n{hidden}"
-        )),
-        head(&format!(
-            "transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n{hidden}"
-        )),
-        head(&format!(
-            "transfer-encoding : chunked\r\n\r\n0\r\n\r\n{hidden}"
-        )),
-        head(&format!(
-            "content-length: 0\r\ncontent-length: 60\r\n\r\n{hidden}"
-        )),
-        head(&format!("content-length: +0\r\n\r\n{hidden}")),
-        head(&format!("content-length: 0x0\r\n\r\n{hidden}")),
-        head(&format!("content-length: 0, 60\r\n\r\n{hidden}")),
-        head(" folded: x\r\ncontent-length: 0\r\n\r\n"),
-        head("x-a: b\rx-c: d\r\ncontent-length: 0\r\n\r\n"),
-        head("x-a: \0\r\ncontent-length: 0\r\n\r\n"),
-        head("transfer-encoding: chunked\r\n\r\n1;\nx\r\n0\r\n\r\n"),
-        head("transfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\nx\r\n0\r\n\r\n"),
-        format!(
-            "POST /up/x HTTP/1.0\r\nhost: localhost\r\nx-finess: {mine}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
-        ),
-        format!("GET /up/x\r\nx-finess: {mine}\r\n\r\n"),
-        format!("GET /up/x HTTP/1.1\r\nhost: localhost\r\nhost: other\r\nx-finess: {mine}\r\n\r\n"),
-        "\u{1}\u{2}\u{3}\r\n\r\n".to_owned(),
-    ];
-    for payload in payloads {
-        let mut raw = gateway.raw().await;
-        raw.write(&payload).await;
-        let answer = within(raw.answer(false)).await;
-        let status = answer.as_ref().map(|answer| answer.status);
-        assert!(
-            status.is_none_or(|status| status == 200 || (400..=505).contains(&status)),
-            "{payload:?}: {status:?}"
-        );
-    }
-    // Whatever was let through was the plain POST, framed anew.
-    for head in upstream.heads() {
-        assert!(head.starts_with("POST /x HTTP/1.1\r\n"), "{head}");
-        let lower = head.to_ascii_lowercase();
-        let framings =
-            lower.matches("content-length:").count() + lower.matches("transfer-encoding:").count();
-        assert!(framings <= 1, "{head}");
-    }
+async fn an_application_that_does_not_read_its_answer_is_dropped() {
+    let (gateway, upstream) = in_front_of(
+        &Tls::default(),
+        "[limits]\nhead_timeout = \"300ms\"",
+        |mut connection: Connection, _| async move {
+            connection.head().await;
+            connection
+                .write("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
+                .await;
+            while connection.stream.write_all(&[0; 65536]).await.is_ok() {}
+        },
+    );
+    let mut raw = gateway.raw().await;
+    raw.write(gateway.get_bytes("/up/x")).await;
+    raw.head().await.unwrap();
+    eventually("the service is told", || upstream.open() == 0).await;
+    eventually("a line", || gateway.log().len() == 1).await;
+    assert_eq!(gateway.log()[0]["outcome"], "aborted");
 }

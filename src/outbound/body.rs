@@ -1,8 +1,8 @@
 //! Bodies in both directions: streamed, counted, never gathered.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ pub(crate) struct Progress {
     end: Notify,
     /// Whether it is the application whom everybody waits for.
     awaits_client: AtomicBool,
+    /// Why the upload was broken off on this side. Over HTTP/2 the request itself learns only that it was.
+    failure: OnceLock<Error>,
 }
 
 impl Upload {
@@ -56,6 +58,7 @@ impl Upload {
                 ended: AtomicBool::new(false),
                 end: Notify::new(),
                 awaits_client: AtomicBool::new(false),
+                failure: OnceLock::new(),
             });
             Flow {
                 inner,
@@ -118,6 +121,15 @@ impl Progress {
         }
     }
 
+    /// Why the upload was broken off, if it was.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failure.get()
+    }
+
+    fn fail(&self, error: Error) -> BoxError {
+        self.failure.get_or_init(|| error).clone().into()
+    }
+
     /// Counts patience anew from here.
     pub(crate) fn mark(&self) {
         let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -152,14 +164,17 @@ impl Body for Upload {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 let total = progress.bytes.fetch_add(length, Ordering::Relaxed) + length;
                 if total > *limit {
-                    return Poll::Ready(Some(Err(Error::TooLarge(*limit).into())));
+                    return Poll::Ready(Some(Err(progress.fail(Error::TooLarge(*limit)))));
                 }
                 if inner.is_end_stream() {
                     progress.mark_end();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(Error::ClientBroken(Arc::new(error)).into()))),
+            Some(Err(error)) => {
+                let error = Error::ClientBroken(Arc::new(error));
+                Poll::Ready(Some(Err(progress.fail(error))))
+            }
             None => {
                 progress.mark_end();
                 Poll::Ready(None)

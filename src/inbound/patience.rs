@@ -1,0 +1,153 @@
+//! What an application may keep waiting, where hyper sets no limit.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// With this HTTP/2 begins (RFC 9113 section 3.4). Until what has come differs from it, hyper cannot tell which
+/// version it will be, and no deadline of either version runs.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long an application that was answered may go on sending what nobody wants before it is cut off. Cut at once,
+/// it would fail to write and perhaps never read why (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A connection from an application that must begin, take its answers, and be left, in time.
+#[derive(Debug)]
+pub(super) struct Patient<S> {
+    stream: S,
+    limit: Duration,
+    /// How much of the preface has come, while it may still be one.
+    opening: Option<usize>,
+    reading: Option<Pin<Box<Sleep>>>,
+    writing: Option<Pin<Box<Sleep>>>,
+    is_shut: bool,
+    lingering: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Patient<S> {
+    /// Waits for at most `limit` at a time.
+    pub(super) fn new(stream: S, limit: Duration) -> Self {
+        Self {
+            stream,
+            limit,
+            opening: Some(0),
+            reading: None,
+            writing: None,
+            is_shut: false,
+            lingering: None,
+        }
+    }
+
+    fn taken<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.writing = None;
+            return written;
+        }
+        late(&mut self.writing, self.limit, cx)
+    }
+}
+
+/// Arms a timer that is not armed yet; an error once it has run out.
+fn late<T>(
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    limit: Duration,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<T>> {
+    let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+    ready!(timer.as_mut().poll(cx));
+    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let Some(matched) = this.opening else {
+            return read;
+        };
+        if read.is_pending() {
+            return late(&mut this.reading, this.limit, cx);
+        }
+        let (come, expected) = (&buf.filled()[before..], &PREFACE[matched..]);
+        let undecided = come.len() < expected.len() && expected.starts_with(come);
+        this.opening = undecided.then_some(matched + come.len());
+        if !undecided {
+            this.reading = None;
+        }
+        read
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.taken(cx, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.taken(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    /// Ends the answers, then takes and forgets what the application is still sending.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.is_shut {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.is_shut = true;
+        }
+        let mut scratch = [0; 16 * 1024];
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    let timer = this
+                        .lingering
+                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+                    // A flood leaves no moment in which the timer could be polled.
+                    if timer.deadline() <= Instant::now() {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                // Who is not sending is not waited for: it may be an idle connection at a stop.
+                Poll::Pending => match &mut this.lingering {
+                    Some(timer) => return timer.as_mut().poll(cx).map(Ok),
+                    None => return Poll::Ready(Ok(())),
+                },
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
