@@ -23,7 +23,7 @@ use crate::gateway::table::Table;
 use crate::gateway::{Door, Gateway};
 use crate::identity::generation::Generation;
 use crate::identity::load::{self, Loaded, Problem};
-use crate::identity::states;
+use crate::identity::states::{self, now};
 use crate::inbound::listener::{self, SocketFile};
 use crate::inbound::{Answer, Inbound};
 use crate::metrics::Metrics;
@@ -33,6 +33,9 @@ use crate::telemetry::access::AccessLog;
 
 /// How long a stop waits for the last lines of the access log.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
+
+/// How late a certificate's beginning or end may be acted upon.
+const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_millis(200);
 
 /// How often histograms are folded together, whether or not anybody scrapes.
 const METRICS_TIDIED_EVERY: Duration = Duration::from_secs(5);
@@ -127,7 +130,7 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         );
     }
     let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
-    states::publish(&generations, &problems, &metrics);
+    states::publish_loaded(&generations, &problems, &metrics);
     tracing::info!(
         certificates = generations.len(),
         unusable = problems.len(),
@@ -313,6 +316,7 @@ fn side_plane(
     runtime.block_on(async {
         tokio::spawn(Arc::clone(&app.outbound).reap());
         tokio::spawn(tidy(Arc::clone(&app.gateway.metrics)));
+        tokio::spawn(follow_the_clock(Arc::clone(app)));
         if let Some(listener) = admin {
             tokio::spawn(admin::serve(listener, Arc::clone(app)));
         }
@@ -325,6 +329,26 @@ fn side_plane(
     });
     runtime.shutdown_timeout(Duration::ZERO);
     Ok(())
+}
+
+/// Makes the table anew whenever a certificate begins or ends, so that the one that is right by now is shown.
+async fn follow_the_clock(app: Arc<App>) {
+    let mut next = app.gateway.table.load().changes_at(now());
+    loop {
+        // A clock that is set leaps over any time slept through, so it is looked at again and again.
+        tokio::time::sleep(CLOCK_LOOKED_AT_EVERY).await;
+        let now = now();
+        if next.is_none_or(|next| now < next) {
+            continue;
+        }
+        let old = app.gateway.table.load_full();
+        let renewed = Arc::new(old.renewed(&app.outbound));
+        next = renewed.changes_at(now);
+        app.gateway.table.store(Arc::clone(&renewed));
+        old.retire_for(&renewed);
+        states::publish_states(renewed.generations(), &app.gateway.metrics);
+        tracing::info!("a certificate has begun or ended: certificates chosen anew");
+    }
 }
 
 async fn tidy(metrics: Arc<Metrics>) {

@@ -140,7 +140,7 @@ impl Gateway {
         let (mut parts, body) = request.into_parts();
         parts.uri = uri;
         parts.extensions.clear();
-        let upload = Upload::new(body, limit);
+        let upload = Upload::new(body, limit, headers::of_trailers);
         exchange.upload = upload.progress().cloned();
 
         let handed_over = Instant::now();
@@ -189,6 +189,13 @@ impl Gateway {
                 Code::RequestMalformed,
                 "the request names a whole URL, as one to a forward proxy does",
                 "send the path alone: /dmp/… with X-Finess",
+            ));
+        }
+        if !path.starts_with('/') {
+            return Err(Problem::new(
+                Code::RequestMalformed,
+                "the request names no path",
+                "send the path: /dmp/… with X-Finess",
             ));
         }
         Ok(path)

@@ -96,9 +96,6 @@ impl Inbound {
     ) {
         let http = self.http();
         loop {
-            let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
-                return;
-            };
             let stream = match listener.accept().await {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -106,6 +103,10 @@ impl Inbound {
                     tokio::time::sleep(PAUSE_AFTER_ACCEPT_ERROR).await;
                     continue;
                 }
+            };
+            // After the accept: a loop that held room while nobody comes would keep it from those of other listeners.
+            let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
+                return;
             };
             let held = (room, self.metrics.inbound_connection());
             let stream = Patient::new(stream, self.head_timeout);

@@ -1,4 +1,4 @@
-//! Signals: the first asks the gateway to finish and stop, the second does not ask.
+//! Signals: the first SIGINT or SIGTERM asks the gateway to finish and stop, the second does not ask.
 
 use std::thread;
 
@@ -18,21 +18,27 @@ pub fn on_signals() -> anyhow::Result<watch::Receiver<bool>> {
         .enable_all()
         .build()?;
     let (stop, stopped) = watch::channel(false);
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _entered = runtime.enter();
         (
             signal(SignalKind::interrupt())?,
             signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
         )
     };
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
             runtime.block_on(async move {
-                for _ in 0..2 {
+                loop {
                     tokio::select! {
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
+                        _ = hangup.recv() => {
+                            // A terminal that closes, or a log rotation, must not kill a gateway undrained.
+                            tracing::warn!("SIGHUP changes nothing: new certificates are read at the next start");
+                            continue;
+                        }
                     }
                     if stop.send_replace(true) {
                         #[expect(clippy::exit, reason = "the operator asked twice, and means now")]

@@ -14,7 +14,7 @@ use crate::config::{Log, LogFormat};
 /// # Errors
 /// When the level is not a filter directive.
 pub fn install(log: &Log) -> Result<(), ParseError> {
-    let filter = EnvFilter::builder().parse(&log.level)?;
+    let filter = EnvFilter::builder().parse(directives(&log.level))?;
     let builder = tracing_subscriber::fmt()
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter)
@@ -26,4 +26,14 @@ pub fn install(log: &Log) -> Result<(), ParseError> {
     // Another application in the same process (a test) has installed its own already.
     drop(installed);
     Ok(())
+}
+
+/// A level alone is for Relais. What it is built on says nothing below errors: at `debug` HTTP libraries write paths
+/// and header fields down (invariant 8). Whoever names a target has been warned by the reference.
+fn directives(level: &str) -> String {
+    if level.contains('=') || level == "off" {
+        level.to_owned()
+    } else {
+        format!("error,relais={level}")
+    }
 }

@@ -1,13 +1,15 @@
 //! `relais demo`: everything on this machine, to see it work.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Context;
 use http::Response;
+use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::app::{self, Bound};
@@ -68,7 +70,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             directory.path.display()
         )
     })?;
-    let loaded = Config::load(Some(&site.configuration))?;
+    let text = fs::read_to_string(&site.configuration)?;
+    // What the environment overrides in a real gateway must not lead a demonstration to a real service.
+    let loaded = Config::from_toml(&text, &site.configuration, [])?;
     telemetry::install(&loaded.config.log)?;
     let signals = shutdown::on_signals()?;
     let bound = app::bind(loaded.config).context("--port and --admin-port choose other ports")?;
@@ -92,35 +96,43 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Marks a folder as a demonstration's, so that another may be set up in it.
+const MARKER: &str = ".relais-demo";
+
 /// The folder of a demonstration; a temporary one goes with it.
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
-    temporary: bool,
+    _temporary: Option<TempDir>,
 }
 
 impl Directory {
-    fn new(kept: Option<&std::path::Path>) -> anyhow::Result<Self> {
-        let path = match kept {
-            Some(path) => path.to_owned(),
-            None => std::env::temp_dir().join(format!("relais-demo-{}", std::process::id())),
+    fn new(kept: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = kept else {
+            // Only its owner can enter it, and its name cannot be foreseen.
+            let temporary = tempfile::Builder::new()
+                .prefix("relais-demo-")
+                .tempdir()
+                .context("no temporary folder can be made; --dir names another place")?;
+            let path = temporary.path().canonicalize()?;
+            return Ok(Self {
+                path,
+                _temporary: Some(temporary),
+            });
         };
-        std::fs::create_dir_all(&path)
-            .with_context(|| format!("cannot make {}", path.display()))?;
-        let path = path.canonicalize()?;
-        Ok(Self {
-            path,
-            temporary: kept.is_none(),
-        })
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if self.temporary {
-            // What cannot be removed is left to whoever cleans the temporary folder.
-            let _ = std::fs::remove_dir_all(&self.path);
+        fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+        let is_empty = fs::read_dir(path)?.next().is_none();
+        if !is_empty && !path.join(MARKER).exists() {
+            anyhow::bail!(
+                "{} is not empty and not an earlier demonstration's: nothing in it is overwritten; --dir takes a new folder",
+                path.display()
+            );
         }
+        fs::write(path.join(MARKER), "")?;
+        Ok(Self {
+            path: path.canonicalize()?,
+            _temporary: None,
+        })
     }
 }
 

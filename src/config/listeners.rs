@@ -112,10 +112,11 @@ fn unix(path: &str, base: &Path) -> Parsed<PathBuf> {
     }
 }
 
-/// Anyone who reaches a listener acts as the structures behind it, and anyone who reaches administration reloads.
+/// Anyone who reaches a listener acts as the structures behind it, and anyone who reaches administration learns whom
+/// it could act as.
 fn loopback(address: SocketAddr) -> Parsed<SocketAddr> {
-    // `::ffff:127.0.0.1` is a loopback address too.
-    if address.ip().to_canonical().is_loopback() {
+    // `::ffff:127.0.0.1` is not one that can be bound: each family has sockets of its own.
+    if address.ip().is_loopback() {
         return Ok(address);
     }
     let port = address.port();

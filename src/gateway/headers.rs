@@ -43,6 +43,13 @@ pub fn for_service(headers: &mut HeaderMap) {
     }
 }
 
+/// Strips a request's trailers of what its head would not be let through with.
+pub fn of_trailers(trailers: &mut HeaderMap) {
+    strip(trailers);
+    trailers.remove(X_FINESS);
+    trailers.remove(HOST);
+}
+
 /// Strips an answer's head of what is not for the application. `switching` keeps what a 101 answer agrees on.
 pub fn for_application(headers: &mut HeaderMap, switching: bool) {
     let upgrade = if switching { upgrade(headers) } else { None };
@@ -158,6 +165,17 @@ mod tests {
         ]);
         for_service(&mut headers);
         assert_eq!(headers, map(&[("soapaction", "urn:x")]));
+    }
+
+    #[test]
+    fn trailers_carry_no_more_than_a_head_may() {
+        let mut trailers = map(&[
+            ("x-finess", "060785003"),
+            ("proxy-authorization", "x"),
+            ("x-sum", "1"),
+        ]);
+        of_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("x-sum", "1")]));
     }
 
     #[test]

@@ -297,11 +297,11 @@ impl From<Refusal> for Problem {
             ),
             Refusal::Expired(_) => (
                 Code::CertificateExpired,
-                "renew it, and put the new one in the folder",
+                "renew it, put the new one in the folder, and restart Relais",
             ),
             Refusal::Missing { .. } => (
                 Code::CertificateMissing,
-                "put the structure's certificate and key in the folder; `relais check` lists what is loaded",
+                "put the structure's certificate and key in the folder and restart Relais; `relais check` lists what would be loaded",
             ),
             Refusal::NotYetValid(_) => (
                 Code::CertificateMissing,
@@ -359,15 +359,12 @@ impl From<Error> for Problem {
                 Code::RequestTooLarge,
                 "limits.request_body of the service sets how much is taken",
             ),
-            Error::Timeout(stage) => problem(
-                Code::UpstreamTimeout,
-                "the service's timeouts set how long is waited",
-            )
-            .with_standard(match stage {
-                Stage::Connect | Stage::Handshake => "connection_timeout",
-                Stage::TakeBody | Stage::ContinueBody => "connection_write_timeout",
-                Stage::Answer => "http_response_timeout",
-            }),
+            Error::Timeout(stage) => problem(Code::UpstreamTimeout, timeout_hint(stage))
+                .with_standard(match stage {
+                    Stage::Connect | Stage::Handshake => "connection_timeout",
+                    Stage::TakeBody | Stage::ContinueBody => "connection_write_timeout",
+                    Stage::Answer => "http_response_timeout",
+                }),
             Error::Tls(_) => problem(
                 Code::Internal,
                 "`relais check` tells which setting or certificate is at fault",
@@ -376,6 +373,18 @@ impl From<Error> for Problem {
                 Code::UpstreamUntrusted,
                 "is `trust` of the service the file with its authority, and is the URL's host the service's own?",
             ),
+        }
+    }
+}
+
+fn timeout_hint(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Connect | Stage::Handshake => {
+            "no request was sent; the service's timeouts set how long is waited"
+        }
+        Stage::TakeBody | Stage::Answer | Stage::ContinueBody => {
+            "the request may have reached the service: find out before you send it again; the service's timeouts set \
+             how long is waited"
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The snapshot that requests read: which pool, and so which certificate, serves (tenant, service).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::gateway::reply::{Code, Problem};
@@ -23,7 +23,7 @@ pub struct Table {
 }
 
 /// A service with its held metrics.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Offered {
     /// The service.
     pub service: Arc<Service>,
@@ -67,35 +67,101 @@ impl Table {
                     .push(Arc::clone(generation));
             }
         }
-        let now = now();
-        // One pool for each (generation, service), whoever uses it.
-        let mut pools: HashMap<(GenerationId, usize), Arc<Pool>> = HashMap::new();
-        let tenants = theirs
-            .into_iter()
-            .map(|(finess, generations)| {
-                let chosen = services.iter().enumerate().map(|(index, offered)| {
-                    let generation = select(&generations, &offered.service, now).ok()?;
-                    let pool = pools.entry((generation.id(), index)).or_insert_with(|| {
-                        Pool::new(
-                            Arc::clone(&offered.service),
-                            Some(Arc::clone(generation)),
-                            Arc::clone(outbound),
-                        )
-                    });
-                    Some(Arc::clone(pool))
-                });
-                let pools = chosen.collect();
-                (finess, Tenant { generations, pools })
-            })
-            .collect();
         Self {
+            tenants: choose(&services, theirs, outbound, HashMap::new()),
             services,
             by_name,
-            tenants,
             generations,
         }
     }
 
+    /// The same tenants and services as they stand now that certificates have begun or ended. What is still right
+    /// keeps its connections.
+    pub fn renewed(&self, outbound: &Arc<Outbound>) -> Self {
+        let theirs = self
+            .tenants
+            .iter()
+            .map(|(finess, tenant)| (*finess, tenant.generations.clone()))
+            .collect();
+        let mut pools = HashMap::new();
+        for (index, pool) in self
+            .tenants
+            .values()
+            .flat_map(|tenant| tenant.pools.iter().enumerate())
+        {
+            if let Some(pool) = pool
+                && let Some(generation) = pool.generation()
+            {
+                pools.insert((generation.id(), index), Arc::clone(pool));
+            }
+        }
+        Self {
+            services: self.services.clone(),
+            by_name: self.by_name.clone(),
+            tenants: choose(&self.services, theirs, outbound, pools),
+            generations: self.generations.clone(),
+        }
+    }
+
+    /// The next moment at which a certificate begins or has ended, in Unix seconds.
+    pub fn changes_at(&self, now: i64) -> Option<i64> {
+        let profiles = (self.generations.iter()).map(|one| &one.identity().profile);
+        profiles
+            .flat_map(|profile| [profile.not_before, profile.not_after.saturating_add(1)])
+            .filter(|at| *at > now)
+            .min()
+    }
+
+    /// Lets nothing that is open be used again unless `successor` uses it too.
+    pub fn retire_for(&self, successor: &Self) {
+        let kept: HashSet<_> = successor
+            .pools()
+            .into_iter()
+            .map(|(_, pool)| Arc::as_ptr(&pool))
+            .collect();
+        for (_, pool) in self.pools() {
+            if !kept.contains(&Arc::as_ptr(&pool)) {
+                pool.retire();
+            }
+        }
+    }
+}
+
+type Pools = HashMap<(GenerationId, usize), Arc<Pool>>;
+
+/// Chooses a certificate for each tenant and service. There is one pool for each (generation, service), whoever uses
+/// it: one of `pools` if it is there, else a new one.
+fn choose(
+    services: &[Offered],
+    theirs: HashMap<Finess, Vec<Arc<Generation>>>,
+    outbound: &Arc<Outbound>,
+    mut pools: Pools,
+) -> HashMap<Finess, Tenant> {
+    let now = now();
+    let mut chosen_for = |generations: &[Arc<Generation>]| {
+        let chosen = services.iter().enumerate().map(|(index, offered)| {
+            let generation = select(generations, &offered.service, now).ok()?;
+            let pool = pools.entry((generation.id(), index)).or_insert_with(|| {
+                Pool::new(
+                    Arc::clone(&offered.service),
+                    Some(Arc::clone(generation)),
+                    Arc::clone(outbound),
+                )
+            });
+            Some(Arc::clone(pool))
+        });
+        chosen.collect()
+    };
+    theirs
+        .into_iter()
+        .map(|(finess, generations)| {
+            let pools = chosen_for(&generations);
+            (finess, Tenant { generations, pools })
+        })
+        .collect()
+}
+
+impl Table {
     /// The service of this name.
     ///
     /// # Errors
@@ -130,7 +196,7 @@ impl Table {
             Problem::new(
                 Code::TenantUnknown,
                 format!("no certificate of structure {finess} is loaded"),
-                "put its certificate and key in the folder; `relais check` lists what is loaded",
+                "put its certificate and key in the folder and restart Relais; `relais check` lists what would be loaded",
             )
         })?;
         let now = now();
@@ -223,7 +289,7 @@ impl Tenant {
     fn refusal(&self, service: &Service, now: i64) -> Refusal {
         match select(&self.generations, service, now) {
             Err(refusal) => refusal,
-            // A certificate has begun since the table was made.
+            // A certificate began or ended a moment ago, and the table is about to be made anew.
             Ok(generation) => Refusal::NotYetValid(format!(
                 "serial {} of {}",
                 generation.identity().profile.serial,

@@ -113,6 +113,11 @@ pub fn objection(
             None => "was not issued by IGC-Santé".to_owned(),
         }));
     }
+    if let Some(mode) = profile.insi_near_miss() {
+        return Some(Objection::Rule(format!(
+            "was meant for INSi and is not {mode} to the letter: it has to be ordered again"
+        )));
+    }
     let other = match (wanted, profile.insi) {
         (WantedCertificate::OrgAuthCli, None)
         | (WantedCertificate::InsiAuto, Some(InsiMode::Auto))

@@ -50,8 +50,20 @@ impl State {
     }
 }
 
-/// Publishes what was loaded.
-pub fn publish(generations: &[Arc<Generation>], problems: &[Problem], metrics: &Metrics) {
+/// Publishes the outcome of reading the folder.
+pub fn publish_loaded(generations: &[Arc<Generation>], problems: &[Problem], metrics: &Metrics) {
+    publish_states(generations, metrics);
+    metrics.certificates("unusable", problems.len());
+    let outcome = if problems.is_empty() {
+        "success"
+    } else {
+        "partial"
+    };
+    metrics.loaded(outcome, now());
+}
+
+/// Publishes how many certificates are in which state now, and when each ends.
+pub fn publish_states(generations: &[Arc<Generation>], metrics: &Metrics) {
     let now = now();
     let mut counts: BTreeMap<State, usize> = [
         State::Expired,
@@ -78,15 +90,6 @@ pub fn publish(generations: &[Arc<Generation>], problems: &[Problem], metrics: &
     for (state, count) in counts {
         metrics.certificates(state.as_str(), count);
     }
-    metrics.certificates("unusable", problems.len());
-    metrics.loaded(
-        if problems.is_empty() {
-            "success"
-        } else {
-            "partial"
-        },
-        now,
-    );
 }
 
 /// Seconds since 1970.

@@ -22,10 +22,11 @@ const SOCKET_MODE: u32 = 0o660;
 
 /// An address could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(.source))]
+#[error("cannot listen on {address}: {reason}{}", hint(.reason))]
 pub struct BindError {
     address: String,
-    source: io::Error,
+    /// In the text, and so not its `source`: a reader of the chain would see it twice.
+    reason: io::Error,
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -62,9 +63,9 @@ impl Bound {
     /// # Errors
     /// When the address is taken, absent or forbidden.
     pub fn bind(address: &ListenAddress, workers: usize) -> Result<Self, BindError> {
-        let failed = |source| BindError {
+        let failed = |reason| BindError {
             address: describe(address),
-            source,
+            reason,
         };
         match address {
             ListenAddress::Tcp(address) => {
@@ -181,31 +182,49 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             "the path is taken by something that is no socket",
         ));
     }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::ErrorKind::AddrInUse.into());
+    // Only a refusal says that nobody listens; a socket of another account, for one, says something else.
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(error) => return Err(error),
     }
     std::fs::remove_file(path)
 }
 
-/// Removes a Unix socket's file when the gateway stops.
+/// Removes a Unix socket's file when the gateway stops, unless a successor has put its own in its place.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: what was bound, and not just what has its name.
+    bound: (u64, u64),
+}
 
 impl SocketFile {
     /// Watches over the file of a bound address, if it has one.
     pub fn of(bound: &Bound) -> Option<Self> {
         match &bound.address {
             ListenAddress::Tcp(_) => None,
-            ListenAddress::Unix(path) => Some(Self(path.clone())),
+            ListenAddress::Unix(path) => Some(Self {
+                bound: file_at(path)?,
+                path: path.clone(),
+            }),
         }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may be gone already, and then there is nothing to tidy.
-        let _ = std::fs::remove_file(&self.0);
+        if file_at(&self.path) == Some(self.bound) {
+            // It may be gone by now, and then there is nothing to tidy.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// A connection from an application.

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::Notify;
@@ -28,6 +29,8 @@ pub struct Upload {
 struct Flow {
     inner: Incoming,
     limit: u64,
+    /// Takes out of trailers what is not for the service.
+    trailers: fn(&mut HeaderMap),
     progress: Arc<Progress>,
 }
 
@@ -48,8 +51,8 @@ pub(crate) struct Progress {
 }
 
 impl Upload {
-    /// Follows a body of at most `limit` bytes.
-    pub fn new(inner: Incoming, limit: u64) -> Self {
+    /// Follows a body of at most `limit` bytes, whose trailers, if it has any, go through `trailers`.
+    pub fn new(inner: Incoming, limit: u64, trailers: fn(&mut HeaderMap)) -> Self {
         let flow = (!inner.is_end_stream()).then(|| {
             let progress = Arc::new(Progress {
                 begun: Instant::now(),
@@ -63,6 +66,7 @@ impl Upload {
             Flow {
                 inner,
                 limit,
+                trailers,
                 progress,
             }
         });
@@ -148,6 +152,7 @@ impl Body for Upload {
         let Some(Flow {
             inner,
             limit,
+            trailers,
             progress,
         }) = &mut self.flow
         else {
@@ -160,7 +165,10 @@ impl Body for Upload {
         let frame = ready!(polled);
         progress.mark();
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(fields) = frame.trailers_mut() {
+                    trailers(fields);
+                }
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 let total = progress.bytes.fetch_add(length, Ordering::Relaxed) + length;
                 if total > *limit {

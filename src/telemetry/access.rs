@@ -1,11 +1,11 @@
 //! The access log: one line a request, written off the request path.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use metrics::Counter;
@@ -18,6 +18,9 @@ use crate::metrics::Metrics;
 
 /// Lines that may wait for a slow disk. Beyond them lines are dropped and counted: requests do not wait for a log.
 const WAITING_LINES: usize = 16 * 1024;
+
+/// How often a stop looks whether the log takes lines again.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Where records go. Cheap to clone.
 #[derive(Clone)]
@@ -57,10 +60,11 @@ impl AccessLog {
             config::AccessLog::Stdout => Box::new(io::stdout()),
             config::AccessLog::File(path) => Box::new(append(path)?),
         };
+        let counted = dropped.clone();
         let (lines, incoming) = mpsc::sync_channel(WAITING_LINES);
         thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_lines(&incoming, BufWriter::new(out)))?;
+            .spawn(move || write_lines(&incoming, out, &counted))?;
         Ok(Self {
             lines: Some(lines),
             dropped,
@@ -79,10 +83,18 @@ impl AccessLog {
     /// Waits until all that was taken so far is written, or `limit` has passed.
     pub fn flush(&self, limit: Duration) {
         let Some(lines) = &self.lines else { return };
+        let until = Instant::now() + limit;
         let (done, written) = mpsc::sync_channel(1);
-        if lines.send(Line::Flush(done)).is_ok() {
-            let _ = written.recv_timeout(limit);
+        let mut flush = Line::Flush(done);
+        // Not `send`, which waits for as long as whoever reads the log does.
+        while let Err(TrySendError::Full(again)) = lines.try_send(flush) {
+            if Instant::now() >= until {
+                return;
+            }
+            thread::park_timeout(LOOK_EVERY);
+            flush = again;
         }
+        let _ = written.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -98,22 +110,39 @@ fn append(path: &Path) -> io::Result<std::fs::File> {
     options.open(path)
 }
 
-fn write_lines(incoming: &Receiver<Line>, mut out: impl Write) {
+fn write_lines(incoming: &Receiver<Line>, mut out: impl Write, dropped: &Counter) {
+    let mut failing = false;
+    let mut batch = Vec::new();
     while let Ok(first) = incoming.recv() {
         // What piled up meanwhile goes out in one write.
+        let (mut lines, mut flushed) = (0, None);
         let mut next = Some(first);
         while let Some(line) = next {
             match line {
-                Line::Record(record) => write_record(&mut out, &record.0, record.1),
-                Line::Flush(done) => {
-                    let _ = out.flush();
-                    let _ = done.try_send(());
+                Line::Record(record) => {
+                    lines += u64::from(write_record(&mut batch, &record.0, record.1).is_ok());
                 }
+                Line::Flush(done) => flushed = Some(done),
             }
-            next = incoming.try_recv().ok();
+            next = if flushed.is_none() {
+                incoming.try_recv().ok()
+            } else {
+                None
+            };
         }
-        // A full disk is no reason to stop serving; the next line is tried all the same.
-        let _ = out.flush();
+        let written = out.write_all(&batch).and_then(|()| out.flush());
+        batch.clear();
+        if let Err(error) = &written {
+            // A full disk is no reason to stop serving, and every reason to be told of.
+            dropped.increment(lines);
+            if !failing {
+                tracing::error!(%error, "the access log cannot be written: lines are lost and counted");
+            }
+        }
+        failing = written.is_err();
+        if let Some(done) = flushed {
+            let _ = done.try_send(());
+        }
     }
 }
 
@@ -150,7 +179,7 @@ struct Certificate<'a> {
     certificate_sha256: String,
 }
 
-fn write_record(out: &mut impl Write, exchange: &Exchange, took: Duration) {
+fn write_record(out: &mut Vec<u8>, exchange: &Exchange, took: Duration) -> serde_json::Result<()> {
     let profile: Option<&Profile> = exchange
         .pool
         .as_ref()
@@ -180,7 +209,7 @@ fn write_record(out: &mut impl Write, exchange: &Exchange, took: Duration) {
         bytes_sent: exchange.sent,
         duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
     };
-    if serde_json::to_writer(&mut *out, &record).is_ok() {
-        let _ = out.write_all(b"\n");
-    }
+    serde_json::to_writer(&mut *out, &record)?;
+    out.push(b'\n');
+    Ok(())
 }
