@@ -1,4 +1,5 @@
 //! The limit on connections of the whole process: whoever lies idle makes room, and nobody waits in vain.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
 
 mod support;
 

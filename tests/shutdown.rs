@@ -1,4 +1,5 @@
 //! Starting and stopping: what is under way finishes, nothing new begins, and what cannot start says why.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
 
 mod support;
 

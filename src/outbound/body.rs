@@ -54,15 +54,7 @@ impl Upload {
     /// Follows a body of at most `limit` bytes, whose trailers, if it has any, go through `trailers`.
     pub fn new(inner: Incoming, limit: u64, trailers: fn(&mut HeaderMap)) -> Self {
         let flow = (!inner.is_end_stream()).then(|| {
-            let progress = Arc::new(Progress {
-                begun: Instant::now(),
-                last: AtomicU64::new(0),
-                bytes: AtomicU64::new(0),
-                ended: AtomicBool::new(false),
-                end: Notify::new(),
-                awaits_client: AtomicBool::new(false),
-                failure: OnceLock::new(),
-            });
+            let progress = Arc::new(Progress::new());
             Flow {
                 inner,
                 limit,
@@ -89,6 +81,18 @@ impl Upload {
 }
 
 impl Progress {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            last: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            end: Notify::new(),
+            awaits_client: AtomicBool::new(false),
+            failure: OnceLock::new(),
+        }
+    }
+
     /// Bytes passed on so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -280,5 +284,56 @@ impl Body for Download {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESPONSE: Duration = Duration::from_secs(60);
+    const BODY: Duration = Duration::from_secs(5);
+
+    /// An upload whose last piece passed a minute after its begin.
+    fn after_a_minute() -> Progress {
+        Progress {
+            last: AtomicU64::new(60_000),
+            ..Progress::new()
+        }
+    }
+
+    #[test]
+    fn while_pieces_come_patience_counts_from_the_last_one() {
+        let progress = after_a_minute();
+        let last = progress.begun + Duration::from_secs(60);
+        assert_eq!(progress.deadline(RESPONSE, BODY), last + BODY);
+        progress.ended.store(true, Ordering::Release);
+        assert_eq!(progress.deadline(RESPONSE, BODY), last + RESPONSE);
+    }
+
+    #[test]
+    fn a_new_attempt_counts_anew() {
+        let progress = after_a_minute();
+        progress.mark();
+        assert!(progress.deadline(RESPONSE, BODY) < progress.begun + BODY + BODY);
+    }
+
+    #[test]
+    fn whoever_was_waited_for_is_blamed() {
+        let progress = Progress::new();
+        assert!(matches!(progress.stall(), Error::Timeout(Stage::TakeBody)));
+        progress.awaits_client.store(true, Ordering::Release);
+        assert!(matches!(progress.stall(), Error::ClientStalled));
+        progress.ended.store(true, Ordering::Release);
+        assert!(matches!(progress.stall(), Error::Timeout(Stage::Answer)));
+    }
+
+    #[test]
+    fn the_first_failure_is_the_one_that_is_told() {
+        let progress = Progress::new();
+        assert!(progress.failure().is_none());
+        drop(progress.fail(Error::TooLarge(5)));
+        drop(progress.fail(Error::ClientStalled));
+        assert!(matches!(progress.failure(), Some(Error::TooLarge(5))));
     }
 }

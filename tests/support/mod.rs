@@ -1,8 +1,9 @@
 //! The real gateway in this process, on free ports, in front of simulators: what the tests of the request path share.
 #![allow(
+    clippy::unwrap_used,
     dead_code,
     unreachable_pub,
-    reason = "each test binary is a crate, and uses its own part of this"
+    reason = "each test binary is a crate, and uses its own part of this; a failed unwrap names its line"
 )]
 
 pub mod raw;
@@ -29,6 +30,7 @@ use relais::simulator::site::{Ports, Site, Stand};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use raw::Raw;
 use upstream::{Connection, Tls, Upstream};
@@ -335,6 +337,42 @@ impl Answered {
         assert!(proxy_status.starts_with("relais; error="), "{proxy_status}");
         code
     }
+}
+
+/// Sends a GET to `up` for the first tenant, and fails the test unless it succeeds.
+pub async fn is_answered(gateway: &TestGateway) {
+    let answer = gateway.get(gateway.tenant(0), "/up/x").await;
+    assert_eq!(answer.status(), 200, "{answer:?}");
+}
+
+/// Starts that many requests at once, each on a connection of its own.
+pub fn burst(gateway: &TestGateway, count: usize) -> JoinSet<Answered> {
+    let mut requests = JoinSet::new();
+    for _ in 0..count {
+        let (address, tenant) = (gateway.address(), gateway.tenant(0));
+        requests.spawn(async move {
+            let request = Request::get("/up/x")
+                .header("x-finess", tenant.as_str())
+                .body(Bytes::new())
+                .unwrap();
+            H2c::connect(address).await.send(request).await
+        });
+    }
+    requests
+}
+
+/// Requests that wait for a connection to a service.
+pub fn waiting_for_a_connection(gateway: &TestGateway) -> usize {
+    let pools = gateway.app.outbound.pools();
+    pools.iter().map(|pool| pool.occupancy().waiting).sum()
+}
+
+/// A POST to `up` for the first tenant, of more than all buffers hold.
+pub fn large_post(gateway: &TestGateway) -> Request<Bytes> {
+    Request::post("/up/x")
+        .header("x-finess", gateway.tenant(0).as_str())
+        .body(Bytes::from(vec![b'x'; 8 << 20]))
+        .unwrap()
 }
 
 /// Looks again and again until it is so, not longer than [`DEADLINE`]. For what the gateway does on its own, with

@@ -1,9 +1,13 @@
 //! Servers written by a test: real TLS of the site's PKI, and after the handshake whatever the test says.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
 use relais::outbound::tls::provider;
 use relais::services::Environment;
 use relais::simulator::pki::{Pki, Purpose, Request as Order};
@@ -12,6 +16,7 @@ use rustls::{HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersio
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -319,7 +324,7 @@ impl Connection {
 pub async fn serve_h2<A, Answered>(connection: Connection, streams: u32, answer: A)
 where
     A: Fn(http::Request<hyper::body::Incoming>) -> Answered + Clone + Send + 'static,
-    Answered: Future<Output = http::Response<http_body_util::Full<bytes::Bytes>>> + Send + 'static,
+    Answered: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let Connection { stream, _open } = connection;
     let service = hyper::service::service_fn(move |request| {
@@ -331,4 +336,29 @@ where
         .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
         .await;
     drop(_open);
+}
+
+/// What serves a connection.
+pub type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Answers over HTTP/2 when `release` lets it, and notes how many requests wait at once.
+pub fn h2_gate(
+    streams: u32,
+    release: &Arc<Semaphore>,
+    waiting: &Arc<AtomicUsize>,
+) -> impl Fn(Connection, usize) -> Served + Clone + Send + 'static + use<> {
+    let (release, waiting) = (Arc::clone(release), Arc::clone(waiting));
+    move |connection, _| {
+        let (release, waiting) = (Arc::clone(&release), Arc::clone(&waiting));
+        Box::pin(serve_h2(connection, streams, move |_| {
+            let (release, waiting) = (Arc::clone(&release), Arc::clone(&waiting));
+            async move {
+                waiting.fetch_add(1, Ordering::AcqRel);
+                let permit = release.acquire().await.unwrap();
+                waiting.fetch_sub(1, Ordering::AcqRel);
+                permit.forget();
+                Response::new(Full::new(Bytes::from_static(b"ok")))
+            }
+        }))
+    }
 }
