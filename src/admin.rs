@@ -1,11 +1,10 @@
-//! Administration on a loopback listener of its own: health, metrics, and what is loaded (design section 4.5).
+//! Administration on a loopback listener of its own: health, metrics, and what is loaded.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
@@ -20,6 +19,7 @@ use crate::app::App;
 use crate::gateway::guard::Hosts;
 use crate::identity::generation::Generation;
 use crate::identity::states::{self, now};
+use crate::inbound::listener::BindError;
 use crate::outbound::pool::Pool;
 use crate::services::Service;
 
@@ -27,11 +27,12 @@ use crate::services::Service;
 ///
 /// # Errors
 /// When the address is taken or cannot be bound.
-pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)
-        .with_context(|| format!("cannot listen on {address} for administration: is it taken?"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, BindError> {
+    let bound = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|reason| BindError::new(format!("{address} for administration"), reason))
 }
 
 /// Serves administration until its runtime ends.

@@ -347,7 +347,9 @@ async fn follow_the_clock(app: Arc<App>) {
         app.gateway.table.store(Arc::clone(&renewed));
         old.retire_for(&renewed);
         states::publish_states(renewed.generations(), &app.gateway.metrics);
-        tracing::info!("a certificate has begun or ended: certificates chosen anew");
+        tracing::info!(
+            "a certificate has begun, ended or come near its end: certificates chosen anew"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! The command line (design section 4.1).
+//! The command line.
 
 pub mod check;
 pub mod client;

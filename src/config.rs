@@ -74,7 +74,7 @@ pub struct Listener {
     /// [`Config::services`]. Default: the path's first part says.
     pub service: Option<String>,
     /// Values of `Host` accepted besides local ones, without port, lower case. Default: none; requests with
-    /// another are refused (invariant 9).
+    /// another are refused.
     pub allowed_hosts: Vec<String>,
 }
 

@@ -209,7 +209,7 @@ impl Outbound {
     }
 }
 
-/// Sends a request over a connection of `pool`, and once more over a fresh one where policy allows (invariant 7).
+/// Sends a request over a connection of `pool`, and once more over a fresh one where the service's `retry` allows.
 /// The request's URI is the path and query at the service.
 ///
 /// # Errors

@@ -97,7 +97,7 @@ pub enum HttpVersions {
     H2,
 }
 
-/// When a request may be sent a second time, on a fresh connection (invariant 7).
+/// When a request may be sent a second time, on a fresh connection.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Retry {
     /// Never.

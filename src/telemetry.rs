@@ -29,7 +29,7 @@ pub fn install(log: &Log) -> Result<(), ParseError> {
 }
 
 /// A level alone is for Relais. What it is built on says nothing below errors: at `debug` HTTP libraries write paths
-/// and header fields down (invariant 8). Whoever names a target has been warned by the reference.
+/// and header fields down. Whoever names a target has been warned by the reference.
 fn directives(level: &str) -> String {
     if level.contains('=') || level == "off" {
         level.to_owned()

@@ -232,15 +232,15 @@ async fn a_certificate_that_may_not_be_shown_is_not() {
                 "DMP's for INSi",
                 put(7, &site.pki, plain()),
                 "insi-auto",
-                403,
-                "certificate_refused_by_rule",
+                503,
+                "certificate_missing",
             ),
             (
                 "INSi's manual one for the automatic service",
                 put(8, &site.pki, Order::new("", "INSI-MANU")),
                 "insi-auto",
-                403,
-                "certificate_refused_by_rule",
+                503,
+                "certificate_missing",
             ),
         ]
     });

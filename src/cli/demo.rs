@@ -17,6 +17,7 @@ use crate::cli::{EXIT_ERROR, client, print};
 use crate::config::{Config, ListenAddress};
 use crate::gateway::address::X_FINESS;
 use crate::identity::finess::Finess;
+use crate::inbound::listener::BindError;
 use crate::services::WantedCertificate;
 use crate::simulator::server::Seen;
 use crate::simulator::site::{DEMONSTRATION, Ports, Site, Stand};
@@ -75,7 +76,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let loaded = Config::from_toml(&text, &site.configuration, [])?;
     telemetry::install(&loaded.config.log)?;
     let signals = shutdown::on_signals()?;
-    let bound = app::bind(loaded.config).context("--port and --admin-port choose other ports")?;
+    let bound = app::bind(loaded.config).map_err(|error| {
+        let is_port = error.is::<BindError>();
+        let advice = "--port and --admin-port choose other ports";
+        if is_port {
+            error.context(advice)
+        } else {
+            error
+        }
+    })?;
     if !arguments.check {
         print(&invitation(&site, &bound));
         bound.run(signals)?;

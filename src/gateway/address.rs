@@ -1,4 +1,4 @@
-//! For whom and for what: reads tenant and service off a request (design section 4.2).
+//! For whom and for what: reads tenant and service off a request.
 
 use http::{HeaderMap, HeaderName};
 

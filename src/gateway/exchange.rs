@@ -18,7 +18,7 @@ use crate::outbound::lease::Origin;
 use crate::outbound::pool::Pool;
 use crate::telemetry::access::AccessLog;
 
-/// Who asked what of whom, under which certificate, and how it ended (invariant 8). Path, query, fields and bodies
+/// Who asked what of whom, under which certificate, and how it ended. Path, query, fields and bodies
 /// are not here: they may hold an INS number or a token.
 #[derive(Debug)]
 pub struct Exchange {

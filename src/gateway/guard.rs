@@ -1,4 +1,4 @@
-//! Keeps web pages out (invariant 9): a browser on the same machine must not be able to act as a structure.
+//! Keeps web pages out: a browser on the same machine must not be able to act as a structure.
 //!
 //! A page can make a browser send requests to localhost. What gives it away is a `Host` that is not local (the page's
 //! own name, rebound to 127.0.0.1), an `Origin`, or a `Sec-Fetch-Site` of another site; programs send none of these.

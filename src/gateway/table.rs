@@ -7,7 +7,7 @@ use crate::gateway::reply::{Code, Problem};
 use crate::identity::finess::Finess;
 use crate::identity::generation::{Generation, GenerationId};
 use crate::identity::select::{Refusal, select};
-use crate::identity::states::now;
+use crate::identity::states::{State, now};
 use crate::metrics::{Metrics, ServiceMetrics};
 use crate::outbound::Outbound;
 use crate::outbound::pool::Pool;
@@ -103,11 +103,11 @@ impl Table {
         }
     }
 
-    /// The next moment at which a certificate begins or has ended, in Unix seconds.
+    /// The next moment at which a certificate changes its state, in Unix seconds.
     pub fn changes_at(&self, now: i64) -> Option<i64> {
         let profiles = (self.generations.iter()).map(|one| &one.identity().profile);
         profiles
-            .flat_map(|profile| [profile.not_before, profile.not_after.saturating_add(1)])
+            .flat_map(State::changes)
             .filter(|at| *at > now)
             .min()
     }

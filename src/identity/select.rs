@@ -6,7 +6,7 @@ use crate::identity::generation::Generation;
 use crate::identity::profile::{InsiMode, Profile, Usage};
 use crate::services::{Environment, Service, WantedCertificate};
 
-/// Why none of a structure's certificates may be shown. There is no default to fall back on (invariant 2).
+/// Why none of a structure's certificates may be shown. There is no default to fall back on.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// Two certificates are equally right, and nothing says which is meant.

@@ -39,6 +39,16 @@ impl State {
         }
     }
 
+    /// The moments at which a certificate's state changes.
+    pub fn changes(profile: &Profile) -> [i64; 3] {
+        let ended = profile.not_after.saturating_add(1);
+        [
+            profile.not_before,
+            profile.not_after.saturating_sub(EXPIRING_SECONDS),
+            ended,
+        ]
+    }
+
     /// The word that metrics and the administration interface use.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -29,6 +29,13 @@ pub struct BindError {
     reason: io::Error,
 }
 
+impl BindError {
+    /// An address as people know it, and what the system said.
+    pub(crate) fn new(address: String, reason: io::Error) -> Self {
+        Self { address, reason }
+    }
+}
+
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => " (is another gateway, or another program, running there?)",
@@ -63,10 +70,7 @@ impl Bound {
     /// # Errors
     /// When the address is taken, absent or forbidden.
     pub fn bind(address: &ListenAddress, workers: usize) -> Result<Self, BindError> {
-        let failed = |reason| BindError {
-            address: describe(address),
-            reason,
-        };
+        let failed = |reason| BindError::new(describe(address), reason);
         match address {
             ListenAddress::Tcp(address) => {
                 let sockets = tcp(*address, workers).map_err(failed)?;

@@ -135,10 +135,9 @@ impl Lease {
 
     /// Returns the connection to the pool that it came from.
     pub(crate) fn give_back(mut self) {
-        match self.line.take() {
-            Some(Line::H1(h1)) => Arc::clone(&self.pool).give_back(h1),
-            // A stream is over when it is dropped.
-            line => self.line = line,
+        // A stream is over when it is dropped.
+        if let Some(Line::H1(h1)) = self.line.take() {
+            Arc::clone(&self.pool).give_back(h1);
         }
     }
 
@@ -156,10 +155,8 @@ impl Lease {
 /// An exchange that was not brought to its end costs an HTTP/1.1 connection, and an HTTP/2 one a stream.
 impl Drop for Lease {
     fn drop(&mut self) {
-        match self.line.take() {
-            Some(Line::H1(h1)) => h1.cut(),
-            // A stream tells its pool that it is over.
-            Some(Line::H2(_)) | None => {}
+        if let Some(Line::H1(h1)) = self.line.take() {
+            h1.cut();
         }
     }
 }

@@ -241,7 +241,7 @@ impl Pool {
         // Until the protocol is known one request dials and the others wait: if it is HTTP/2 they will share
         // that connection, and in any case its TLS session makes their own handshakes cheap.
         let arrived = Instant::now();
-        let _gate = before(until, active.gate.acquire())
+        let gate = before(until, active.gate.acquire())
             .await
             // Whoever dials gives up earlier than those who came after it: this one has seen others take places.
             .ok_or(Error::NoCapacity(ALL_TAKEN))?
@@ -250,7 +250,7 @@ impl Pool {
             return Ok(lease);
         }
         if active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
-            drop(_gate);
+            drop(gate);
             return self.open_or_reuse(active, wish, until).await;
         }
         if let Some((at, error)) = &*lock(&active.failure)
@@ -493,7 +493,7 @@ impl Pool {
         });
     }
 
-    /// Closes the connection that has been idle the longest; returns whether there was one.
+    /// Closes an idle connection: of a worker's the one that has been so the longest. Returns whether there was one.
     pub(crate) fn evict_one(&self) -> bool {
         let Some(active) = self.active.get() else {
             return false;
