@@ -1,5 +1,4 @@
 //! Certificates that begin or end while the gateway runs.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
 
 mod support;
 
