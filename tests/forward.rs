@@ -5,13 +5,13 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use relais::config::ListenAddress;
 use relais::services::HttpVersions;
 use relais::simulator::site::Stand;
 use support::raw::Raw;
-use support::upstream::{Connection, Tls};
+use support::upstream::{Connection, Tls, serve_h2};
 use support::{Client, H2c, in_front_of, start, start_with, whole, within};
 use tokio::net::UnixStream;
 
@@ -253,6 +253,48 @@ async fn what_speaks_of_one_connection_or_names_the_tenant_does_not_cross() {
         "www-authenticate: Bearer",
     ];
     assert_eq!(fields, expected);
+}
+
+#[tokio::test]
+async fn the_services_see_neither_the_tenant_nor_the_gateways_host() {
+    for tls in [Tls::default(), Tls::h2()] {
+        let is_h2 = tls.alpn == ["h2"];
+        let (gateway, upstream) = in_front_of(&tls, "", move |mut connection, _| async move {
+            if is_h2 {
+                serve_h2(connection, 100, |request: Request<_>| async move {
+                    Response::new(Full::new(Bytes::from(format!("{request:?}"))))
+                })
+                .await;
+            } else {
+                while let Some(head) = connection.head().await {
+                    connection.answer(&head).await;
+                }
+            }
+        });
+        let request = || {
+            Request::get("/up/x")
+                .header("x-finess", gateway.tenant(0).as_str())
+                .body(Bytes::new())
+                .unwrap()
+        };
+        let answers = [
+            gateway.send(request()).await,
+            H2c::connect(gateway.address()).await.send(request()).await,
+        ];
+        for answer in answers {
+            assert_eq!(answer.status(), 200);
+            let seen = String::from_utf8_lossy(answer.0.body()).to_ascii_lowercase();
+            assert!(
+                !seen.contains("finess") && !seen.contains(gateway.tenant(0).as_str()),
+                "{seen}"
+            );
+            assert!(
+                seen.contains(&format!("localhost:{}", upstream.address.port())),
+                "{seen}"
+            );
+            assert!(!seen.contains(&gateway.address().to_string()), "{seen}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -260,15 +260,18 @@ async fn a_dial_that_takes_longer_than_a_body_may_pause_does_not_cost_the_reques
 #[tokio::test]
 async fn a_connection_lost_before_the_answer_is_a_protocol_error_and_is_not_repeated() {
     for how in ["close", "drop", "reset"] {
-        let (gateway, upstream) =
-            in_front_of(&Tls::default(), "", move |mut connection, _| async move {
+        let (gateway, upstream) = in_front_of(
+            &Tls::default(),
+            "retry = \"idempotent\"",
+            move |mut connection, _| async move {
                 connection.head().await;
                 match how {
                     "close" => connection.close().await,
                     "drop" => drop(connection),
                     _ => connection.reset(),
                 }
-            });
+            },
+        );
         assert_eq!(
             code_of_get(&gateway).await,
             (502, "upstream_protocol_error".to_owned()),

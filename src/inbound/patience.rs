@@ -16,6 +16,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// it would fail to write and perhaps never read why (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How long it may then be silent without having closed its side. A stop waits as long for idle connections.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// A connection from an application that must begin, take its answers, and be left, in time.
 #[derive(Debug)]
 pub(super) struct Patient<S> {
@@ -26,7 +29,14 @@ pub(super) struct Patient<S> {
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
     is_shut: bool,
-    lingering: Option<Pin<Box<Sleep>>>,
+    leave: Option<Leave>,
+}
+
+/// How much longer an application is listened to that has nothing more to expect.
+#[derive(Debug)]
+struct Leave {
+    at_last: Instant,
+    quiet: Pin<Box<Sleep>>,
 }
 
 impl<S> Patient<S> {
@@ -39,7 +49,7 @@ impl<S> Patient<S> {
             reading: None,
             writing: None,
             is_shut: false,
-            lingering: None,
+            leave: None,
         }
     }
 
@@ -128,24 +138,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.is_shut = true;
         }
+        let leave = this.leave.get_or_insert_with(|| Leave {
+            at_last: Instant::now() + LINGER,
+            quiet: Box::pin(tokio::time::sleep(QUIET)),
+        });
         let mut scratch = [0; 16 * 1024];
         loop {
             let mut buf = ReadBuf::new(&mut scratch);
             match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
+                // A flood leaves no moment in which a timer could be polled.
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
-                    let timer = this
-                        .lingering
-                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
-                    // A flood leaves no moment in which the timer could be polled.
-                    if timer.deadline() <= Instant::now() {
+                    let now = Instant::now();
+                    if now >= leave.at_last {
                         return Poll::Ready(Ok(()));
                     }
+                    leave.quiet.as_mut().reset(leave.at_last.min(now + QUIET));
                 }
-                // Who is not sending is not waited for: it may be an idle connection at a stop.
-                Poll::Pending => match &mut this.lingering {
-                    Some(timer) => return timer.as_mut().poll(cx).map(Ok),
-                    None => return Poll::Ready(Ok(())),
-                },
+                Poll::Pending => return leave.quiet.as_mut().poll(cx).map(Ok),
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
             }
         }
