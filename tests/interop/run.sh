@@ -77,7 +77,7 @@ need curl curl
 if [[ -n "${RELAIS:-}" ]]; then
     RELAIS="$(realpath "$RELAIS")"
 else
-    RELAIS="$ROOT/target/$PROFILE/relais"
+    RELAIS="$(cd "$ROOT" && realpath -m "${CARGO_TARGET_DIR:-target}")/$PROFILE/relais"
     if ((BUILD)); then
         cargo_options=(--locked --bin relais)
         if [[ "$PROFILE" == release ]]; then cargo_options+=(--release); fi

@@ -81,31 +81,28 @@ as_root() {
     fi
 }
 
-# install PACKAGE…: from Debian's or Ubuntu's own repositories. Services that a package brings are not started, now
-# or at the next start of the machine: nothing here uses them, and port 80 may be somebody else's.
-install_packages() {
-    local policy=/usr/sbin/policy-rc.d made="" package status=0
+# Runs apt-get unattended, waiting for another one to finish.
+apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -qq "$@" >&2; }
+
+# install_packages PACKAGE…: from the system's own repositories. Services that a package brings are not started, now or
+# at the next start of the machine: nothing here uses them, and port 80 may be somebody else's.
+install_packages() (
+    policy=/usr/sbin/policy-rc.d
     say "installing $*"
-    if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 update -qq >&2 || return
-    fi
+    if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then apt update || exit; fi
     if [[ ! -e "$policy" ]]; then
+        trap 'as_root rm -f "$policy"' EXIT
+        trap 'exit 130' INT TERM
         # 101: starting services is forbidden (invoke-rc.d(8)).
-        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null && as_root chmod 755 "$policy" && made=1
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
     fi
-    for attempt in 1 2; do
-        status=0
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends "$@" >&2 || status=$?
-        ((status && attempt == 1)) || break
-        # Lists grow old: what they name may have been replaced since.
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 update -qq >&2 || break
-    done
-    if [[ -n "$made" ]]; then as_root rm -f "$policy"; fi
+    # Lists grow old: what they name may have been replaced since.
+    apt install -y --no-install-recommends "$@" || { apt update && apt install -y --no-install-recommends "$@"; } || exit
     if command -v systemctl >/dev/null; then
         for package in "$@"; do as_root systemctl disable --quiet "$package" 2>/dev/null || true; done
     fi
-    return "$status"
-}
+)
 
 # need COMMAND PACKAGE: installs a package by name when its command is missing.
 need() {
