@@ -11,7 +11,9 @@ use http::{Request, Response};
 use http_body_util::Full;
 use relais::simulator::site::Stand;
 use support::upstream::{Connection, Tls, Upstream, h2_gate, serve_h2};
-use support::{TestGateway, burst, eventually, in_front_of, is_answered, start_on, within};
+use support::{
+    TestGateway, burst, eventually, in_front_of, is_answered, settled, start_on, within,
+};
 use tokio::sync::{Notify, Semaphore};
 
 async fn keep_answering(mut connection: Connection, _: usize) {
@@ -40,6 +42,7 @@ async fn requests_in_sequence_share_one_connection() {
         });
         for _ in 0..10 {
             is_answered(&gateway).await;
+            settled(&gateway).await;
         }
         assert_eq!(upstream.handshakes(), (1, 0));
         assert_eq!(
@@ -125,6 +128,7 @@ async fn a_request_that_may_have_arrived_is_not_sent_again() {
             break_off_at_the_second,
         );
         is_answered(&gateway).await;
+        settled(&gateway).await;
         let request = Request::builder()
             .method(method)
             .uri("/up/second")
@@ -147,6 +151,7 @@ async fn an_idempotent_request_with_a_body_is_not_sent_again_either() {
         break_off_at_the_second,
     );
     is_answered(&gateway).await;
+    settled(&gateway).await;
     let request = Request::put("/up/second")
         .header("x-finess", gateway.tenant(0).as_str())
         .body(Bytes::from_static(b"body"))

@@ -361,6 +361,19 @@ pub fn burst(gateway: &TestGateway, count: usize) -> JoinSet<Answered> {
     requests
 }
 
+/// Waits until the connections of answered requests lie in their pools. An answer can be read a moment before its
+/// connection is back, and a request that comes just then on another worker opens one of its own.
+pub async fn settled(gateway: &TestGateway) {
+    eventually("the connections are back", || {
+        let pools = gateway.app.outbound.pools();
+        pools.iter().all(|pool| {
+            let occupancy = pool.occupancy();
+            occupancy.idle + occupancy.h2 == occupancy.open
+        })
+    })
+    .await;
+}
+
 /// Requests that wait for a connection to a service.
 pub fn waiting_for_a_connection(gateway: &TestGateway) -> usize {
     let pools = gateway.app.outbound.pools();
