@@ -223,6 +223,7 @@ async fn a_connection_opened_under_one_trust_policy_is_not_used_under_another() 
     let scene = Scene::new(1, 2, &services, "", "");
     for _ in 0..3 {
         scene.ask(&Step::plain(0, "dmp")).await;
+        support::settled(&scene.gateway).await;
         let answered = scene.gateway.get(scene.tenants[0], "/ror/").await;
         assert_eq!(answered.code(), "upstream_untrusted");
     }
@@ -292,6 +293,7 @@ async fn a_retry_keeps_its_identity() {
                     ..Step::plain(tenant, "dmp")
                 };
                 scene.ask(&step).await;
+                support::settled(&scene.gateway).await;
             }
             let carried: usize = scene
                 .witness
@@ -324,6 +326,7 @@ async fn one_serial_number_of_two_issuers_is_two_identities() {
     for _ in 0..3 {
         for tenant in 0..2 {
             scene.ask(&Step::plain(tenant, "dmp")).await;
+            support::settled(&scene.gateway).await;
         }
     }
     scene.check_connections().unwrap();
