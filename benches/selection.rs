@@ -8,6 +8,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use relais::gateway::table::Table;
 use relais::identity::generation::Generation;
 use relais::identity::load::load;
+use relais::identity::registry::Registry;
 use relais::metrics::Metrics;
 use relais::outbound::Outbound;
 use relais::simulator::site::{DEMONSTRATION, Ports, Site};
@@ -31,6 +32,7 @@ fn selection(criterion: &mut Criterion) {
         let table = Table::new(
             &services,
             identities.into_iter().map(Generation::new).collect(),
+            Registry::default(),
             &outbound,
             &metrics,
         );

@@ -17,12 +17,14 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::admin;
 use crate::config::{Config, ListenAddress};
 use crate::gateway::address::Bound as Binding;
+use crate::gateway::diagnosis::Diagnosis;
 use crate::gateway::exchange::Reply;
 use crate::gateway::guard::Hosts;
 use crate::gateway::table::Table;
 use crate::gateway::{Door, Gateway};
 use crate::identity::generation::Generation;
 use crate::identity::load::{self, Loaded, Problem};
+use crate::identity::registry::Registry;
 use crate::identity::states::{self, now};
 use crate::inbound::listener::{self, SocketFile};
 use crate::inbound::{Answer, Inbound};
@@ -136,12 +138,19 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         unusable = problems.len(),
         "certificates loaded"
     );
-    let table = Table::new(&services, generations, &outbound, &metrics);
+    let table = Table::new(
+        &services,
+        generations,
+        Registry::default(),
+        &outbound,
+        &metrics,
+    );
     let gateway = Arc::new(Gateway {
         table: ArcSwap::from_pointee(table),
         request_head: config.limits.request_head,
         metrics: Arc::clone(&metrics),
         log,
+        diagnosis: Arc::new(Diagnosis::new(Arc::clone(&metrics))),
     });
 
     let workers = config.workers;

@@ -20,6 +20,7 @@ mod section;
 mod suggest;
 
 mod files;
+mod headers;
 mod listeners;
 mod services;
 mod target;
@@ -112,6 +113,34 @@ pub enum KeyReaders {
     Group,
     /// Anyone: for examples and tests.
     Anyone,
+}
+
+/// stub
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[allow(missing_docs)]
+pub struct Binding {
+    pub service: String,
+    pub tenant: Option<Finess>,
+    pub certificate: BoundBy,
+    pub client_id: Option<String>,
+}
+/// stub
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[allow(missing_docs)]
+pub enum BoundBy {
+    Fingerprint(crate::identity::profile::Fingerprint),
+    File(PathBuf),
+    CommonName(String),
+}
+
+impl std::fmt::Display for BoundBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fingerprint(fingerprint) => write!(f, "SHA-256 {fingerprint}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::CommonName(name) => write!(f, "CN {name:?}"),
+        }
+    }
 }
 
 /// The administration listener.

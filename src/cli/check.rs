@@ -1,5 +1,6 @@
 //! `relais check`: every problem at once, and nothing served.
 
+mod broken;
 mod findings;
 mod live;
 mod report;
@@ -7,13 +8,16 @@ mod report;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::cli::check::findings::{Finding, Findings, Severity};
+use crate::cli::check::broken::Broken;
+use crate::cli::check::findings::{Finding, Findings};
 use crate::cli::check::report::Report;
 use crate::cli::{ConfigArgument, EXIT_ERROR, EXIT_WARNINGS, Format, print};
 use crate::config::Config;
 use crate::gateway::table::Table;
 use crate::identity::generation::Generation;
 use crate::identity::load::{self, Loaded};
+use crate::identity::registry::Registry;
+use crate::identity::rules::Severity;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 
@@ -64,6 +68,7 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
             return Ok(Report::of(findings));
         }
     };
+    let mut broken = Broken::default();
     let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
     let metrics = Metrics::new();
     let connections = config.limits.upstream_connections;
@@ -80,7 +85,7 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
             identities,
             problems,
         }) => {
-            findings.extend(problems.iter().map(Finding::from));
+            findings.extend(findings::of_files(&problems, &mut broken));
             identities
         }
         Err(error) => {
@@ -92,8 +97,15 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
         return Ok(Report::of(findings));
     };
     let generations = identities.into_iter().map(Generation::new).collect();
-    let table = Table::new(&services, generations, &outbound, &metrics);
-    findings.extend(findings::of_table(&table));
+    let table = Table::new(
+        &services,
+        generations,
+        Registry::default(),
+        &outbound,
+        &metrics,
+    );
+    findings.extend(findings::of_table(&table, &mut broken));
+    findings.extend(broken.into_findings());
     let mut report = Report::new(&table);
     if arguments.live {
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -85,7 +85,10 @@ impl Variable {
                         )));
                     }
                 },
-                (1, "services") => path = join(&path, &segment.replace('_', "-")),
+                // So are field names, in which an underscore is as good as never seen.
+                (1, "services") | (3, "services") if at == 1 || segments[2] == "headers" => {
+                    path = join(&path, &segment.replace('_', "-"))
+                }
                 _ => path = join(&path, segment),
             }
         }

@@ -115,6 +115,23 @@ impl<'r> Section<'r> {
         sections
     }
 
+    /// Values whose names the user chose, all of them or none, in the order of their names.
+    pub(super) fn named_values<T>(
+        mut self,
+        parse: impl Fn(&str, &Raw<'_>) -> Result<T, Mismatch>,
+    ) -> Option<Vec<T>> {
+        let mut entries: Vec<_> = std::mem::take(&mut self.table).into_iter().collect();
+        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let read = |(name, value): &(String, Value)| {
+            parse(name, &Raw::from(value))
+                .map_err(|mismatch| self.reader.refuse(&self.value_spot(name), value, mismatch))
+                .ok()
+        };
+        // All are read before any is missed, so that each mistake is told.
+        let read: Vec<_> = entries.iter().map(read).collect();
+        read.into_iter().collect()
+    }
+
     /// The tables of a list (`[[key]]`).
     pub(super) fn list_of_sections(&mut self, key: &'static str) -> Vec<Self> {
         let pattern = format!("{}[]", join(&self.pattern, key));

@@ -5,6 +5,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
+use crate::identity::rules::Rule;
 use crate::identity::select::Refusal;
 use crate::outbound::error::{Error, Stage};
 
@@ -23,6 +24,8 @@ pub enum Code {
     CertificateRefusedByRule,
     /// The service refused the certificate.
     CertificateRejectedByUpstream,
+    /// The tenant's certificate is revoked.
+    CertificateRevoked,
     /// Relais itself failed.
     Internal,
     /// Too much is under way.
@@ -96,6 +99,12 @@ impl Code {
                 "certificate_rejected_by_upstream",
                 "The service refused the tenant's certificate",
                 "tls_alert_received",
+            ),
+            Self::CertificateRevoked => (
+                S::SERVICE_UNAVAILABLE,
+                "certificate_revoked",
+                "The tenant's certificate is revoked",
+                "proxy_configuration_error",
             ),
             Self::Internal => (
                 S::INTERNAL_SERVER_ERROR,
@@ -217,7 +226,7 @@ impl Problem {
         }
     }
 
-    fn with_status(mut self, status: StatusCode) -> Self {
+    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);
         self
     }
@@ -291,10 +300,7 @@ fn proxy_status(headers: &mut HeaderMap, standard: &str, code: &str) {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let (code, hint) = match &refusal {
-            Refusal::Ambiguous(..) => (
-                Code::CertificateRefusedByRule,
-                "remove the certificate that is not meant from the folder",
-            ),
+            Refusal::Ambiguous(..) => (Code::CertificateRefusedByRule, Rule::Ambiguous.remedy()),
             Refusal::Expired(_) => (
                 Code::CertificateExpired,
                 "renew it, put the new one in the folder, and restart Relais",
@@ -307,9 +313,15 @@ impl From<Refusal> for Problem {
                 Code::CertificateMissing,
                 "wait until it begins, or check the clock",
             ),
-            Refusal::Rule(_) => (
-                Code::CertificateRefusedByRule,
-                "order the certificate that the service wants; `relais inspect FILE` tells what one may serve",
+            Refusal::Revoked(_) => (Code::CertificateRevoked, Rule::Revoked.remedy()),
+            Refusal::Rule(rule, _) => (Code::CertificateRefusedByRule, rule.remedy()),
+            Refusal::Unbound(_) => (
+                Code::CertificateMissing,
+                "put it in the folder, or correct the binding; `relais check` lists what would be loaded",
+            ),
+            Refusal::Unknown(_) => (
+                Code::TenantUnknown,
+                "put its certificate and key in the folder and restart Relais; `relais check` lists what would be loaded",
             ),
         };
         Self::new(code, refusal.to_string(), hint)
@@ -396,7 +408,7 @@ mod tests {
     use super::*;
 
     /// What applications rely on. A status or code that changes here breaks them.
-    const PROMISED: [(Code, u16, &str); 20] = [
+    const PROMISED: [(Code, u16, &str); 21] = [
         (Code::BrowserRefused, 403, "browser_refused"),
         (Code::CertificateExpired, 503, "certificate_expired"),
         (Code::CertificateMissing, 503, "certificate_missing"),
@@ -415,6 +427,7 @@ mod tests {
             502,
             "certificate_rejected_by_upstream",
         ),
+        (Code::CertificateRevoked, 503, "certificate_revoked"),
         (Code::Internal, 500, "internal"),
         (Code::Overloaded, 503, "overloaded"),
         (Code::RequestMalformed, 400, "request_malformed"),
