@@ -133,7 +133,7 @@ async fn a_stop_without_anything_under_way_is_immediate() {
 
 /// What a gateway with this configuration file says when it cannot start.
 fn complaint(configuration: &Path) -> String {
-    match Config::load(Some(configuration)) {
+    match Config::load(configuration) {
         Ok(loaded) => format!("{:#}", app::bind(loaded.config).unwrap_err()),
         Err(problems) => problems.to_string(),
     }
