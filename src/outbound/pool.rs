@@ -27,7 +27,7 @@ use crate::services::{HttpVersions, Service};
 
 use checkout::{Queue, Room};
 
-pub(crate) use checkout::Waiting;
+pub(crate) use checkout::{Waiting, before};
 
 /// Connections of one (generation, service). Costs little until its first request.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit};
 
 use super::{Active, Idle, Pool, SPEAKS_H1, SPEAKS_H2, WORKER, lock};
 use crate::outbound::connection::{self, H1};
@@ -120,8 +120,7 @@ impl Pool {
         let gate = before(until, active.gate.acquire())
             .await
             // Whoever dials gives up earlier than those who came after it: this one has seen others take places.
-            .ok_or(Error::NoCapacity(ALL_TAKEN))?
-            .map_err(|_| Error::NoCapacity("the pool is closed"))?;
+            .ok_or(Error::NoCapacity(ALL_TAKEN))?;
         if let Some(lease) = self.reuse(wish) {
             return Ok(lease);
         }
@@ -180,7 +179,6 @@ impl Pool {
         let active = self.active();
         let own = before(until, Arc::clone(&active.room).acquire_owned())
             .await
-            .and_then(Result::ok)
             .ok_or(Error::NoCapacity(ALL_TAKEN))?;
         let all = self.outbound.room(until, &active.wanting).await?;
         Ok(Room {
@@ -242,6 +240,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn before<T>(until: Instant, future: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout_at(until.into(), future).await.ok()
+/// Waits for a permit until then. Nobody closes the semaphores that it may come from.
+pub(crate) async fn before<T>(
+    until: Instant,
+    permit: impl Future<Output = Result<T, AcquireError>>,
+) -> Option<T> {
+    let permit = tokio::time::timeout_at(until.into(), permit).await.ok()?;
+    permit.ok()
 }
