@@ -20,7 +20,7 @@ fn selection(criterion: &mut Criterion) {
             std::env::temp_dir().join(format!("relais-bench-{}-{tenants}", std::process::id()));
         let site = Site::build(&directory, tenants, &DEMONSTRATION[..1], Ports::default())
             .expect("the temporary folder can be written to");
-        let loaded = relais::config::Config::load(Some(&site.configuration))
+        let loaded = relais::config::Config::load(&site.configuration)
             .expect("a site's configuration is valid");
         let services: Vec<_> = loaded.config.services.into_iter().map(Arc::new).collect();
         let metrics = Metrics::new();

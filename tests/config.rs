@@ -261,7 +261,7 @@ fn what_works_but_looks_wrong_is_a_warning() {
 
 #[test]
 fn a_missing_file_is_a_problem_like_any_other() {
-    let problems = Config::load(Some(Path::new("tests/config/nowhere.toml"))).unwrap_err();
+    let problems = Config::load(Path::new("tests/config/nowhere.toml")).unwrap_err();
     assert_eq!(problems.errors.len(), 1);
     assert!(matches!(problems.errors[0].what, What::Unreadable(_)));
     assert!(

@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
     let mut findings = Findings::default();
-    let config = match Config::load(Some(&arguments.config.config)) {
+    let config = match Config::load(&arguments.config.config) {
         Ok(loaded) => {
             findings.extend(loaded.warnings.iter().map(Finding::from));
             loaded.config
