@@ -19,9 +19,11 @@ mod reader;
 mod section;
 mod suggest;
 
+mod bindings;
 mod files;
 mod listeners;
 mod services;
+mod structures;
 mod target;
 mod whole;
 
@@ -34,6 +36,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::identity::finess::Finess;
+use crate::identity::profile::Fingerprint;
+use crate::identity::structure::StructureId;
+use crate::identity::tenants::Structure;
 use crate::services::{Environment, Service};
 
 pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE};
@@ -51,8 +56,14 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Where certificates come from.
     pub identities: Identities,
+    /// The structures that tenants can be. Default: none are known besides what certificates say.
+    pub tenants: Tenants,
     /// The services that are served, each name once. Never empty.
     pub services: Vec<Service>,
+    /// Certificates chosen by hand, each tenant and service once. Default: none.
+    pub bindings: Vec<Binding>,
+    /// The structures of the vendor (éditeur) itself, whose certificates never serve as a structure's. Default: none.
+    pub vendor: Vec<StructureId>,
     /// The administration listener. Default: none, and then neither health nor metrics are served.
     pub admin: Option<Admin>,
     /// Logs.
@@ -112,6 +123,39 @@ pub enum KeyReaders {
     Group,
     /// Anyone: for examples and tests.
     Anyone,
+}
+
+/// Where the table of structures comes from; [`crate::identity::tenants::load`] makes it.
+#[derive(Clone, Debug, Default)]
+pub struct Tenants {
+    /// CSV files, in the order of the configuration. They could be read when it was; their content was not looked at.
+    pub files: Vec<PathBuf>,
+    /// The structures of the configuration itself. A number may come several times.
+    pub inline: Vec<(Finess, Structure)>,
+}
+
+/// The certificate that a tenant is to use for a service, instead of the one that would be chosen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Binding {
+    /// One of [`Config::services`].
+    pub service: String,
+    /// The tenant. Default: all that have no binding of their own for this service.
+    pub tenant: Option<Finess>,
+    /// Which certificate. Whether there is such a one, and whether the tenant may use it, was not looked at.
+    pub certificate: BoundBy,
+    /// The Pro Santé Connect client_id that the certificate was declared for. Default: none.
+    pub client_id: Option<String>,
+}
+
+/// How a binding names its certificate.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum BoundBy {
+    /// By the certificate itself.
+    Fingerprint(Fingerprint),
+    /// By its file, absolute; a renewal of the same name takes its place.
+    File(PathBuf),
+    /// By the exact CN of its subject; a renewal that keeps the CN takes its place.
+    CommonName(String),
 }
 
 /// The administration listener.

@@ -9,3 +9,4 @@ pub mod profile;
 pub mod select;
 pub mod states;
 pub mod structure;
+pub mod tenants;
