@@ -147,22 +147,25 @@ pub(super) fn hosts(raw: &Raw<'_>) -> Parsed<Vec<String>> {
         let is_bare = authority.host() == authority.as_str();
         is_bare.then(|| authority.as_str().to_lowercase())
     };
+    let bare = |text: &str| bare(text).ok_or(None);
     list(
         "a list of host names without port, such as [\"gateway.internal\"]",
         bare,
     )(raw)
 }
 
-/// A list of texts, separated by commas where everything is text; blanks around each do not count.
+/// A list of texts, separated by commas where everything is text; blanks around each do not count. The error of `one`
+/// is a hint.
 pub(super) fn list<T>(
     expected: &str,
-    one: impl Fn(&str) -> Option<T>,
+    one: impl Fn(&str) -> Result<T, Option<String>>,
 ) -> impl Fn(&Raw<'_>) -> Parsed<Vec<T>> {
     move |raw| {
         let item = |text: &str| {
-            one(text.trim()).ok_or_else(|| Mismatch {
+            one(text.trim()).map_err(|hint| Mismatch {
                 found: Some(format!("{text:?}")),
-                ..Mismatch::expected(expected)
+                expected: expected.to_owned(),
+                hint,
             })
         };
         match raw.kind {

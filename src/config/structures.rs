@@ -59,7 +59,9 @@ pub(super) fn vendor(root: &mut Section<'_>) -> Vec<StructureId> {
         return Vec::new();
     };
     let expected = "a list of structure identifiers, as in the OU of certificates, such as [\"339172288100052\"]";
-    let ids = parse::list(expected, |text| text.parse().ok());
+    let ids = parse::list(expected, |text| {
+        StructureId::parse(text).map_err(|error| Some(error.to_string()))
+    });
     let structures = section.require("structures", ids);
     section.finish();
     structures.map(|found| found.value).unwrap_or_default()
