@@ -171,14 +171,21 @@ async fn status(State(app): State<Arc<App>>) -> Json<Status> {
 #[derive(Serialize)]
 struct Tenant {
     finess: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Sites that may use its certificates, as the table of structures has them.
+    sites: usize,
     /// The SHA-256 of the certificate that each service would be shown; absent where none may be.
     services: BTreeMap<Arc<str>, Option<String>>,
 }
 
 async fn tenants(State(app): State<Arc<App>>) -> Json<Vec<Tenant>> {
     let table = app.gateway.table.load();
+    let structures = &table.registry().structures;
     let tenants = table.tenants().into_iter().map(|(finess, pools)| Tenant {
         finess: finess.to_string(),
+        name: (structures.get(finess)).and_then(|known| known.name.as_deref().map(str::to_owned)),
+        sites: structures.sites(finess),
         services: table
             .services()
             .iter()

@@ -19,10 +19,12 @@ mod reader;
 mod section;
 mod suggest;
 
+mod bindings;
 mod files;
 mod headers;
 mod listeners;
 mod services;
+mod structures;
 mod target;
 mod whole;
 
@@ -35,6 +37,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::identity::finess::Finess;
+use crate::identity::profile::Fingerprint;
+use crate::identity::structure::StructureId;
+use crate::identity::tenants::Structure;
 use crate::services::{Environment, Service};
 
 pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE};
@@ -52,8 +57,14 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Where certificates come from.
     pub identities: Identities,
+    /// The structures that tenants can be. Default: none are known besides what certificates say.
+    pub tenants: Tenants,
     /// The services that are served, each name once. Never empty.
     pub services: Vec<Service>,
+    /// Certificates chosen by hand, each tenant and service once. Default: none.
+    pub bindings: Vec<Binding>,
+    /// The structures of the vendor (éditeur) itself, whose certificates never serve as a structure's. Default: none.
+    pub vendor: Vec<StructureId>,
     /// The administration listener. Default: none, and then neither health nor metrics are served.
     pub admin: Option<Admin>,
     /// Logs.
@@ -115,21 +126,36 @@ pub enum KeyReaders {
     Anyone,
 }
 
-/// stub
+/// Where the table of structures comes from; [`crate::identity::tenants::load`] makes it.
+#[derive(Clone, Debug, Default)]
+pub struct Tenants {
+    /// CSV files, in the order of the configuration. They could be read when it was; their content was not looked at.
+    pub files: Vec<PathBuf>,
+    /// The structures of the configuration itself. A number may come several times.
+    pub inline: Vec<(Finess, Structure)>,
+}
+
+/// The certificate that a tenant is to use for a service, instead of the one that would be chosen.
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[allow(missing_docs)]
 pub struct Binding {
+    /// One of [`Config::services`].
     pub service: String,
+    /// The tenant. Default: all that have no binding of their own for this service.
     pub tenant: Option<Finess>,
+    /// Which certificate. Whether there is such a one, and whether the tenant may use it, was not looked at.
     pub certificate: BoundBy,
+    /// The Pro Santé Connect client_id that the certificate was declared for. Default: none.
     pub client_id: Option<String>,
 }
-/// stub
+
+/// How a binding names its certificate.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-#[allow(missing_docs)]
 pub enum BoundBy {
-    Fingerprint(crate::identity::profile::Fingerprint),
+    /// By the certificate itself.
+    Fingerprint(Fingerprint),
+    /// By its file, absolute; a renewal of the same name takes its place.
     File(PathBuf),
+    /// By the exact CN of its subject; a renewal that keeps the CN takes its place.
     CommonName(String),
 }
 

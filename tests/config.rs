@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use relais::config::{AccessLog, Config, ListenAddress, Loaded, Place, Problems, What};
+use relais::config::{AccessLog, BoundBy, Config, ListenAddress, Loaded, Place, Problems, What};
+use relais::identity::profile::Fingerprint;
+use relais::identity::tenants::{Sector, Structure};
 use relais::services::{HttpVersions, Retry, TlsVersions, Trust, WantedCertificate};
 
 const FULL: &str = "tests/config/valid/full.toml";
@@ -229,6 +231,56 @@ fn every_value_of_the_file_arrives_where_it_should() {
         (own.certificate, own.tls),
         (WantedCertificate::None, TlsVersions::Only13)
     );
+}
+
+#[test]
+fn structures_bindings_and_the_vendor_arrive_where_they_should() {
+    let config = accepted(FULL, &[]).config;
+    let folder = std::env::current_dir().unwrap().join("tests/config/valid");
+    assert_eq!(config.tenants.files, [folder.join("../files/tenants.csv")]);
+    let (site, structure) = &config.tenants.inline[0];
+    assert_eq!(site.as_str(), "060785003");
+    let expected = Structure {
+        legal_entity: Some("060785011".parse().unwrap()),
+        sector: Some(Sector::Officine),
+        name: Some("Pharmacie".into()),
+    };
+    assert_eq!(*structure, expected);
+    assert_eq!(config.tenants.inline[1].1, Structure::default());
+
+    let [psc, own, dmp] = &config.bindings[..] else {
+        panic!("three bindings");
+    };
+    let empty = Fingerprint::of(b"");
+    assert_eq!(psc.certificate, BoundBy::Fingerprint(empty));
+    assert_eq!(psc.client_id.as_deref(), Some("editeur-logiciel"));
+    assert_eq!((psc.tenant, own.tenant), (None, Some(*site)));
+    let file = folder.join("../files/certs/psc.pem");
+    assert_eq!(own.certificate, BoundBy::File(file));
+    assert_eq!(dmp.service, "dmp");
+    let to_the_letter = BoundBy::CommonName("Proxy DMP ".to_owned());
+    assert_eq!(dmp.certificate, to_the_letter);
+
+    let vendor: Vec<String> = config.vendor.iter().map(ToString::to_string).collect();
+    assert_eq!(vendor, ["339172288100052", "1060785003"]);
+}
+
+#[test]
+fn structures_and_bindings_can_come_from_the_environment() {
+    let one = "tests/config/valid/tenants.toml";
+    let config = accepted(one, &[]).config;
+    assert_eq!(config.tenants.files.len(), 1);
+    let variables = [
+        ("RELAIS__TENANTS__0__FINESS", "060785003"),
+        ("RELAIS__TENANTS__1__FILE", "../files/tenants.csv"),
+        ("RELAIS__BINDINGS__0__SERVICE", "psc"),
+        ("RELAIS__BINDINGS__0__COMMON_NAME", "A"),
+        ("RELAIS__VENDOR__STRUCTURES", "339172288100052, 1060785003"),
+    ];
+    let config = accepted(one, &variables).config;
+    assert_eq!(config.tenants.inline.len(), 1, "instead of the file's");
+    assert_eq!(config.tenants.files.len(), 1);
+    assert_eq!((config.bindings.len(), config.vendor.len()), (1, 2));
 }
 
 #[test]

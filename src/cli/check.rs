@@ -97,13 +97,9 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
         return Ok(Report::of(findings));
     };
     let generations = identities.into_iter().map(Generation::new).collect();
-    let table = Table::new(
-        &services,
-        generations,
-        Registry::default(),
-        &outbound,
-        &metrics,
-    );
+    let (registry, mistakes) = Registry::load(&config.tenants, config.bindings, config.vendor);
+    findings.extend(mistakes.iter().map(Finding::from));
+    let table = Table::new(&services, generations, registry, &outbound, &metrics);
     findings.extend(findings::of_table(&table, &mut broken));
     findings.extend(broken.into_findings());
     let mut report = Report::new(&table);

@@ -142,28 +142,43 @@ pub(super) fn finess(raw: &Raw<'_>) -> Parsed<Finess> {
 
 /// `Host` names without port, lower-cased.
 pub(super) fn hosts(raw: &Raw<'_>) -> Parsed<Vec<String>> {
-    let expected =
-        || Mismatch::expected("a list of host names without port, such as [\"gateway.internal\"]");
-    let one = |text: &str| {
-        let refused = || {
-            let mut mismatch = expected();
-            mismatch.found = Some(format!("{text:?}"));
-            mismatch
-        };
-        let authority: http::uri::Authority = text.trim().parse().map_err(|_| refused())?;
+    let bare = |text: &str| {
+        let authority: http::uri::Authority = text.parse().ok()?;
         let is_bare = authority.host() == authority.as_str();
-        is_bare
-            .then(|| authority.as_str().to_lowercase())
-            .ok_or_else(refused)
+        is_bare.then(|| authority.as_str().to_lowercase())
     };
-    match raw.kind {
-        ValueKind::Array(items) => {
-            let names = items
-                .iter()
-                .map(|item| Raw::from(item).text().map_or_else(|| Err(expected()), one));
-            names.collect()
+    let bare = |text: &str| bare(text).ok_or(None);
+    list(
+        "a list of host names without port, such as [\"gateway.internal\"]",
+        bare,
+    )(raw)
+}
+
+/// A list of texts, separated by commas where everything is text; blanks around each do not count. The error of `one`
+/// is a hint.
+pub(super) fn list<T>(
+    expected: &str,
+    one: impl Fn(&str) -> Result<T, Option<String>>,
+) -> impl Fn(&Raw<'_>) -> Parsed<Vec<T>> {
+    move |raw| {
+        let item = |text: &str| {
+            one(text.trim()).map_err(|hint| Mismatch {
+                found: Some(format!("{text:?}")),
+                expected: expected.to_owned(),
+                hint,
+            })
+        };
+        match raw.kind {
+            ValueKind::Array(items) => {
+                let is_text = |value| {
+                    Raw::from(value)
+                        .text()
+                        .map_or_else(|| Err(Mismatch::expected(expected)), item)
+                };
+                items.iter().map(is_text).collect()
+            }
+            ValueKind::String(list) if raw.is_text => list.split(',').map(item).collect(),
+            _ => Err(Mismatch::expected(expected)),
         }
-        ValueKind::String(list) if raw.is_text => list.split(',').map(one).collect(),
-        _ => Err(expected()),
     }
 }

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use super::headers;
 use super::parse;
 use super::problem::What;
+use super::raw::{Mismatch, Parsed, Raw};
 use super::reader::Found;
 use super::section::Section;
 use super::suggest::closest;
@@ -62,6 +63,22 @@ pub(super) fn read(
         .map(|(name, section)| service(&name, section, environment))
         .collect();
     services.into_iter().collect()
+}
+
+/// The name of a service that has a section.
+pub(super) fn declared(raw: &Raw<'_>, names: &[String]) -> Parsed<String> {
+    let expected = || Mismatch::expected("the name of a service of this configuration");
+    let name = parse::text(raw).map_err(|_| expected())?;
+    if names.contains(&name) {
+        return Ok(name);
+    }
+    Err(match closest(&name, names.iter().map(String::as_str)) {
+        Some(known) => expected().hint(format!("did you mean {known:?}?")),
+        None => expected().hint(format!(
+            "add a [services.NAME] section; there are: {}",
+            names.join(", ")
+        )),
+    })
 }
 
 fn service(

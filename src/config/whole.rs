@@ -10,7 +10,8 @@ use super::parse;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use super::{
-    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, files, listeners, services,
+    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, bindings, files, listeners,
+    services, structures,
 };
 use crate::services::Environment;
 
@@ -38,6 +39,9 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
     let identities = root
         .section("identities")
         .and_then(|section| identities(section, environment));
+    let tenants = structures::tenants(&mut root);
+    let bindings = bindings::read(&mut root, &names);
+    let vendor = structures::vendor(&mut root);
     let log = root.section("log").and_then(log);
     let limits = root.section("limits").and_then(limits);
     let shutdown_grace = root.section("shutdown").and_then(shutdown);
@@ -47,7 +51,10 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
         workers: NonZeroUsize::new(workers?.value)?,
         listeners: bound.listeners?,
         identities: identities?,
+        tenants,
         services: services?,
+        bindings,
+        vendor,
         admin: bound.admin,
         log: log?,
         limits: limits?,

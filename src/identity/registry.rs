@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::config::Binding;
+use crate::config::{Binding, Tenants};
 use crate::identity::finess::Finess;
 use crate::identity::structure::StructureId;
-use crate::identity::tenants::Structures;
+use crate::identity::tenants::{self, Mistake, Structures};
 
 /// What the configuration says of structures and certificates, beyond what certificates say themselves.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,17 @@ pub enum Relation {
 }
 
 impl Registry {
+    /// Reads the table of structures that a configuration names, and takes the rest from the configuration itself.
+    /// What is wrong with the table is told, and the rest of it is used.
+    pub fn load(
+        tenants: &Tenants,
+        bindings: Vec<Binding>,
+        vendor: Vec<StructureId>,
+    ) -> (Self, Vec<Mistake>) {
+        let (structures, mistakes) = tenants::load(tenants);
+        (Self::new(structures, bindings, vendor), mistakes)
+    }
+
     /// Of structures, pinned certificates, and the éditeur's own structures.
     pub fn new(structures: Structures, bindings: Vec<Binding>, vendor: Vec<StructureId>) -> Self {
         let mut by_tenant: HashMap<_, Vec<usize>> = HashMap::new();
@@ -80,7 +91,7 @@ impl Registry {
 
     /// The legal entity that a site belongs to.
     pub fn legal_entity(&self, tenant: Finess) -> Option<Finess> {
-        self.structures.get(tenant)?.legal_entity
+        self.structures.legal_entity(tenant)
     }
 
     /// The same, where the site's sector lets the legal entity's certificate speak for it. An unknown sector does.

@@ -111,7 +111,7 @@ impl Broken {
         if let Some(entity) = known.and_then(|known| known.legal_entity)
             && known
                 .and_then(|known| known.sector)
-                .is_some_and(|sector| sector.site_is_tolerated())
+                .is_some_and(|sector| sector.site_is_only_tolerated())
         {
             let text = format!("{place}: {finess} is a site of {entity}");
             self.add(Rule::SectorLegalEntity, text);

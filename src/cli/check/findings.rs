@@ -11,6 +11,7 @@ use crate::identity::finess::Finess;
 use crate::identity::load::{self, ProblemKind};
 use crate::identity::rules::{Rule, Severity};
 use crate::identity::select::Refusal;
+use crate::identity::tenants::Mistake;
 use crate::services::{Service, WantedCertificate};
 
 /// Tenants named in a finding about many; the others are counted.
@@ -78,6 +79,21 @@ impl From<&load::Problem> for Finding {
     fn from(problem: &load::Problem) -> Self {
         let message = format!("{}: {}", problem.path.display(), problem.kind);
         Self::error(message, problem.hint.clone())
+    }
+}
+
+impl From<&Mistake> for Finding {
+    fn from(mistake: &Mistake) -> Self {
+        let severity = if mistake.is_warning() {
+            Severity::Warning
+        } else {
+            Severity::Error
+        };
+        let message = format!("{}: {}", mistake.place, mistake.kind);
+        Self {
+            severity,
+            ..Self::error(message, mistake.hint())
+        }
     }
 }
 

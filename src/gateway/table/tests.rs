@@ -3,11 +3,12 @@
 use std::num::NonZeroUsize;
 
 use super::*;
+use crate::config::Tenants;
 use crate::identity::profile::{InsiMode, Profile};
 use crate::identity::registry::Registry;
 use crate::identity::select::tests::{generation, profile_of, service};
 use crate::identity::structure::StructureId;
-use crate::identity::tenants::{Sector, Structure, Structures};
+use crate::identity::tenants::{self, Sector, Structure, Structures};
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::services::{Owner, WantedCertificate};
@@ -156,11 +157,17 @@ fn sites() -> Structures {
         };
         (sample_finess(number), structure)
     };
-    Structures::from_iter([
+    let inline = vec![
         site(1, Some(Sector::Officine)),
         site(2, Some(Sector::Hospital)),
         site(3, None),
-    ])
+    ];
+    let (structures, mistakes) = tenants::load(&Tenants {
+        files: Vec::new(),
+        inline,
+    });
+    assert!(mistakes.is_empty(), "{mistakes:?}");
+    structures
 }
 
 fn vendor() -> StructureId {
