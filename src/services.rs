@@ -4,6 +4,7 @@
 //! name, so that nothing is reachable that nobody asked for.
 
 mod catalogue;
+mod page;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, HeaderValue};
+
+pub use page::page;
 
 pub use catalogue::{BuiltIn, CATALOGUE, DefaultValue, Known, Source};
 

@@ -4,9 +4,12 @@ mod broken;
 mod findings;
 mod live;
 mod report;
+mod rules;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+
+pub use rules::page as rules_page;
 
 use crate::cli::check::broken::Broken;
 use crate::cli::check::findings::{Finding, Findings};
@@ -29,6 +32,9 @@ pub struct Arguments {
     /// Also make a TLS handshake for each (tenant, service). No request is sent.
     #[arg(long)]
     live: bool,
+    /// List the rules that are checked, and check nothing.
+    #[arg(long, conflicts_with = "live")]
+    rules: bool,
     /// How the findings are printed.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -39,6 +45,13 @@ pub struct Arguments {
 /// # Errors
 /// When the check itself could not be made.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.rules {
+        print(&match arguments.format {
+            Format::Text => rules::text(),
+            Format::Json => rules::json()?,
+        });
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = examine(arguments)?;
     let text = match arguments.format {
         Format::Text => report.to_text(),
