@@ -138,13 +138,16 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         unusable = problems.len(),
         "certificates loaded"
     );
-    let table = Table::new(
-        &services,
-        generations,
-        Registry::default(),
-        &outbound,
-        &metrics,
-    );
+    let (registry, mistakes) = Registry::load(&config.tenants, config.bindings, config.vendor);
+    for mistake in &mistakes {
+        tracing::warn!(
+            place = %mistake.place,
+            reason = %mistake.kind,
+            hint = mistake.hint(),
+            "the table of structures has a mistake"
+        );
+    }
+    let table = Table::new(&services, generations, registry, &outbound, &metrics);
     let gateway = Arc::new(Gateway {
         table: ArcSwap::from_pointee(table),
         request_head: config.limits.request_head,

@@ -57,7 +57,7 @@ fn field(name: &str, raw: &Raw<'_>, base: &Path) -> Parsed<(HeaderName, HeaderVa
         }
         _ => raw.text().ok_or_else(expected)?.to_owned(),
     };
-    let mut value = HeaderValue::try_from(text).map_err(|_| {
+    let mut value = HeaderValue::from_str(&text).map_err(|_| {
         expected().hint("a field's value is one line of visible characters, without accents")
     })?;
     value.set_sensitive(true);
