@@ -40,10 +40,10 @@ impl Material {
 }
 
 /// The SHA-256 of something in DER.
-pub(super) type Hash = [u8; 32];
+pub(crate) type Hash = [u8; 32];
 
 /// The SHA-256 of a public key (SubjectPublicKeyInfo): what a certificate and its key have in common.
-pub(super) type PublicKey = Hash;
+pub(crate) type PublicKey = Hash;
 
 /// A private key, ready to sign.
 pub(super) struct Key {
@@ -52,10 +52,10 @@ pub(super) struct Key {
 }
 
 /// A certificate, and what it takes to find its key and its issuer.
-pub(super) struct Certificate {
-    pub(super) der: CertificateDer<'static>,
-    pub(super) profile: Profile,
-    pub(super) public: PublicKey,
+pub(crate) struct Certificate {
+    pub(crate) der: CertificateDer<'static>,
+    pub(crate) profile: Profile,
+    pub(crate) public: PublicKey,
     /// Names and key identifiers, to find issuers by. Hashes, because all files of a folder are held at once.
     pub(super) subject: Hash,
     pub(super) issuer: Hash,
@@ -64,16 +64,16 @@ pub(super) struct Certificate {
 }
 
 impl Certificate {
-    pub(super) fn is_authority(&self) -> bool {
+    pub(crate) fn is_authority(&self) -> bool {
         self.profile.usage == Usage::Authority
     }
 
-    pub(super) fn is_self_issued(&self) -> bool {
+    pub(crate) fn is_self_issued(&self) -> bool {
         self.subject == self.issuer
     }
 
     /// Whether `other` may have issued it, by names and key identifiers; the peer verifies the signature.
-    pub(super) fn is_issued_by(&self, other: &Self) -> bool {
+    pub(crate) fn is_issued_by(&self, other: &Self) -> bool {
         let same_key = match (&self.authority_key, &other.subject_key) {
             (Some(wanted), Some(found)) => wanted == found,
             _ => true,
@@ -123,7 +123,7 @@ pub(super) fn key(der: &PrivateKeyDer<'_>) -> Result<Key, ProblemKind> {
     Ok(Key { signing, public })
 }
 
-fn sha256(bytes: &[u8]) -> Hash {
+pub(crate) fn sha256(bytes: &[u8]) -> Hash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash
