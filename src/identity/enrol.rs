@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thiserror::Error;
 
+pub use self::changes::Replaced;
 use super::load::{LoadError, Problem};
 use crate::config::Identities;
 

@@ -81,7 +81,10 @@ mod tests {
     fn any_text_becomes_a_name_for_files() {
         for (text, expected) in [
             ("INSI-AUTO", "insi-auto"),
-            ("Proxy DMP CHU de Besançon (n° 2)", "proxy-dmp-chu-de-besancon-n-2"),
+            (
+                "Proxy DMP CHU de Besançon (n° 2)",
+                "proxy-dmp-chu-de-besancon-n-2",
+            ),
             ("../../etc/passwd", "etc-passwd"),
             ("Ελλάδα", "certificate"),
             ("", "certificate"),

@@ -96,7 +96,10 @@ pub fn pending(file: &Path) -> Refusal {
 
 fn unusable(file: &Path) -> Refusal {
     Refusal::new(
-        format!("{}: not an RSA key in PKCS#8 that a request can be made with", file.display()),
+        format!(
+            "{}: not an RSA key in PKCS#8 that a request can be made with",
+            file.display()
+        ),
         "if no certificate was ordered with it, remove it and run the command again",
     )
 }

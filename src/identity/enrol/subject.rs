@@ -131,12 +131,31 @@ mod tests {
 
     #[test]
     fn insi_names_are_taken_to_the_letter_alone() {
-        for exact in ["INSI-AUTO", "INSI-MANU", "Proxy DMP CHU Nantes", "INSI-AUTO 2"] {
+        for exact in [
+            "INSI-AUTO",
+            "INSI-MANU",
+            "Proxy DMP CHU Nantes",
+            "INSI-AUTO 2",
+        ] {
             assert_eq!(exact.parse::<ServiceName>().unwrap().as_str(), exact);
         }
-        for near in ["insi-auto", "INSI_AUTO", "INSI-AUTO ", "INSI\u{2013}AUTO", "INSI AUTO"] {
-            assert_eq!(refusal(near), TextError::NearMiss(InsiMode::Auto), "{near:?}");
-            assert!(refusal(near).to_string().contains("did you mean INSI-AUTO?"));
+        for near in [
+            "insi-auto",
+            "INSI_AUTO",
+            "INSI-AUTO ",
+            "INSI\u{2013}AUTO",
+            "INSI AUTO",
+        ] {
+            assert_eq!(
+                refusal(near),
+                TextError::NearMiss(InsiMode::Auto),
+                "{near:?}"
+            );
+            assert!(
+                refusal(near)
+                    .to_string()
+                    .contains("did you mean INSI-AUTO?")
+            );
         }
         assert_eq!(refusal("insi manu"), TextError::NearMiss(InsiMode::Manu));
     }
@@ -155,7 +174,13 @@ mod tests {
     fn lengths_are_those_of_x520_in_characters() {
         assert!("é".repeat(64).parse::<ServiceName>().is_ok());
         let error = refusal(&"é".repeat(200));
-        assert_eq!(error, TextError::TooLong { found: 200, most: 64 });
+        assert_eq!(
+            error,
+            TextError::TooLong {
+                found: 200,
+                most: 64
+            }
+        );
         assert!("é".repeat(65).parse::<Organization>().is_err());
         assert!("é".repeat(128).parse::<Department>().is_ok());
         assert!("é".repeat(129).parse::<Department>().is_err());

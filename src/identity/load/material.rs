@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use pkcs8::LineEnding;
+use pkcs8::der::Document;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::SigningKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -66,6 +68,13 @@ pub(crate) struct Certificate {
 impl Certificate {
     pub(crate) fn is_authority(&self) -> bool {
         self.profile.usage == Usage::Authority
+    }
+
+    /// The certificate in PEM.
+    pub(crate) fn to_pem(&self) -> String {
+        (Document::try_from(&*self.der))
+            .and_then(|document| document.to_pem("CERTIFICATE", LineEnding::LF))
+            .expect("a certificate that was read is DER, and its label is RFC 7468's")
     }
 
     pub(crate) fn is_self_issued(&self) -> bool {
