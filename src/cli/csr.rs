@@ -95,29 +95,31 @@ fn one(arguments: &Arguments, finess: Finess, folder: &Path) -> anyhow::Result<E
         );
     }
     print(&match arguments.format {
-        Format::Text => text_of_one(&pending, &arguments.service_name),
+        Format::Text => text_of_one(&pending, arguments),
         Format::Json => serde_json::to_string_pretty(&pending)? + "\n",
     });
     Ok(ExitCode::SUCCESS)
 }
 
-fn text_of_one(pending: &Pending, service_name: &ServiceName) -> String {
+fn text_of_one(pending: &Pending, arguments: &Arguments) -> String {
     format!(
         "request      {}\nprivate key  {}\nsubject      {}\npublic key   {} (SHA-256)\n{}",
         pending.csr.display(),
         pending.key.display(),
         pending.subject,
         pending.public_key_sha256,
-        next_steps(service_name, "the request")
+        next_steps(arguments, "the request")
     )
 }
 
-fn next_steps(service_name: &ServiceName, what: &str) -> String {
+fn next_steps(arguments: &Arguments, what: &str) -> String {
+    let folder = arguments.out.as_ref();
+    let pending = folder.map_or_else(String::new, |out| format!(" --pending {}", out.display()));
     format!(
         "\nnext\n  1. at {PLATFORM} order ORG / AUTH_CLI for the structure,\n     with {:?} as \"Service applicatif\"\n  \
          2. upload {what} there, from this machine: never by e-mail; the private key stays where it is\n  \
-         3. relais install CERTIFICATE, once it is delivered\n",
-        service_name.as_str()
+         3. relais install CERTIFICATE{pending}, once it is delivered\n",
+        arguments.service_name.as_str()
     )
 }
 
@@ -134,7 +136,7 @@ fn many(arguments: &Arguments, from: &Path, folder: &Path) -> anyhow::Result<Exi
     bar.finish_and_clear();
     let outcome = outcome?;
     print(&match arguments.format {
-        Format::Text => text_of_many(&outcome, from, &arguments.service_name),
+        Format::Text => text_of_many(&outcome, from, arguments),
         Format::Json => serde_json::to_string_pretty(&outcome)? + "\n",
     });
     Ok(if outcome.failures.is_empty() {
@@ -144,7 +146,7 @@ fn many(arguments: &Arguments, from: &Path, folder: &Path) -> anyhow::Result<Exi
     })
 }
 
-fn text_of_many(outcome: &Outcome, from: &Path, service_name: &ServiceName) -> String {
+fn text_of_many(outcome: &Outcome, from: &Path, arguments: &Arguments) -> String {
     let mut text = String::new();
     for failure in &outcome.failures {
         writeln!(
@@ -163,6 +165,6 @@ fn text_of_many(outcome: &Outcome, from: &Path, service_name: &ServiceName) -> S
         outcome.done_before,
         outcome.failures.len(),
         outcome.manifest.display(),
-        next_steps(service_name, "each request")
+        next_steps(arguments, "each request")
     )
 }

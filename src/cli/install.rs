@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::cli::{ConfigArgument, EXIT_ERROR, Format, print};
 use crate::config::Config;
 use crate::identity::enrol::Refusal;
-use crate::identity::enrol::install::{Installed, Installer};
+use crate::identity::enrol::install::Installer;
+use crate::identity::enrol::report::Installed;
 
 /// When a running gateway takes a certificate up.
 const TAKEN_UP: &str = "a running gateway takes it up at its next start";

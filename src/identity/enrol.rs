@@ -4,9 +4,9 @@
 //! its certificate into one file of the loaded folder. It never leaves, and no file is ever half written.
 
 pub mod bulk;
-mod changes;
 mod files;
 pub mod install;
+pub mod report;
 pub mod request;
 pub mod subject;
 mod verify;
@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thiserror::Error;
 
-pub use self::changes::Replaced;
 use super::load::{LoadError, Problem};
 use crate::config::Identities;
 

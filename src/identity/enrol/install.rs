@@ -4,19 +4,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::changes::{self, Replaced};
-use super::verify::{self, date};
-use super::{Refusal, files};
+use super::report::Installed;
+use super::{Refusal, files, verify};
 use crate::config::{Config, Identities};
 use crate::identity::load::{
     self, BareKey, Certificate, LoadError, PublicKey, Unpacked, Unpacker, sha256,
 };
 use crate::identity::profile::{Fingerprint, Profile};
 use crate::identity::states::now;
-use crate::services::{Environment, Trust};
+use crate::services::Environment;
 
 /// The folder that is served, the requests that wait, and whom the configuration trusts.
 pub struct Installer {
@@ -48,29 +46,6 @@ pub struct Plan {
     pending: Option<PathBuf>,
 }
 
-/// A certificate in its place.
-#[derive(Clone, Debug, Serialize)]
-pub struct Installed {
-    /// Its file.
-    pub path: PathBuf,
-    /// Its subject, in RFC 4514 order.
-    pub subject: Box<str>,
-    /// Its serial number.
-    pub serial: Box<str>,
-    /// Its SHA-256.
-    pub sha256: String,
-    /// Its start.
-    pub not_before: String,
-    /// Its end.
-    pub not_after: String,
-    /// Whether it was there already.
-    pub was_there: bool,
-    /// The one that requests have gone out under so far.
-    pub replaces: Option<Replaced>,
-    /// What may not be meant.
-    pub warnings: Vec<String>,
-}
-
 impl Installer {
     /// Reads what is there. `pending` is where keys wait; a password file takes the place of the configured one.
     ///
@@ -99,7 +74,7 @@ impl Installer {
                 .collect(),
             pending: unpacker.keys_in(&pending_folder)?,
             pending_folder,
-            trusted: trusted(config, &unpacker),
+            trusted: verify::trusted(config, &unpacker),
             environments: environments.chain([config.environment]).collect(),
             unpacker,
         })
@@ -111,50 +86,62 @@ impl Installer {
     /// Everything that is wrong with it.
     pub fn plan(&self, file: &Path) -> Result<Plan, Vec<Refusal>> {
         let delivered = (self.unpacker.unpack(file)).map_err(|problem| vec![problem.into()])?;
-        let leaf = Arc::clone(only_leaf(&delivered).map_err(|refusal| vec![refusal])?);
-        let authorities: Vec<_> = (delivered.certificates.iter())
-            .filter(|one| one.is_authority())
-            .chain(&self.trusted)
-            .map(Arc::clone)
-            .collect();
-        let chain = verify::chain(&leaf, &authorities);
-        let mut refusals = verify::objections(&leaf.profile, &self.environments, now());
-        let installed = self.installed(leaf.profile.fingerprint);
-        // What is for another purpose fails here too, in words that tell less.
-        let verified = match refusals.len() {
-            0 => verify::signatures(&chain, &self.trusted, now()),
-            _ => Ok(None),
-        };
-        let unverified = verified.unwrap_or_else(|refusal| {
-            refusals.push(refusal);
-            None
-        });
-        let (key, pending) = self
-            .key_of(&leaf, delivered.keys)
-            .unwrap_or_else(|refusal| {
-                // One that is installed has its key with it.
-                refusals.extend(installed.is_none().then_some(refusal));
-                (None, None)
-            });
-        if !refusals.is_empty() {
-            return Err(refusals);
+        let leaf = only_leaf(&delivered).map_err(|refusal| vec![refusal])?;
+        if let Some(installed) = self.installed(leaf.profile.fingerprint) {
+            return Ok(self.already_there(installed));
         }
-        let known = Known {
-            path: installed.map_or_else(|| self.place_of(&leaf.profile), |old| old.path.clone()),
+        let new = Known {
+            path: self.place_of(&leaf.profile),
             public: leaf.public,
             profile: leaf.profile.clone(),
         };
-        let bundle = key
-            .filter(|_| installed.is_none())
-            .map(|key| bundle(&chain, &key));
-        let mut report = self.report(&known, unverified);
-        report.was_there = installed.is_some();
-        Ok(Plan {
-            report,
-            known,
-            bundle,
-            pending,
-        })
+        let mut refusals = verify::objections(&new.profile, &self.environments, now());
+        refusals.extend(self.tie(&new));
+        let chain = verify::chain(leaf, &delivered.certificates, &self.trusted);
+        // What is for another purpose fails here too, in words that tell less.
+        let unverified = match refusals.len() {
+            0 => verify::signatures(&chain, &self.trusted, now()),
+            _ => Ok(None),
+        };
+        let unverified = unverified.map_err(|refusal| refusals.push(refusal));
+        let key = self.key_of(leaf, &delivered.keys);
+        let key = key.map_err(|refusal| refusals.push(refusal));
+        match (unverified, key) {
+            (Ok(unverified), Ok((key, pending))) if refusals.is_empty() => Ok(Plan {
+                report: Installed::new(&new, &self.known, unverified, now()),
+                bundle: Some(bundle(&chain, &key)),
+                known: new,
+                pending,
+            }),
+            _ => Err(refusals),
+        }
+    }
+
+    fn already_there(&self, installed: &Known) -> Plan {
+        Plan {
+            report: Installed {
+                was_there: true,
+                ..Installed::new(installed, &self.known, None, now())
+            },
+            bundle: None,
+            pending: self.waiting(installed.public),
+            known: installed.clone(),
+        }
+    }
+
+    /// Of two that began in the same second none is used: better this one waits than that both fail.
+    fn tie(&self, new: &Known) -> Option<Refusal> {
+        let same = |old: &&Known| {
+            old.kind() == new.kind() && old.profile.not_before == new.profile.not_before
+        };
+        let old = self.known.iter().find(same)?;
+        Some(Refusal::new(
+            format!(
+                "it began in the same second as {}, and the gateway could not tell which is meant",
+                old.path.display()
+            ),
+            "remove that one first, if this one is to be used",
+        ))
     }
 
     /// Puts a verified certificate in place, and then removes the request that it answers.
@@ -183,36 +170,43 @@ impl Installer {
         (self.known.iter()).find(|old| old.profile.fingerprint == fingerprint)
     }
 
-    /// The key in the delivered file, or the one that waits for this certificate, and where.
+    /// The file of the key that waits for a certificate.
+    fn waiting(&self, public: PublicKey) -> Option<PathBuf> {
+        let found = self.pending.iter().find(|(other, _)| *other == public);
+        found.map(|(_, file)| file.clone())
+    }
+
+    /// The key in the delivered file, or the one that waits; in PEM, and where one waits.
     fn key_of(
         &self,
         leaf: &Certificate,
-        delivered: Vec<BareKey>,
-    ) -> Result<(Option<BareKey>, Option<PathBuf>), Refusal> {
-        let waiting = self
-            .pending
-            .iter()
-            .find(|(public, _)| *public == leaf.public);
-        let pending = waiting.map(|(_, file)| file.clone());
-        let keys = match &pending {
-            _ if !delivered.is_empty() => delivered,
-            Some(file) => self.unpacker.unpack(file)?.keys,
-            None => {
-                return Err(Refusal::new(
-                    format!(
-                        "none of the {} keys in {} is its own",
-                        self.pending.len(),
-                        self.pending_folder.display()
-                    ),
-                    "install it on the machine where its request was made; --pending names another folder of keys",
-                ));
-            }
+        delivered: &[BareKey],
+    ) -> Result<(Zeroizing<String>, Option<PathBuf>), Refusal> {
+        let own = |keys: &[BareKey]| {
+            let found = keys.iter().find(|key| key.public == leaf.public);
+            found.map(BareKey::to_pem)
         };
-        match keys.into_iter().find(|key| key.public == leaf.public) {
-            Some(key) => Ok((Some(key), pending)),
-            None => Err(Refusal::new(
+        let pending = self.waiting(leaf.public);
+        if let Some(key) = own(delivered) {
+            return Ok((key, pending));
+        }
+        if !delivered.is_empty() {
+            return Err(Refusal::new(
                 "the private key delivered with it is that of another certificate",
                 "export it again, with its own key",
+            ));
+        }
+        let waiting = pending.as_ref().map(|file| self.unpacker.unpack(file));
+        let waiting = waiting.transpose()?;
+        match waiting.and_then(|unpacked| own(&unpacked.keys)) {
+            Some(key) => Ok((key, pending)),
+            None => Err(Refusal::new(
+                format!(
+                    "none of the {} keys in {} is its own",
+                    self.pending.len(),
+                    self.pending_folder.display()
+                ),
+                "install it on the machine where its request was made; --pending names another folder of keys",
             )),
         }
     }
@@ -229,54 +223,16 @@ impl Installer {
         let folder = self.directory.join(folder.unwrap_or_default());
         folder.join(format!("{name}-{start}.pem"))
     }
-
-    fn report(&self, new: &Known, unverified: Option<String>) -> Installed {
-        let profile = &new.profile;
-        let old = changes::replaced_by(new, &self.known, now());
-        let mut warnings: Vec<_> = unverified.into_iter().collect();
-        if profile.not_before > now() {
-            warnings.push(format!(
-                "it begins on {}, and is not used before",
-                date(profile.not_before)
-            ));
-        }
-        if profile
-            .structure
-            .as_ref()
-            .is_some_and(|id| id.finess().is_none())
-        {
-            warnings.push("its OU is no FINESS number, so no tenant can be found by it".to_owned());
-        }
-        if let Some(old) = old.filter(|old| old.profile.not_before >= profile.not_before) {
-            warnings.push(format!(
-                "{} did not begin earlier: of several, the gateway uses the one that began last",
-                old.path.display()
-            ));
-        }
-        let is_shared = |other: &&Known| {
-            other.public == new.public && other.profile.structure != profile.structure
-        };
-        if let Some(other) = self.known.iter().find(is_shared) {
-            warnings.push(format!(
-                "the same key serves another structure ({}), which the ANS forbids: each needs a key of its own",
-                other.path.display()
-            ));
-        }
-        Installed {
-            path: new.path.clone(),
-            subject: profile.subject.clone(),
-            serial: profile.serial.clone(),
-            sha256: profile.fingerprint.to_string(),
-            not_before: date(profile.not_before),
-            not_after: date(profile.not_after),
-            was_there: false,
-            replaces: old.map(|old| Replaced::new(old, new, now())),
-            warnings,
-        }
-    }
 }
 
 impl Known {
+    /// What those that could take each other's place have in common.
+    pub(super) fn kind(&self) -> impl PartialEq + use<'_> {
+        let profile = &self.profile;
+        let structure = profile.structure.as_ref();
+        (structure, profile.environment, profile.usage, profile.insi)
+    }
+
     fn of(identity: load::Identity) -> Option<Self> {
         let public = identity.key.key.public_key()?;
         Some(Self {
@@ -304,22 +260,6 @@ impl fmt::Debug for Plan {
     }
 }
 
-/// The authorities in the `trust` files of all services. That each can be read was seen with the configuration.
-fn trusted(config: &Config, unpacker: &Unpacker) -> Vec<Arc<Certificate>> {
-    let mut files: Vec<_> = (config.services.iter())
-        .filter_map(|service| match &service.trust {
-            Trust::File(path) => Some(path),
-            Trust::Public => None,
-        })
-        .collect();
-    files.sort();
-    files.dedup();
-    (files.into_iter())
-        .filter_map(|file| unpacker.unpack(file).ok())
-        .flat_map(|unpacked| unpacked.certificates)
-        .collect()
-}
-
 /// The one certificate in a delivered file that is no authority's.
 fn only_leaf(delivered: &Unpacked) -> Result<&Arc<Certificate>, Refusal> {
     let mut leaves = delivered
@@ -342,12 +282,11 @@ fn only_leaf(delivered: &Unpacked) -> Result<&Arc<Certificate>, Refusal> {
     }
 }
 
-fn bundle(chain: &[&Certificate], key: &BareKey) -> Zeroizing<String> {
-    let key = key.to_pem();
+fn bundle(chain: &[&Certificate], key: &str) -> Zeroizing<String> {
     let chain: String = chain.iter().map(|one| one.to_pem()).collect();
     // Sized at once: a text that grows leaves copies of secrets behind.
     let mut bundle = Zeroizing::new(String::with_capacity(chain.len() + key.len()));
     bundle.push_str(&chain);
-    bundle.push_str(&key);
+    bundle.push_str(key);
     bundle
 }

@@ -10,9 +10,10 @@ use rustls::{CertificateError, Error, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::Refusal;
-use crate::identity::load::Certificate;
+use crate::config::Config;
+use crate::identity::load::{Certificate, Unpacker};
 use crate::identity::profile::{Profile, Usage};
-use crate::services::Environment;
+use crate::services::{Environment, Trust};
 
 /// Everything that keeps a certificate from being served in these environments, now.
 pub(super) fn objections(
@@ -64,16 +65,33 @@ pub(super) fn objections(
     found
 }
 
+/// The authorities in the `trust` files of all services. That each can be read was seen with the configuration.
+pub(super) fn trusted(config: &Config, unpacker: &Unpacker) -> Vec<Arc<Certificate>> {
+    let mut files: Vec<_> = (config.services.iter())
+        .filter_map(|service| match &service.trust {
+            Trust::File(path) => Some(path),
+            Trust::Public => None,
+        })
+        .collect();
+    files.sort();
+    files.dedup();
+    (files.into_iter())
+        .filter_map(|file| unpacker.unpack(file).ok())
+        .flat_map(|unpacked| unpacked.certificates)
+        .collect()
+}
+
 /// The chain to show: the leaf, then its issuers as far as they are known, without the self-signed root.
 pub(super) fn chain<'a>(
     leaf: &'a Certificate,
-    known: &'a [Arc<Certificate>],
+    delivered: &'a [Arc<Certificate>],
+    trusted: &'a [Arc<Certificate>],
 ) -> Vec<&'a Certificate> {
     let mut chain = vec![leaf];
     // Circular chains exist; none is longer than the number of certificates.
-    while chain.len() <= known.len()
+    while chain.len() <= delivered.len() + trusted.len()
         && let Some(last) = chain.last()
-        && let Some(issuer) = known.iter().find(|other| last.is_issued_by(other))
+        && let Some(issuer) = (delivered.iter().chain(trusted)).find(|one| last.is_issued_by(one))
         && !issuer.is_self_issued()
     {
         chain.push(issuer);

@@ -1,4 +1,4 @@
-//! What a new certificate changes against the one that it replaces, and who has to know.
+//! What installing a certificate means: what it changes against the one that it replaces, and who has to know.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,29 @@ use serde::Serialize;
 
 use super::install::Known;
 use super::verify::date;
+
+/// A certificate in its place.
+#[derive(Clone, Debug, Serialize)]
+pub struct Installed {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its subject, in RFC 4514 order.
+    pub subject: Box<str>,
+    /// Its serial number.
+    pub serial: Box<str>,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// Its start.
+    pub not_before: String,
+    /// Its end.
+    pub not_after: String,
+    /// Whether it was there already.
+    pub was_there: bool,
+    /// The one that requests have gone out under so far.
+    pub replaces: Option<Replaced>,
+    /// What may not be meant.
+    pub warnings: Vec<String>,
+}
 
 /// The certificate that requests of its kind have gone out under so far.
 #[derive(Clone, Debug, Serialize)]
@@ -26,21 +49,61 @@ pub struct Replaced {
     pub tell: Vec<String>,
 }
 
-/// The latest of the same structure, environment and kind that has begun.
-pub(super) fn replaced_by<'a>(new: &Known, known: &'a [Known], now: i64) -> Option<&'a Known> {
-    let kind = |one: &Known| {
-        let profile = &one.profile;
-        let structure = profile.structure.clone();
-        (structure, profile.environment, profile.usage, profile.insi)
-    };
+impl Installed {
+    /// The report of a verified certificate beside those that are known. `unverified` says what could not be.
+    pub(super) fn new(new: &Known, known: &[Known], unverified: Option<String>, now: i64) -> Self {
+        let profile = &new.profile;
+        let mut warnings: Vec<_> = unverified.into_iter().collect();
+        if profile.not_before > now {
+            let begins = date(profile.not_before);
+            warnings.push(format!("it begins on {begins}, and is not used before"));
+        }
+        if (profile.structure.as_ref()).is_some_and(|id| id.finess().is_none()) {
+            warnings.push("its OU is no FINESS number, so no tenant is found by it".to_owned());
+        }
+        let in_use = in_use(new, known, now);
+        let later = in_use.filter(|old| old.profile.not_before > profile.not_before);
+        warnings.extend(later.map(|later| {
+            format!(
+                "it is not used: of several, the gateway uses the one that began last, and that is {}",
+                later.path.display()
+            )
+        }));
+        warnings.extend(shared_key(new, known));
+        Self {
+            path: new.path.clone(),
+            subject: profile.subject.clone(),
+            serial: profile.serial.clone(),
+            sha256: profile.fingerprint.to_string(),
+            not_before: date(profile.not_before),
+            not_after: date(profile.not_after),
+            was_there: false,
+            replaces: (in_use.filter(|_| later.is_none())).map(|old| Replaced::new(old, new, now)),
+            warnings,
+        }
+    }
+}
+
+fn shared_key(new: &Known, known: &[Known]) -> Option<String> {
+    let structure = &new.profile.structure;
+    let other = (known.iter())
+        .find(|other| other.public == new.public && other.profile.structure != *structure)?;
+    Some(format!(
+        "the same key serves another structure ({}), which the ANS forbids: each needs a key of its own",
+        other.path.display()
+    ))
+}
+
+/// The latest of the same kind that has begun.
+fn in_use<'a>(new: &Known, known: &'a [Known], now: i64) -> Option<&'a Known> {
     (known.iter())
-        .filter(|old| kind(old) == kind(new) && old.profile.is_valid_at(now))
+        .filter(|old| old.kind() == new.kind() && old.profile.is_valid_at(now))
         .filter(|old| old.profile.fingerprint != new.profile.fingerprint)
         .max_by_key(|old| old.profile.not_before)
 }
 
 impl Replaced {
-    pub(super) fn new(old: &Known, new: &Known, now: i64) -> Self {
+    fn new(old: &Known, new: &Known, now: i64) -> Self {
         let same_key = old.public == new.public;
         let subject = differences(&old.profile.subject, &new.profile.subject);
         let begins = new.profile.not_before;
