@@ -309,3 +309,30 @@ fn what_is_odd_but_possible_is_installed_with_a_warning() {
         ],
     );
 }
+
+#[test]
+fn what_is_served_is_never_taken_for_what_waits() {
+    let desk = Desk::new();
+    // In two files, renewed with the same key.
+    let first = desk.site.pki.issue(&Request::new("1060785003", "DUI"));
+    let folder = desk.path("certs").join(NEW);
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("old.crt"), first.cert_pem()).unwrap();
+    pki::write_private(&folder.join("old.key"), first.key_pem()).unwrap();
+    let renewed = desk.site.pki.issue(&Request {
+        key: Some(Arc::clone(&first.key)),
+        not_before: Some(jiff::Timestamp::now().as_second() - 60),
+        ..Request::new("1060785003", "DUI")
+    });
+    let everything = desk.site.directory.to_str().unwrap();
+    let file = desk.deliver(&renewed);
+    desk.refuses(&file, &["--pending", everything], &["none of the 0 keys"]);
+    fs::write(&file, renewed.pem()).unwrap();
+    for _ in 0..2 {
+        desk.install(&file, &["--pending", everything])
+            .expect(0, &[]);
+    }
+    assert!(file.exists());
+    desk.run("check", &[])
+        .expect(0, &["certificates  4", "0 errors, 0 warnings"]);
+}

@@ -72,7 +72,7 @@ impl Installer {
                 .into_iter()
                 .filter_map(Known::of)
                 .collect(),
-            pending: unpacker.keys_in(&pending_folder)?,
+            pending: waiting_keys(&unpacker, &pending_folder, &config.identities.directory)?,
             pending_folder,
             trusted: verify::trusted(config, &unpacker),
             environments: environments.chain([config.environment]).collect(),
@@ -258,6 +258,19 @@ impl fmt::Debug for Plan {
             .field("report", &self.report)
             .finish_non_exhaustive()
     }
+}
+
+/// What waits is removed once it has its certificate, so nothing that is served counts, wherever one looks for keys.
+fn waiting_keys(
+    unpacker: &Unpacker,
+    folder: &Path,
+    served: &Path,
+) -> Result<Vec<(PublicKey, PathBuf)>, LoadError> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let served = real(served);
+    let mut keys = unpacker.lone_keys(folder)?;
+    keys.retain(|(_, file)| !real(file).starts_with(&served));
+    Ok(keys)
 }
 
 /// The one certificate in a delivered file that is no authority's.

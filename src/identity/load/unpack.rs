@@ -99,19 +99,20 @@ impl Unpacker {
         })
     }
 
-    /// The private keys in a folder, at any depth, by their files. A folder that does not exist has none.
-    pub(crate) fn keys_in(&self, folder: &Path) -> Result<Vec<(PublicKey, PathBuf)>, LoadError> {
+    /// The files of a folder, at any depth, that hold one private key and nothing else. A folder that does not exist
+    /// has none.
+    pub(crate) fn lone_keys(&self, folder: &Path) -> Result<Vec<(PublicKey, PathBuf)>, LoadError> {
         if !folder.exists() {
             return Ok(Vec::new());
         }
         let (paths, _) = walk::walk(folder)?;
         let sources = decode_all(paths, &self.0, KeyReaders::Anyone);
-        Ok(sources
-            .into_iter()
-            .flat_map(|source| {
-                let keys = source.material.keys.into_iter();
-                keys.map(move |key| (key.public, source.path.clone()))
-            })
-            .collect())
+        let lone = sources.into_iter().filter_map(|source| {
+            match (&source.material.keys[..], &source.material.certificates[..]) {
+                ([key], []) => Some((key.public, source.path)),
+                _ => None,
+            }
+        });
+        Ok(lone.collect())
     }
 }
