@@ -3,4 +3,5 @@
 
 pub mod pki;
 pub mod server;
+pub mod services;
 pub mod site;
