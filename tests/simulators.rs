@@ -7,8 +7,15 @@ use bytes::Bytes;
 use http::Request;
 use relais::simulator::requests;
 use relais::simulator::services::{ANNUAIRE_API_KEY, SOFTWARE_NUMBER};
-use relais::simulator::site::{DEMONSTRATION, Site, sample_finess};
+use relais::simulator::site::{DEMONSTRATION, Site, Stand, sample_finess};
 use support::{Answered, TestGateway, start, start_on};
+
+/// The demonstration's services of these names.
+fn services(names: &[&str]) -> Vec<Stand> {
+    (DEMONSTRATION.into_iter())
+        .filter(|stand| names.contains(&stand.name))
+        .collect()
+}
 
 fn body(answer: &Answered) -> String {
     String::from_utf8(answer.0.body().to_vec()).unwrap()
@@ -63,7 +70,7 @@ async fn each_service_grants_a_right_request_under_the_right_certificate() {
 
 #[tokio::test]
 async fn a_fault_of_dmp_arrives_as_it_was_sent() {
-    let gateway = start(2, &DEMONSTRATION, "");
+    let gateway = start(2, &services(&["dmp"]), "");
     let (tenant, other) = (gateway.tenant(0), gateway.tenant(1));
     let answer = gateway.send(requests::dmp(tenant, other)).await;
     assert_eq!(answer.status(), 500);
@@ -94,7 +101,7 @@ async fn a_fault_of_dmp_arrives_as_it_was_sent() {
 
 #[tokio::test]
 async fn a_site_of_the_same_legal_entity_is_coherent_with_its_certificate() {
-    let gateway = start(1, &DEMONSTRATION, "");
+    let gateway = start(1, &services(&["dmp"]), "");
     let (tenant, site) = (gateway.tenant(0), gateway.site.establishment);
     let answer = gateway.send(requests::dmp(tenant, site)).await;
     assert_eq!(answer.status(), 200, "{answer:?}");
@@ -105,7 +112,7 @@ async fn a_site_of_the_same_legal_entity_is_coherent_with_its_certificate() {
 
 #[tokio::test]
 async fn dmp_speaks_tls_1_2_alone() {
-    let (gateway, ()) = start_on(1, &DEMONSTRATION, |site, text| {
+    let (gateway, ()) = start_on(1, &services(&["dmp"]), |site, text| {
         text.push_str(&declare(site, "dmp-13", "dmp", "tls = \"1.3\""));
     });
     let answer = gateway.get(gateway.tenant(0), "/dmp-13/x").await;
@@ -114,17 +121,21 @@ async fn dmp_speaks_tls_1_2_alone() {
 
 #[tokio::test]
 async fn a_certificate_that_is_not_for_the_service_is_refused_in_the_services_words() {
-    let (gateway, ()) = start_on(1, &DEMONSTRATION, |site, text| {
-        let insi = declare(
-            site,
-            "insi-x",
-            "insi-auto",
-            "certificate = \"org-auth-cli\"",
-        );
-        let mssante = declare(site, "mssante-x", "mssante", "certificate = \"insi-auto\"");
-        text.push_str(&insi);
-        text.push_str(&mssante);
-    });
+    let (gateway, ()) = start_on(
+        1,
+        &services(&["dmp", "insi-auto", "mssante"]),
+        |site, text| {
+            let insi = declare(
+                site,
+                "insi-x",
+                "insi-auto",
+                "certificate = \"org-auth-cli\"",
+            );
+            let mssante = declare(site, "mssante-x", "mssante", "certificate = \"insi-auto\"");
+            text.push_str(&insi);
+            text.push_str(&mssante);
+        },
+    );
     let tenant = gateway.tenant(0);
     let answer = (gateway.send(requests::insi(tenant, "insi-x", SOFTWARE_NUMBER))).await;
     assert_eq!(answer.status(), 500);
@@ -139,7 +150,7 @@ async fn a_certificate_that_is_not_for_the_service_is_refused_in_the_services_wo
 
 #[tokio::test]
 async fn a_token_of_pro_sante_connect_is_good_with_one_certificate() {
-    let gateway = start(2, &DEMONSTRATION, "");
+    let gateway = start(2, &services(&["psc"]), "");
     let (tenant, other) = (gateway.tenant(0), gateway.tenant(1));
     let token = granted(&gateway, requests::token(tenant, "psc", "mine")).await;
     let token = token["access_token"].as_str().unwrap();
@@ -164,7 +175,7 @@ async fn a_token_of_pro_sante_connect_is_good_with_one_certificate() {
 
 #[tokio::test]
 async fn what_is_over_annuaires_rate_is_told_when_to_come_back() {
-    let gateway = start(1, &DEMONSTRATION, "");
+    let gateway = start(1, &services(&["annuaire"]), "");
     let tenant = gateway.tenant(0);
     let mut client = gateway.connect().await;
     let mut refused = None;
@@ -185,7 +196,7 @@ async fn what_is_over_annuaires_rate_is_told_when_to_come_back() {
 
 #[tokio::test]
 async fn a_simulator_tells_what_it_saw_once() {
-    let gateway = start(1, &DEMONSTRATION, "");
+    let gateway = start(1, &services(&["dmp"]), "");
     let tenant = gateway.tenant(0);
     let (_, dmp) = &gateway.site.simulators[0];
     assert!(dmp.take_seen().is_none());

@@ -6,7 +6,7 @@ use http::request::Builder;
 
 use crate::gateway::address::X_FINESS;
 use crate::identity::finess::Finess;
-use crate::simulator::services::{SAMPLE_NAME, SOFTWARE_NUMBER};
+use crate::simulator::services::{ANNUAIRE_API_KEY, SAMPLE_NAME, SOFTWARE_NUMBER};
 
 const SOAP: &str = "application/soap+xml; charset=utf-8";
 
@@ -127,7 +127,7 @@ pub fn right(tenant: Finess, service: &str, token: Option<&str>) -> Request<Byte
         "insi-auto" | "insi-manu" => insi(tenant, service, SOFTWARE_NUMBER),
         "psc" | "ror" => self::token(tenant, service, &client_id(tenant)),
         "ror-fhir" => ror_search(tenant, token),
-        "annuaire" => annuaire(tenant, Some(crate::simulator::services::ANNUAIRE_API_KEY)),
+        "annuaire" => annuaire(tenant, Some(ANNUAIRE_API_KEY)),
         _ => get(tenant, &format!("/{service}/check")),
     }
 }

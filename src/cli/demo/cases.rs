@@ -14,6 +14,7 @@ use crate::services::{Environment, WantedCertificate};
 use crate::simulator::pki::{self, Pki, Purpose, Request as Order};
 use crate::simulator::requests;
 use crate::simulator::server::Simulator;
+use crate::simulator::services::{ANNUAIRE_API_KEY, SOFTWARE_NUMBER};
 use crate::simulator::site::{Site, Stand, sample_finess};
 
 /// A request that is not let through, or not without a word.
@@ -178,8 +179,6 @@ pub(super) fn all(site: &Site, odd: &Odd) -> Vec<Case> {
         expected,
     };
     let dmp = |tenant| requests::dmp(tenant, tenant);
-    let software = crate::simulator::services::SOFTWARE_NUMBER;
-    let key = crate::simulator::services::ANNUAIRE_API_KEY;
     vec![
         case(
             "a tenant that nobody knows",
@@ -193,7 +192,7 @@ pub(super) fn all(site: &Site, odd: &Odd) -> Vec<Case> {
         ),
         case(
             "a certificate for INSi whose CN is insi-auto",
-            requests::insi(odd.near_miss, "insi-auto", software),
+            requests::insi(odd.near_miss, "insi-auto", SOFTWARE_NUMBER),
             Gateway(403, "certificate_refused_by_rule"),
         ),
         case(
@@ -233,7 +232,7 @@ pub(super) fn all(site: &Site, odd: &Odd) -> Vec<Case> {
         ),
         case(
             "INSi: shown a certificate that is not for it",
-            requests::insi(tenant, "insi-faux", software),
+            requests::insi(tenant, "insi-faux", SOFTWARE_NUMBER),
             Service(500, "desir_560"),
         ),
         case(
@@ -271,7 +270,7 @@ pub(super) fn all(site: &Site, odd: &Odd) -> Vec<Case> {
             times: 500,
             ..case(
                 "Annuaire Santé: more than 17 requests a second",
-                requests::annuaire(tenant, Some(key)),
+                requests::annuaire(tenant, Some(ANNUAIRE_API_KEY)),
                 Service(429, "throttled"),
             )
         },

@@ -142,7 +142,8 @@ fn userinfo(call: &Call<'_>, profile: &Profile, register: &Register) -> Answer {
 /// Introspection (RFC 7662). The token to look at is in the form; it must be good with this certificate as well.
 fn introspect(call: &Call<'_>, profile: &Profile, register: &Register) -> Answer {
     let fields = form(call.body).unwrap_or_default();
-    let claims = (fields.get("token").map(String::as_str).or(call.bearer()))
+    let claims = fields
+        .get("token")
         .and_then(|token| claims(token, call, profile, register));
     match claims {
         Some(claims) => reply(
