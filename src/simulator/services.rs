@@ -1,6 +1,6 @@
 //! What the national services do with a request, as far as guides, specifications and client code that works tell.
 //!
-//! Each service is one file of functions from a [`Call`] to an answer: they open no socket and read no clock. What
+//! Each service is one file of functions from a request to an answer: they open no socket and read no clock. What
 //! TLS itself refuses (no certificate, one of another hierarchy, a version) is not repeated here. Where the real
 //! answer is not published, the stand-in says so in its place.
 

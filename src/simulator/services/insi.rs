@@ -1,7 +1,9 @@
 //! INSi: SOAP 1.2, a certificate whose CN is the mode to the letter, and contexts that say who asks with what.
 //!
-//! Codes and the form of faults are those that public client code reads. No code is published for an `Emetteur`
-//! that is not the certificate's structure: that one is the stand-in's own.
+//! Codes and the form of faults are those that public client code reads. Not published are the SIRAM code that goes
+//! with `desir_560` (`siram_40` here) and the code for an `Emetteur` that is not the certificate's structure: those
+//! are the stand-in's own. It stands for one way of calling and refuses the other's certificate, so that a mistaken
+//! choice shows; the real service cannot tell which way was meant.
 
 use http::{Method, StatusCode};
 
