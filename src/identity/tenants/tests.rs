@@ -114,10 +114,7 @@ fn the_extract_of_the_register_is_read_as_it_is_published() {
          structureet;{OTHER};{EJ};COURT;{rest}\n\
          geolocalisation;{EG};1.0;2.0;1,ATLASANTE;2026-05-12\n"
     );
-    for content in [
-        format!("finess;etalab;111;2026-05-12\n{lines}"),
-        lines.clone(),
-    ] {
+    for content in [format!("finess;etalab;111;2026-05-12\n{lines}"), lines] {
         let structures = good(content);
         assert_eq!((structures.len(), structures.sites(finess(EJ))), (2, 2));
         let name = |text| structures.get(finess(text)).unwrap().name.as_deref();
@@ -158,7 +155,7 @@ fn files_and_entries_of_the_configuration_make_one_table() {
     };
     let tenants = Tenants {
         files: vec![
-            file.clone(),
+            file,
             folder.path().join("nowhere.csv"),
             folder.path().to_owned(),
         ],
