@@ -54,12 +54,16 @@ fn certificate(section: &mut Section<'_>) -> Option<BoundBy> {
             (section.reader).error(&section.spot, What::Rule(text), Some(hint));
         }
     }
-    let by_fingerprint = section.take("fingerprint", fingerprint);
-    let by_file = section.take("file", parse::path(&section.reader.base));
-    let by_name = section.take("common_name", parse::text);
-    (by_fingerprint.map(|found| BoundBy::Fingerprint(found.value)))
-        .or(by_file.map(|found| BoundBy::File(found.value)))
-        .or(by_name.map(|found| BoundBy::CommonName(found.value)))
+    let base = &section.reader.base;
+    let by_fingerprint = section.take("fingerprint", |raw| {
+        fingerprint(raw).map(BoundBy::Fingerprint)
+    });
+    let by_file = section.take("file", |raw| parse::path(base)(raw).map(BoundBy::File));
+    let by_name = section.take("common_name", |raw| {
+        parse::text(raw).map(BoundBy::CommonName)
+    });
+    let found = by_fingerprint.or(by_file).or(by_name);
+    found.map(|found| found.value)
 }
 
 fn fingerprint(raw: &Raw<'_>) -> Parsed<Fingerprint> {

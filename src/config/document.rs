@@ -58,18 +58,31 @@ pub(super) fn join(section: &str, key: &str) -> String {
     }
 }
 
-/// Line and column, from 1, of a byte offset; the column counts characters.
-pub(super) fn line_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = &text.as_bytes()[..offset.min(text.len())];
-    let start = before
-        .iter()
-        .rposition(|&b| b == b'\n')
-        .map_or(0, |at| at + 1);
-    let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
-    (
-        line,
-        String::from_utf8_lossy(&before[start..]).chars().count() + 1,
-    )
+/// A text whose lines have been counted, so that a file of thousands of entries can be reported on.
+pub(super) struct Lines<'a> {
+    text: &'a str,
+    /// The byte offset of each line.
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    /// Counts the lines of a text.
+    pub(super) fn new(text: &'a str) -> Self {
+        let breaks = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self {
+            text,
+            starts: std::iter::once(0).chain(breaks).collect(),
+        }
+    }
+
+    /// Line and column, from 1, of a byte offset; the column counts characters.
+    pub(super) fn line_column(&self, offset: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|&start| start <= offset);
+        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
+        let start = self.starts[line - 1];
+        let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+        (line, column)
+    }
 }
 
 fn convert_table(
@@ -126,7 +139,7 @@ fn convert(value: &DeValue<'_>, path: &str, spans: &mut HashMap<String, Span>) -
 /// A syntax error as one problem, with the line and a caret below the spot.
 fn syntax(error: &toml::de::Error, text: &str, path: &Path) -> Problem {
     let offset = error.span().map_or(0, |span| span.start);
-    let (line, column) = line_column(text, offset);
+    let (line, column) = Lines::new(text).line_column(offset);
     let source = text.lines().nth(line - 1).unwrap_or_default();
     let gutter = line.to_string().len();
     let excerpt = format!("  {line} | {source}\n  {:gutter$} | {:>column$}", "", "^");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::document::Document;
+use super::document::{Document, Lines};
 use super::problem::{Place, Problem, Problems, What};
 use super::reader::Reader;
 use super::{Config, layers, whole};
@@ -82,7 +82,7 @@ pub(super) fn read(
     };
     let reader = Reader {
         document: &document,
-        text,
+        lines: Lines::new(text),
         variables: &variables,
         path,
         base: folder(path),

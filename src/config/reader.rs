@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ::config::{Map, Value};
 
-use super::document::{Document, line_column};
+use super::document::{Document, Lines};
 use super::layers::Variable;
 use super::problem::{Place, Problem, What};
 use super::raw::{Mismatch, describe};
@@ -14,7 +14,7 @@ use super::section::Section;
 /// Where values came from, and what was wrong with them.
 pub(super) struct Reader<'a> {
     pub(super) document: &'a Document,
-    pub(super) text: &'a str,
+    pub(super) lines: Lines<'a>,
     pub(super) variables: &'a [Variable],
     pub(super) path: &'a Path,
     /// The folder that relative paths start from.
@@ -72,7 +72,7 @@ impl Reader<'_> {
     }
 
     fn file_place(&self, offset: usize) -> Place {
-        let (line, column) = line_column(self.text, offset);
+        let (line, column) = self.lines.line_column(offset);
         Place::File {
             path: self.path.to_owned(),
             line,
