@@ -6,6 +6,7 @@ pub mod finess;
 pub mod generation;
 pub mod load;
 pub mod profile;
+pub mod revocation;
 pub mod select;
 pub mod states;
 pub mod structure;
