@@ -59,7 +59,17 @@ pub(super) fn appendable(path: &Path) -> Result<(), Mismatch> {
     }
 }
 
-fn content(path: &Path) -> Result<Vec<u8>, Mismatch> {
+/// A folder that exists or can be made.
+pub(super) fn creatable(path: &Path) -> Result<(), Mismatch> {
+    if path.is_dir() || !path.exists() && path.parent().is_some_and(Path::is_dir) {
+        return Ok(());
+    }
+    let expected = Mismatch::expected("a folder, or a name for one in a folder that exists");
+    Err(expected.hint(format!("create {} first", path.display())))
+}
+
+/// The whole content of a regular file.
+pub(super) fn content(path: &Path) -> Result<Vec<u8>, Mismatch> {
     let expected = |why: String| Mismatch::expected("a file that can be read").hint(why);
     // Opening a pipe would wait for whoever writes to it.
     let metadata = std::fs::metadata(path)

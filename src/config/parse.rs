@@ -144,24 +144,33 @@ pub(super) fn finess(raw: &Raw<'_>) -> Parsed<Finess> {
 pub(super) fn hosts(raw: &Raw<'_>) -> Parsed<Vec<String>> {
     let expected =
         || Mismatch::expected("a list of host names without port, such as [\"gateway.internal\"]");
-    let one = |text: &str| {
-        let refused = || {
-            let mut mismatch = expected();
-            mismatch.found = Some(format!("{text:?}"));
-            mismatch
-        };
-        let authority: http::uri::Authority = text.trim().parse().map_err(|_| refused())?;
+    list(raw, expected, |text| {
+        let authority: http::uri::Authority = text.parse().map_err(|_| expected())?;
         let is_bare = authority.host() == authority.as_str();
         is_bare
             .then(|| authority.as_str().to_lowercase())
-            .ok_or_else(refused)
+            .ok_or_else(expected)
+    })
+}
+
+/// A list of texts, which has commas between them where everything is text.
+pub(super) fn list<T>(
+    raw: &Raw<'_>,
+    expected: impl Fn() -> Mismatch,
+    one: impl Fn(&str) -> Parsed<T>,
+) -> Parsed<Vec<T>> {
+    let one = |text: &str| {
+        one(text.trim()).map_err(|mismatch| Mismatch {
+            found: Some(format!("{text:?}")),
+            ..mismatch
+        })
     };
     match raw.kind {
         ValueKind::Array(items) => {
-            let names = items
+            let texts = items
                 .iter()
                 .map(|item| Raw::from(item).text().map_or_else(|| Err(expected()), one));
-            names.collect()
+            texts.collect()
         }
         ValueKind::String(list) if raw.is_text => list.split(',').map(one).collect(),
         _ => Err(expected()),

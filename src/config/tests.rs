@@ -22,6 +22,7 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
     fs::create_dir(folder.path().join("trust")).unwrap();
     fs::write(folder.path().join("trust/igc-sante.pem"), PEM).unwrap();
     fs::write(folder.path().join("passwords.txt"), "secret\n").unwrap();
+    fs::write(folder.path().join("webhook-header.txt"), "X-Key: secret\n").unwrap();
     let file = folder.path().join("relais.toml");
     (folder, file)
 }

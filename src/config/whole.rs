@@ -10,7 +10,8 @@ use super::parse;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use super::{
-    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, files, listeners, services,
+    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, files, listeners, notices,
+    revocation, services,
 };
 use crate::services::Environment;
 
@@ -38,6 +39,8 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
     let identities = root
         .section("identities")
         .and_then(|section| identities(section, environment));
+    let revocation = root.section("revocation").and_then(revocation::read);
+    let notices = root.section("notices").map(notices::read);
     let log = root.section("log").and_then(log);
     let limits = root.section("limits").and_then(limits);
     let shutdown_grace = root.section("shutdown").and_then(shutdown);
@@ -48,6 +51,8 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
         listeners: bound.listeners?,
         identities: identities?,
         services: services?,
+        revocation: revocation?,
+        notices: notices.map_or(Some(None), |read| read.map(Some))?,
         admin: bound.admin,
         log: log?,
         limits: limits?,

@@ -6,7 +6,8 @@ use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject as _;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::oid_registry::{
-    OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_CRL_NUMBER, OID_X509_EXT_DELTA_CRL_INDICATOR,
+    OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_CRL_NUMBER,
+    OID_X509_EXT_DELTA_CRL_INDICATOR,
 };
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
@@ -80,8 +81,8 @@ impl Crl {
     /// Reads what a source gives now, `current` being in use. Nothing, if it is the same list.
     ///
     /// # Errors
-    /// Why the list is not to be used; also if it is older than the one in use, since whoever can answer in place of
-    /// the authority's server could otherwise undo a revocation.
+    /// Why the list is not to be used; also if it is older than the one in use, or another authority's, since whoever
+    /// can answer in place of the authority's server could otherwise undo a revocation.
     pub fn read_next(
         bytes: &[u8],
         authorities: &Authorities,
@@ -93,7 +94,10 @@ impl Crl {
         }
         let next = Self::read(bytes, authorities, now)?;
         match current {
-            Some(current) if next.issuer == current.issuer && next.this_update < current.this_update => {
+            Some(current) if next.issuer != current.issuer => {
+                Err(CrlProblem::OtherIssuer(next.issuer.into()))
+            }
+            Some(current) if next.this_update < current.this_update => {
                 Err(CrlProblem::Older(next.this_update))
             }
             _ => Ok(Some(next)),

@@ -50,6 +50,9 @@ pub enum CrlProblem {
     /// It has an extension that it says must be understood, and that Relais does not know.
     #[error("the list has the critical extension {0}, which Relais does not know")]
     Extension(String),
+    /// It is not of the authority whose list is in use.
+    #[error("the list in use is of another authority than this one, of {0}")]
+    OtherIssuer(String),
     /// It is older than the one in use.
     #[error("the list of {} is older than the one in use", Moment(*.0))]
     Older(i64),
@@ -72,6 +75,7 @@ impl CrlProblem {
             Self::Delta => "delta",
             Self::Indirect => "indirect",
             Self::Extension(_) => "extension",
+            Self::OtherIssuer(_) => "other_issuer",
             Self::Older(_) => "older",
         }
     }
@@ -79,20 +83,35 @@ impl CrlProblem {
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Fetch(_) => "it is tried again; see that this machine can reach the URL, or fetch it elsewhere and name the file",
+            Self::Fetch(_) => {
+                "it is tried again; see that this machine can reach the URL, or fetch it elsewhere and name the file"
+            }
             Self::Unreadable(_) => "see that the file exists and that Relais may read it",
             Self::TooLarge | Self::Malformed => {
                 "fetch it again; `openssl crl -inform der -noout -text -in FILE` shows what a list says"
             }
-            Self::Several(_) => "put each list in a file of its own, and name each in revocation.crls",
-            Self::UnknownIssuer(_) => "put the certificate of that authority in the file that revocation.trust names",
-            Self::BadSignature(_) => "fetch it again from the authority; if it has changed its key, put its new certificate in revocation.trust",
+            Self::Several(_) => {
+                "put each list in a file of its own, and name each in revocation.crls"
+            }
+            Self::UnknownIssuer(_) => {
+                "put the certificate of that authority in the file that revocation.trust names"
+            }
+            Self::BadSignature(_) => {
+                "fetch it again from the authority; if it has changed its key, put its new certificate in revocation.trust"
+            }
             Self::NotYetValid(_) => "see that the clock of this machine is right",
-            Self::Ended(_) => "what it names stays revoked; fetch the next one, or ask the authority why there is none",
+            Self::Ended(_) => {
+                "what it names stays revoked; fetch the next one, or ask the authority why there is none"
+            }
             Self::NoEnd | Self::Delta | Self::Indirect | Self::Extension(_) => {
                 "name the authority's complete list, which its certificates have under CRL distribution points"
             }
-            Self::Older(_) => "the one in use stays; ask whoever serves the URL why it has gone back",
+            Self::OtherIssuer(_) => {
+                "the one in use stays; if this one is meant, empty the folder revocation.cache and restart"
+            }
+            Self::Older(_) => {
+                "the one in use stays; ask whoever serves the URL why it has gone back"
+            }
         }
     }
 }

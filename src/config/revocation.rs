@@ -1,0 +1,82 @@
+//! `[revocation]`: where lists of revoked certificates come from.
+
+use std::path::Path;
+
+use http::Uri;
+
+use super::raw::{Mismatch, Parsed, Raw};
+use super::section::Section;
+use super::{CrlSource, Revocation, Unknown, files, parse};
+
+const UNKNOWN: &[(&str, Unknown)] = &[("accept", Unknown::Accept), ("refuse", Unknown::Refuse)];
+
+pub(super) fn read(mut section: Section<'_>) -> Option<Revocation> {
+    let base = &section.reader.base;
+    let path = parse::path(base);
+    let crls = section.take("crls", |raw| {
+        parse::list(raw, expected, |text| source(text, base))
+    });
+    let keeps = section.has("cache");
+    let cache = section.take("cache", |raw| {
+        let path = path(raw)?;
+        files::creatable(&path).map(|()| path)
+    });
+    let refresh = section.require("refresh", parse::duration);
+    let timeout = section.require("timeout", parse::duration);
+    let trust = section.take("trust", |raw| trust(raw, base));
+    let unknown = section.require("unknown", parse::word(UNKNOWN));
+    let crls = crls.map(|found| found.value).unwrap_or_default();
+    let fetches = crls.iter().any(|one| matches!(one, CrlSource::Url(_)));
+    if fetches && !keeps {
+        let hint = "without it, a restart while the server is down would forget who is revoked";
+        section.missing(
+            "cache",
+            "a folder to keep fetched lists in",
+            Some(hint.to_owned()),
+        );
+    }
+    section.finish();
+    Some(Revocation {
+        crls,
+        cache: cache.map(|found| found.value),
+        refresh: refresh?.value,
+        timeout: timeout?.value,
+        trust: trust.map(|found| found.value),
+        unknown: unknown?.value,
+    })
+}
+
+fn expected() -> Mismatch {
+    Mismatch::expected(
+        "a list of files and http URLs, such as [\"http://igc-sante.esante.gouv.fr/CRL/ACI-EL-ORG.crl\"]",
+    )
+}
+
+fn source(text: &str, base: &Path) -> Parsed<CrlSource> {
+    let Some((scheme, _)) = text.split_once("://") else {
+        let path = base.join(text);
+        return files::readable(&path)
+            .map(|()| CrlSource::File(path))
+            .map_err(|mismatch| expected().hint(mismatch.hint.unwrap_or_default()));
+    };
+    if scheme != "http" {
+        return Err(expected().hint(format!(
+            "{scheme} is not spoken here: lists are signed, so authorities give them over http, as their certificates \
+             say under CRL distribution points"
+        )));
+    }
+    let uri: Option<Uri> = text.parse().ok();
+    let is_plain = |uri: &Uri| {
+        let authority = uri.authority();
+        authority.is_some_and(|one| !one.as_str().contains('@') && one.port_u16() != Some(0))
+    };
+    uri.filter(is_plain)
+        .filter(|_| !text.contains('#'))
+        .map(CrlSource::Url)
+        .ok_or_else(expected)
+}
+
+fn trust(raw: &Raw<'_>, base: &Path) -> Parsed<std::path::PathBuf> {
+    let path = parse::path(base)(raw)?;
+    files::certificates(&path).map(|()| path)
+}
