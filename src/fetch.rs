@@ -112,7 +112,10 @@ async fn converse(
     // Ends with this function, however it ends.
     let mut driver = JoinSet::new();
     driver.spawn(connection);
-    let (head, body) = sender.send_request(request.map(Full::new)).await?.into_parts();
+    let (head, body) = sender
+        .send_request(request.map(Full::new))
+        .await?
+        .into_parts();
     let body = Limited::new(body, at_most).collect().await;
     let body = body.map_err(|error| match error.downcast::<hyper::Error>() {
         Ok(error) => FetchError::Http(*error),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+
 use crate::identity::generation::Generation;
 use crate::identity::load::Problem;
 use crate::identity::profile::Profile;
@@ -133,6 +135,11 @@ pub fn publish_states(
     for (state, count) in counts {
         metrics.certificates(state.as_str(), count);
     }
+}
+
+/// A moment in Unix seconds as RFC 3339 writes it.
+pub fn timestamp(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string())
 }
 
 /// Seconds since 1970.

@@ -1,12 +1,11 @@
 //! What can be wrong with a source of revocation lists, and what to do about it.
 
-use std::fmt;
 use std::io;
 
-use jiff::Timestamp;
 use thiserror::Error;
 
 use super::crl::LARGEST;
+use crate::identity::states::timestamp;
 
 /// What is wrong with a source of revocation lists. The list that was in use before stays in use.
 #[derive(Debug, Error)]
@@ -33,13 +32,13 @@ pub enum CrlProblem {
     #[error("the signature of {0} on the list does not hold")]
     BadSignature(String),
     /// It was made in the future.
-    #[error("the list is not valid before {}", Moment(*.0))]
+    #[error("the list is not valid before {}", timestamp(*.0))]
     NotYetValid(i64),
     /// It does not say when its successor is due.
     #[error("the list does not say when the next one is due (nextUpdate)")]
     NoEnd,
     /// Its successor is overdue. What it names stays revoked.
-    #[error("the next list was due at {}", Moment(*.0))]
+    #[error("the next list was due at {}", timestamp(*.0))]
     Ended(i64),
     /// It has only what has changed since another list.
     #[error("this is a delta list, which has only what has changed")]
@@ -54,11 +53,16 @@ pub enum CrlProblem {
     #[error("the list in use is of another authority than this one, of {0}")]
     OtherIssuer(String),
     /// It is older than the one in use.
-    #[error("the list of {} is older than the one in use", Moment(*.0))]
+    #[error("the list of {} is older than the one in use", timestamp(*.0))]
     Older(i64),
 }
 
 impl CrlProblem {
+    /// Whether it may pass without anybody doing anything.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Fetch(_) | Self::Unreadable(_))
+    }
+
     /// The word for it in notices, always the same.
     pub fn code(&self) -> &'static str {
         match self {
@@ -112,18 +116,6 @@ impl CrlProblem {
             Self::Older(_) => {
                 "the one in use stays; ask whoever serves the URL why it has gone back"
             }
-        }
-    }
-}
-
-/// A moment in seconds since 1970, written as people read it.
-struct Moment(i64);
-
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Timestamp::from_second(self.0) {
-            Ok(at) => write!(f, "{at}"),
-            Err(_) => write!(f, "{} seconds after 1970", self.0),
         }
     }
 }
