@@ -3,32 +3,35 @@
 //! Names, extensions and dates are those of the real profile; keys are RSA-2048 throughout, authorities included,
 //! because a 4096-bit key takes seconds to make and nothing here has to last.
 
+mod keys;
+mod params;
+#[cfg(test)]
+pub(crate) mod shared;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io::{self, Write as _};
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-use std::time::Duration;
 
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
-    SanType, SerialNumber,
+    Certificate, CertificateRevocationList, CertificateRevocationListParams,
+    CertificateSigningRequestParams, Issuer, KeyIdMethod, KeyPair, PublicKeyData, RevocationReason,
+    RevokedCertParams, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
+use self::keys::generate_key;
+pub use self::keys::generate_keys;
+use self::params::{authority_params, issuing_name, leaf_params, root_name, since_epoch};
 use crate::services::Environment;
 
 /// 2049-12-31T23:59:59Z, when authorities end: the last second that certificates write with two digits for the year
 /// (RFC 5280 section 4.1.2.5). No certificate can outlast its issuer, and examples should last.
 pub const AUTHORITIES_END: i64 = 2_524_607_999;
-
-/// The validity of IGC-Santé's organisation certificates.
-const CERTIFICATE_YEARS: i16 = 3;
 
 /// A root and an issuing authority, both made for the occasion.
 pub struct Pki {
@@ -154,8 +157,7 @@ impl Pki {
             .key
             .clone()
             .unwrap_or_else(|| Arc::new(generate_key()));
-        let certificate = (leaf_params(request).signed_by(&*key, &self.issuer))
-            .expect("the parameters are complete and the issuer's key works");
+        let certificate = self.sign(request, &*key);
         Issued {
             cert_der: certificate.der().clone(),
             cert_pem: certificate.pem(),
@@ -163,9 +165,66 @@ impl Pki {
             key,
         }
     }
+
+    /// Certifies the key of a certificate request (PKCS#10 in PEM), as the platform does: of the request it keeps
+    /// the public key alone, and everything else comes from what it knows itself, which is `order` (whose key is
+    /// not used).
+    ///
+    /// # Errors
+    /// When it is no such request, or is not signed by the key in it.
+    pub fn certify(
+        &self,
+        request_pem: &str,
+        order: &Request<'_>,
+    ) -> Result<Certificate, rcgen::Error> {
+        let request = CertificateSigningRequestParams::from_pem(request_pem)?;
+        Ok(self.sign(order, &request.public_key))
+    }
+
+    /// The issuing authority's list of revoked certificates, by serial number, with its dates in seconds since 1970.
+    ///
+    /// # Panics
+    /// If the list would end before it begins.
+    pub fn revoke(
+        &self,
+        serials: &[&[u8]],
+        this_update: i64,
+        next_update: i64,
+    ) -> CertificateRevocationList {
+        let date = |seconds| rcgen::date_time_ymd(1970, 1, 1) + since_epoch(seconds);
+        let revoked = |serial: &&[u8]| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: date(this_update),
+            reason_code: Some(RevocationReason::KeyCompromise),
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date(this_update),
+            next_update: date(next_update),
+            // Grows from one list to the next, as RFC 5280 section 5.2.3 wants.
+            crl_number: SerialNumber::from(this_update.unsigned_abs()),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer)
+            .expect("the dates are in order and the issuer may sign lists")
+    }
+
+    fn sign(&self, request: &Request<'_>, key: &impl PublicKeyData) -> Certificate {
+        (leaf_params(request).signed_by(key, &self.issuer))
+            .expect("the parameters are complete and the issuer's key works")
+    }
 }
 
 impl Issued {
+    /// The serial number: a positive number, most significant byte first.
+    pub fn serial(&self) -> Vec<u8> {
+        let (_, certificate) =
+            X509Certificate::from_der(&self.cert_der).expect("it was made a moment ago");
+        certificate.serial.to_bytes_be()
+    }
+
     /// The certificate, in PEM.
     pub fn cert_pem(&self) -> &str {
         &self.cert_pem
@@ -187,41 +246,6 @@ impl Issued {
     }
 }
 
-/// Makes RSA-2048 keys, on all cores.
-///
-/// # Panics
-/// If the system has no randomness to make keys from.
-pub fn generate_keys(count: usize) -> Vec<Arc<KeyPair>> {
-    let left = AtomicUsize::new(count);
-    let take_one = || {
-        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-            left.checked_sub(1)
-        })
-        .is_ok()
-    };
-    let make = || {
-        let mut keys = Vec::new();
-        while take_one() {
-            keys.push(Arc::new(generate_key()));
-        }
-        keys
-    };
-    let threads = thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(count);
-    thread::scope(|scope| {
-        #[expect(
-            clippy::needless_collect,
-            reason = "lazily, each thread would start when the one before is joined"
-        )]
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(make)).collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| worker.join().expect("key generation does not panic"))
-            .collect()
-    })
-}
-
 /// Writes a new file that only its owner can read, as private keys and passwords must be.
 pub fn write_private(path: &Path, contents: impl AsRef<[u8]>) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
@@ -229,150 +253,6 @@ pub fn write_private(path: &Path, contents: impl AsRef<[u8]>) -> io::Result<()> 
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)?.write_all(contents.as_ref())
-}
-
-fn generate_key() -> KeyPair {
-    KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)
-        .expect("RSA-2048 keys can be made wherever there is randomness")
-}
-
-/// The CN of the root. In production's shape the names say that they are not the real ones.
-fn root_name(environment: Environment) -> &'static str {
-    match environment {
-        Environment::Production => "AC RACINE IGC-SANTE ELEMENTAIRE FICTIVE",
-        Environment::Test => "TEST AC RACINE IGC-SANTE ELEMENTAIRE",
-    }
-}
-
-fn issuing_name(environment: Environment) -> &'static str {
-    match environment {
-        Environment::Production => "AC IGC-SANTE ELEMENTAIRE ORGANISATIONS FICTIVE",
-        Environment::Test => "TEST AC IGC-SANTE ELEMENTAIRE ORGANISATIONS",
-    }
-}
-
-fn authority_params(
-    environment: Environment,
-    common_name: &str,
-    path_length: Option<u8>,
-) -> CertificateParams {
-    let hierarchy = match environment {
-        Environment::Production => "IGC-SANTE",
-        Environment::Test => "IGC-SANTE TEST",
-    };
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CountryName, printable("FR"));
-    name.push(DnType::OrganizationName, "ASIP-SANTE");
-    name.push(DnType::OrganizationalUnitName, "0002 187512751");
-    // rcgen keeps one value per type: the second OU goes in under the number of the same attribute.
-    name.push(DnType::CustomDnType(vec![2, 5, 4, 11]), hierarchy);
-    name.push(DnType::CommonName, common_name);
-
-    let now = Timestamp::now().as_second();
-    let mut params = params(name, now - 3600, AUTHORITIES_END);
-    params.is_ca = IsCa::Ca(path_length.map_or(
-        BasicConstraints::Unconstrained,
-        BasicConstraints::Constrained,
-    ));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
-}
-
-fn leaf_params(request: &Request<'_>) -> CertificateParams {
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CountryName, printable("FR"));
-    name.push(DnType::StateOrProvinceName, "Rhône (69)");
-    name.push(DnType::OrganizationName, request.organization);
-    name.push(DnType::OrganizationalUnitName, request.structure);
-    name.push(DnType::CommonName, request.common_name);
-
-    let not_before = (request.not_before).unwrap_or_else(|| Timestamp::now().as_second() - 3600);
-    let not_after = (request.not_after)
-        .unwrap_or_else(|| years_later(not_before, CERTIFICATE_YEARS).min(AUTHORITIES_END));
-    let mut params = params(name, not_before, not_after);
-    if let Some(serial) = request.serial {
-        params.serial_number = Some(SerialNumber::from_slice(&serial));
-    }
-    params.is_ca = IsCa::ExplicitNoCa;
-    let (key_usages, extended) = match &request.purpose {
-        Purpose::AuthCli => (
-            vec![KeyUsagePurpose::DigitalSignature],
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ),
-        Purpose::Sign => (
-            vec![
-                KeyUsagePurpose::DigitalSignature,
-                KeyUsagePurpose::ContentCommitment,
-            ],
-            ExtendedKeyUsagePurpose::EmailProtection,
-        ),
-        Purpose::Conf => (
-            vec![
-                KeyUsagePurpose::KeyEncipherment,
-                KeyUsagePurpose::DataEncipherment,
-            ],
-            ExtendedKeyUsagePurpose::EmailProtection,
-        ),
-        Purpose::SslServer(_) => (
-            vec![
-                KeyUsagePurpose::DigitalSignature,
-                KeyUsagePurpose::KeyEncipherment,
-            ],
-            ExtendedKeyUsagePurpose::ServerAuth,
-        ),
-    };
-    params.key_usages = key_usages;
-    params.extended_key_usages = vec![extended];
-    if let Purpose::SslServer(names) = &request.purpose {
-        params.subject_alt_names = names.iter().map(|name| alternative_name(name)).collect();
-    }
-    params
-}
-
-fn params(name: DistinguishedName, not_before: i64, not_after: i64) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = name;
-    // rcgen speaks in the types of the `time` crate, and offers this one way to them.
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + since_epoch(not_before);
-    params.not_after = epoch + since_epoch(not_after);
-    params.serial_number = Some(random_serial());
-    params.use_authority_key_identifier_extension = true;
-    params
-}
-
-fn printable(text: &str) -> rcgen::DnValue {
-    rcgen::DnValue::PrintableString(
-        text.try_into()
-            .expect("country codes are printable strings"),
-    )
-}
-
-fn alternative_name(name: &str) -> SanType {
-    match name.parse::<IpAddr>() {
-        Ok(address) => SanType::IpAddress(address),
-        Err(_) => SanType::DnsName(name.try_into().expect("DNS names are ASCII")),
-    }
-}
-
-/// The same day and hour some years later, as certificates are dated.
-fn years_later(seconds: i64, years: i16) -> i64 {
-    Timestamp::from_second(seconds)
-        .ok()
-        .and_then(|time| time.to_zoned(TimeZone::UTC).checked_add(years.years()).ok())
-        .map_or(seconds, |time| time.timestamp().as_second())
-}
-
-fn since_epoch(seconds: i64) -> Duration {
-    Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
-}
-
-/// 16 random bytes that are a positive number of full length.
-fn random_serial() -> SerialNumber {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness");
-    bytes[0] = bytes[0] & 0x7f | 0x40;
-    SerialNumber::from_slice(&bytes)
 }
 
 impl fmt::Debug for Pki {
@@ -396,69 +276,5 @@ impl fmt::Debug for Request<'_> {
 impl fmt::Debug for Issued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Issued").finish_non_exhaustive()
-    }
-}
-
-/// What the tests of the whole crate share, so that each does not make keys of its own.
-#[cfg(test)]
-pub(crate) mod shared {
-    use std::sync::LazyLock;
-
-    use super::*;
-
-    /// The test environment's PKI.
-    pub(crate) static TEST: LazyLock<Pki> = LazyLock::new(|| Pki::new(Environment::Test));
-
-    /// The production environment's.
-    pub(crate) static PRODUCTION: LazyLock<Pki> =
-        LazyLock::new(|| Pki::new(Environment::Production));
-
-    /// Four keys.
-    pub(crate) static KEYS: LazyLock<Vec<Arc<KeyPair>>> = LazyLock::new(|| generate_keys(4));
-
-    /// A request whose certificate has the shared key of that rank.
-    pub(crate) fn request<'a>(structure: &'a str, common_name: &'a str, key: usize) -> Request<'a> {
-        Request {
-            key: Some(Arc::clone(&KEYS[key])),
-            ..Request::new(structure, common_name)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_certificate_is_valid_for_three_years_to_the_second() {
-        // 29 February 2028, and the last day of its month three years later.
-        assert_eq!(years_later(1_835_395_200, 3), 1_930_003_200);
-        assert_eq!(years_later(1_700_000_000, 3), 1_794_694_400);
-    }
-
-    #[test]
-    fn keys_are_made_in_the_number_asked_for() {
-        assert_eq!(generate_keys(0).len(), 0);
-        assert_eq!(generate_keys(3).len(), 3);
-    }
-
-    #[test]
-    fn what_holds_a_key_does_not_show_it() {
-        let issued = shared::TEST.issue(&shared::request("1060785003", "DUI", 0));
-        assert_eq!(format!("{issued:?}"), "Issued { .. }");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn private_files_are_readable_by_their_owner_alone() {
-        use std::os::unix::fs::PermissionsExt as _;
-
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a.key");
-        write_private(&path, "x").unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
     }
 }
