@@ -139,7 +139,7 @@ fn der(bytes: &[u8]) -> Result<CertificateRevocationListDer<'_>, CrlProblem> {
 
 /// Refuses a list that does not say what it seems to: one of changes only, one that speaks for other issuers, one
 /// with a critical extension that is not understood (RFC 5280 section 5.2).
-fn check_extensions(crl: &CertificateRevocationList<'_>) -> Result<(), CrlProblem> {
+pub(super) fn check_extensions(crl: &CertificateRevocationList<'_>) -> Result<(), CrlProblem> {
     for extension in crl.extensions() {
         match extension.parsed_extension() {
             _ if extension.oid == OID_X509_EXT_DELTA_CRL_INDICATOR => {
