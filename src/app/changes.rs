@@ -113,7 +113,6 @@ impl App {
 
     /// Puts a list in the place of the one before. `changed` says that it names other certificates.
     fn take_list(&self, index: usize, list: List, changed: bool) {
-        publish(&list, &self.gateway.metrics);
         self.revocations
             .rcu(|revocations| revocations.with(index, list.clone()));
         if changed {
@@ -122,5 +121,6 @@ impl App {
         } else {
             self.tell();
         }
+        publish(&list, &self.gateway.metrics);
     }
 }
