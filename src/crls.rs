@@ -178,7 +178,7 @@ impl Source {
         }
         let crl = self.list.crl.as_deref();
         let ended = crl.filter(|crl| crl.has_ended(now));
-        let problem = problem.or(ended.map(|crl| CrlProblem::Ended(crl.next_update)));
+        let problem = problem.or_else(|| Some(CrlProblem::Ended(ended?.next_update)));
         self.failures = match problem {
             Some(_) => self.failures.saturating_add(1),
             None => 0,

@@ -13,7 +13,8 @@
 //! The answer streams back the same way. [`gateway::exchange::Reply`] writes the request down when it has ended.
 //!
 //! Beside the request path: [`services`] (the catalogue), [`config`], [`app`] (puts everything together), [`admin`],
-//! [`crls`] (fresh revocation lists), [`notices`] (who is told what), [`metrics`], [`telemetry`], [`shutdown`], [`simulator`] (stand-ins for the services) and [`cli`].
+//! [`crls`] (fresh revocation lists), [`notices`] (what somebody is told), [`metrics`], [`telemetry`], [`shutdown`],
+//! [`simulator`] (stand-ins for the services) and [`cli`].
 
 pub mod admin;
 pub mod app;

@@ -1,6 +1,6 @@
 //! `[revocation]`: where lists of revoked certificates come from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http::Uri;
 
@@ -76,7 +76,12 @@ fn source(text: &str, base: &Path) -> Parsed<CrlSource> {
         .ok_or_else(expected)
 }
 
-fn trust(raw: &Raw<'_>, base: &Path) -> Parsed<std::path::PathBuf> {
+fn trust(raw: &Raw<'_>, base: &Path) -> Parsed<PathBuf> {
     let path = parse::path(base)(raw)?;
-    files::certificates(&path).map(|()| path)
+    let expected = |mismatch| Mismatch {
+        expected: "a PEM file with certificates".to_owned(),
+        ..mismatch
+    };
+    files::certificates(&path).map_err(expected)?;
+    Ok(path)
 }
