@@ -8,6 +8,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use relais::gateway::table::Table;
 use relais::identity::generation::Generation;
 use relais::identity::load::load;
+use relais::identity::registry::Registry;
 use relais::metrics::Metrics;
 use relais::outbound::Outbound;
 use relais::simulator::site::{DEMONSTRATION, Ports, Site};
@@ -19,7 +20,7 @@ fn selection(criterion: &mut Criterion) {
             std::env::temp_dir().join(format!("relais-bench-{}-{tenants}", std::process::id()));
         let site = Site::build(&directory, tenants, &DEMONSTRATION[..1], Ports::default())
             .expect("the temporary folder can be written to");
-        let loaded = relais::config::Config::load(Some(&site.configuration))
+        let loaded = relais::config::Config::load(&site.configuration)
             .expect("a site's configuration is valid");
         let services: Vec<_> = loaded.config.services.into_iter().map(Arc::new).collect();
         let metrics = Metrics::new();
@@ -31,6 +32,7 @@ fn selection(criterion: &mut Criterion) {
         let table = Table::new(
             &services,
             identities.into_iter().map(Generation::new).collect(),
+            Registry::default(),
             &outbound,
             &metrics,
         );

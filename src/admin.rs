@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::app::App;
+use crate::gateway::diagnosis::Seen;
 use crate::gateway::guard::Hosts;
 use crate::identity::generation::Generation;
 use crate::identity::revocation::Revocations;
@@ -107,6 +108,35 @@ struct Status {
     services: usize,
     certificates: BTreeMap<&'static str, usize>,
     upstream_connections: usize,
+    /// What answers of services revealed of certificates since the start.
+    certificate_problems: Vec<CertificateProblem>,
+}
+
+#[derive(Serialize)]
+struct CertificateProblem {
+    service: Arc<str>,
+    problem: &'static str,
+    count: u64,
+    last: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial: Option<String>,
+    hint: &'static str,
+}
+
+impl From<(Arc<str>, Seen)> for CertificateProblem {
+    fn from((service, seen): (Arc<str>, Seen)) -> Self {
+        Self {
+            service,
+            problem: seen.trouble.name,
+            count: seen.count,
+            last: unix(seen.last),
+            tenant: seen.tenant,
+            serial: seen.serial,
+            hint: seen.trouble.hint,
+        }
+    }
 }
 
 async fn status(State(app): State<Arc<App>>) -> Json<Status> {
@@ -133,20 +163,30 @@ async fn status(State(app): State<Arc<App>>) -> Json<Status> {
             .iter()
             .map(|pool| pool.occupancy().open)
             .sum(),
+        certificate_problems: (app.gateway.diagnosis.seen().into_iter())
+            .map(CertificateProblem::from)
+            .collect(),
     })
 }
 
 #[derive(Serialize)]
 struct Tenant {
     finess: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Sites that may use its certificates, as the table of structures has them.
+    sites: usize,
     /// The SHA-256 of the certificate that each service would be shown; absent where none may be.
     services: BTreeMap<Arc<str>, Option<String>>,
 }
 
 async fn tenants(State(app): State<Arc<App>>) -> Json<Vec<Tenant>> {
     let table = app.gateway.table.load();
+    let structures = &table.registry().structures;
     let tenants = table.tenants().into_iter().map(|(finess, pools)| Tenant {
         finess: finess.to_string(),
+        name: (structures.get(finess)).and_then(|known| known.name.as_deref().map(str::to_owned)),
+        sites: structures.sites(finess),
         services: table
             .services()
             .iter()
@@ -220,6 +260,8 @@ struct Certificate {
     issuer: String,
     serial: String,
     sha256: String,
+    /// The SHA-256 of the public key: the same one on two instances is one key in two places.
+    public_key_sha256: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     structure: Option<String>,
     usage: &'static str,
@@ -246,6 +288,7 @@ impl Certificate {
             issuer: profile.issuer.to_string(),
             serial: profile.serial.to_string(),
             sha256: profile.fingerprint.to_string(),
+            public_key_sha256: profile.public_key.to_string(),
             structure: profile.structure.as_ref().map(ToString::to_string),
             usage: profile.usage.as_str(),
             environment: profile

@@ -20,18 +20,20 @@ use crate::admin;
 use crate::config::{Config, ListenAddress};
 use crate::crls::Source;
 use crate::gateway::address::Bound as Binding;
+use crate::gateway::diagnosis::Diagnosis;
 use crate::gateway::exchange::Reply;
 use crate::gateway::guard::Hosts;
 use crate::gateway::table::Table;
 use crate::gateway::{Door, Gateway};
 use crate::identity::generation::Generation;
 use crate::identity::load::{self, Loaded, Problem};
+use crate::identity::registry::Registry;
 use crate::identity::revocation::Revocations;
 use crate::identity::states;
 use crate::inbound::listener::{self, SocketFile};
 use crate::inbound::{Answer, Inbound};
 use crate::metrics::Metrics;
-use crate::notices::{self, Notices, Webhook};
+use crate::notices::{Notices, Webhook};
 use crate::outbound::{Outbound, pool};
 use crate::services::Service;
 use crate::telemetry::access::AccessLog;
@@ -148,12 +150,22 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         unusable = problems.len(),
         "certificates loaded"
     );
-    let table = Table::new(&services, generations, &outbound, &metrics);
+    let (registry, mistakes) = Registry::load(&config.tenants, config.bindings, config.vendor);
+    for mistake in &mistakes {
+        tracing::warn!(
+            place = %mistake.place,
+            reason = %mistake.kind,
+            hint = mistake.hint(),
+            "the table of structures has a mistake"
+        );
+    }
+    let table = Table::new(&services, generations, registry, &outbound, &metrics);
     let gateway = Arc::new(Gateway {
         table: ArcSwap::from_pointee(table),
         request_head: config.limits.request_head,
         metrics: Arc::clone(&metrics),
         log,
+        diagnosis: Arc::new(Diagnosis::new(Arc::clone(&metrics))),
     });
 
     let workers = config.workers;
@@ -342,17 +354,7 @@ fn side_plane(
         tokio::spawn(Arc::clone(&app.outbound).reap());
         tokio::spawn(tidy(Arc::clone(&app.gateway.metrics)));
         tokio::spawn(changes::follow_the_clock(Arc::clone(app)));
-        for (index, source) in crls.into_iter().enumerate() {
-            tokio::spawn(changes::follow_list(Arc::clone(app), index, source));
-        }
-        if let Some(webhook) = webhook {
-            let (notices, metrics) = (&app.notices, &app.gateway.metrics);
-            tokio::spawn(notices::deliver(
-                Arc::clone(notices),
-                webhook,
-                Arc::clone(metrics),
-            ));
-        }
+        changes::follow_lists(app, crls, webhook);
         if let Some(listener) = admin {
             tokio::spawn(admin::serve(listener, Arc::clone(app)));
         }

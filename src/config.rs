@@ -19,11 +19,14 @@ mod reader;
 mod section;
 mod suggest;
 
+mod bindings;
 mod files;
+mod headers;
 mod listeners;
 mod notices;
 mod revocation;
 mod services;
+mod structures;
 mod target;
 mod whole;
 
@@ -39,6 +42,9 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::identity::finess::Finess;
+use crate::identity::profile::Fingerprint;
+use crate::identity::structure::StructureId;
+use crate::identity::tenants::Structure;
 use crate::services::{Environment, Service, Trust};
 
 pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE};
@@ -60,8 +66,14 @@ pub struct Config {
     pub revocation: Revocation,
     /// Whom to tell what needs attention. Default: nobody; it is logged.
     pub notices: Option<Notices>,
+    /// The structures that tenants can be. Default: none are known besides what certificates say.
+    pub tenants: Tenants,
     /// The services that are served, each name once. Never empty.
     pub services: Vec<Service>,
+    /// Certificates chosen by hand, each tenant and service once. Default: none.
+    pub bindings: Vec<Binding>,
+    /// The structures of the vendor (éditeur) itself, whose certificates never serve as a structure's. Default: none.
+    pub vendor: Vec<StructureId>,
     /// The administration listener. Default: none, and then neither health nor metrics are served.
     pub admin: Option<Admin>,
     /// Logs.
@@ -163,8 +175,8 @@ pub enum Unknown {
 pub struct Notices {
     /// Where notices are posted: https, or http on this machine. No default.
     pub webhook: Uri,
-    /// A field to send along, which identifies Relais. Default: none.
-    pub header: Option<(HeaderName, HeaderValue)>,
+    /// Fields to send along, which identify Relais. Default: none.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whom to believe there. Default: the web's roots.
     pub trust: Trust,
 }
@@ -174,9 +186,52 @@ impl fmt::Debug for Notices {
         // The path of a webhook is often a secret.
         f.debug_struct("Notices")
             .field("webhook", &self.webhook.authority())
-            .field("header", &self.header)
+            .field("headers", &self.headers)
             .field("trust", &self.trust)
             .finish()
+    }
+}
+
+/// Where the table of structures comes from; [`crate::identity::tenants::load`] makes it.
+#[derive(Clone, Debug, Default)]
+pub struct Tenants {
+    /// CSV files, in the order of the configuration. They could be read when it was; their content was not looked at.
+    pub files: Vec<PathBuf>,
+    /// The structures of the configuration itself. A number may come several times.
+    pub inline: Vec<(Finess, Structure)>,
+}
+
+/// The certificate that a tenant is to use for a service, instead of the one that would be chosen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Binding {
+    /// One of [`Config::services`].
+    pub service: String,
+    /// The tenant. Default: all that have no binding of their own for this service.
+    pub tenant: Option<Finess>,
+    /// Which certificate. Whether there is such a one, and whether the tenant may use it, was not looked at.
+    pub certificate: BoundBy,
+    /// The Pro Santé Connect client_id that the certificate was declared for. Default: none.
+    pub client_id: Option<String>,
+}
+
+/// How a binding names its certificate.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum BoundBy {
+    /// By the certificate itself.
+    Fingerprint(Fingerprint),
+    /// By its file, absolute; a renewal of the same name takes its place.
+    File(PathBuf),
+    /// By the exact CN of its subject; a renewal that keeps the CN takes its place.
+    CommonName(String),
+}
+
+impl fmt::Display for BoundBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fingerprint(fingerprint) => write!(f, "SHA-256 {fingerprint}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::CommonName(name) => write!(f, "CN {name:?}"),
+        }
     }
 }
 

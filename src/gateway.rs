@@ -3,9 +3,12 @@
 //! [`Gateway::handle`] reads as the specification. What it refuses, and how the refusal reads, is in [`reply`].
 
 pub mod address;
+pub mod diagnosis;
 pub mod exchange;
 pub mod guard;
 pub mod headers;
+mod introspection;
+pub mod rate;
 pub mod reply;
 pub mod table;
 
@@ -13,12 +16,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use crate::gateway::address::Bound;
+use crate::gateway::diagnosis::{Diagnosis, FaultReader};
 use crate::gateway::exchange::{Exchange, Outcome, Reply, Unanswered};
 use crate::gateway::guard::Hosts;
 use crate::gateway::reply::{Code, Problem};
@@ -40,6 +45,16 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Where each request is written down.
     pub log: AccessLog,
+    /// What answers reveal of certificates.
+    pub diagnosis: Arc<Diagnosis>,
+}
+
+/// What a request is answered with.
+enum Answer<T> {
+    /// A service's answer, and the tunnel that it opens if it changes protocols.
+    Service(Response<Download>, Option<T>),
+    /// What Relais was asked about itself.
+    Own(Response<Bytes>),
 }
 
 /// A listener as the gateway sees it.
@@ -60,7 +75,11 @@ impl Gateway {
         let answer = self.forward(door, request, unanswered.exchange()).await;
         let (mut exchange, log) = unanswered.answered();
         match answer {
-            Ok((mut response, upgraded)) => {
+            Ok(Answer::Own(response)) => {
+                exchange.status = response.status().as_u16();
+                response.map(|text| Reply::own(text, exchange, log))
+            }
+            Ok(Answer::Service(mut response, upgraded)) => {
                 exchange.status = response.status().as_u16();
                 if let Some(upgraded) = upgraded {
                     exchange.outcome = Outcome::Upgraded;
@@ -68,7 +87,8 @@ impl Gateway {
                 }
                 let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
                 headers::for_application(response.headers_mut(), switching);
-                response.map(|body| Reply::from_service(body, exchange, log))
+                let faults = FaultReader::of(&response, &self.diagnosis);
+                response.map(|body| Reply::from_service(body, faults, exchange, log))
             }
             Err(problem) => {
                 exchange.status = problem.status().as_u16();
@@ -95,13 +115,7 @@ impl Gateway {
         door: &Door,
         mut request: Request<Incoming>,
         exchange: &mut Exchange,
-    ) -> Result<
-        (
-            Response<Download>,
-            Option<impl Future<Output = ()> + Send + use<>>,
-        ),
-        Problem,
-    > {
+    ) -> Result<Answer<impl Future<Output = ()> + Send + use<>>, Problem> {
         // First: who takes Relais for a forward proxy names foreign hosts, and should not be taken for a browser.
         let path = self.plain_path(&request)?;
         door.hosts.admit(&request)?;
@@ -109,6 +123,10 @@ impl Gateway {
         exchange.tenant = address.tenant;
 
         let table = self.table.load();
+        if address.service == address::OWN {
+            let answer = introspection::answer(&table, request.method(), &address)?;
+            return Ok(Answer::Own(answer));
+        }
         let (index, offered) = table.service(address.service)?;
         let service = &offered.service;
         exchange.service = Some((Arc::clone(&service.name), Arc::clone(&offered.metrics)));
@@ -116,6 +134,7 @@ impl Gateway {
         exchange.pool = Some(Arc::clone(&pool));
 
         within_limit(&request, service)?;
+        let limiter = offered.limiter.clone();
         let uri = service
             .target
             .path_and_query(address.remainder)
@@ -133,6 +152,12 @@ impl Gateway {
         drop(table);
 
         headers::for_service(request.headers_mut());
+        for (name, value) in &pool.service().headers {
+            request.headers_mut().insert(name, value.clone());
+        }
+        if let Some(limiter) = limiter {
+            limiter.turn().await?;
+        }
         let application = request
             .headers()
             .contains_key(http::header::UPGRADE)
@@ -144,7 +169,9 @@ impl Gateway {
         exchange.upload = upload.progress().cloned();
 
         let handed_over = Instant::now();
-        let answer = outbound::send(&pool, Request::from_parts(parts, upload)).await?;
+        let answer = outbound::send(&pool, Request::from_parts(parts, upload))
+            .await
+            .inspect_err(|error| self.diagnosis.of_error(error, exchange))?;
         let elsewhere = handed_over.elapsed();
         exchange.connection = Some((answer.lease.origin(), answer.lease.version()));
         if answer.lease.origin() == outbound::lease::Origin::Reused {
@@ -166,7 +193,7 @@ impl Gateway {
         };
         let response = response.map(|body| Download::new(body, lease, silence));
         metrics.overhead(exchange.begun.elapsed().saturating_sub(elsewhere));
-        Ok((response, tunnel))
+        Ok(Answer::Service(response, tunnel))
     }
 
     /// The path and query of a request in a form that is served, with a head of tolerable size.

@@ -100,6 +100,17 @@ impl Metrics {
         });
     }
 
+    /// Counts an answer that reveals trouble with a certificate.
+    pub(crate) fn certificate_problem(&self, service: &Arc<str>, problem: &'static str) {
+        let service = service.to_string();
+        with_local_recorder(&self.recorder, || {
+            metrics::counter!(
+                "relais_upstream_certificate_problems_total", "service" => service, "problem" => problem
+            )
+            .increment(1);
+        });
+    }
+
     /// Counts a handshake with a service.
     pub(crate) fn handshake(&self, service: &Arc<str>, resumed: bool) {
         let kind = if resumed { "resumed" } else { "full" };
@@ -261,6 +272,10 @@ fn describe() {
     describe_counter!(
         "relais_upstream_handshakes_total",
         "TLS handshakes with services, full or resumed"
+    );
+    describe_counter!(
+        "relais_upstream_certificate_problems_total",
+        "answers of services that reveal trouble with the certificate shown, by TLS alert or fault code"
     );
     describe_counter!(
         "relais_upstream_reuse_total",

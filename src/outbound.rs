@@ -160,10 +160,8 @@ impl Outbound {
             pool::Waiting::new(wanting),
         );
         self.evict_one();
-        tokio::time::timeout_at(until.into(), Arc::clone(&self.room).acquire_owned())
+        pool::before(until, Arc::clone(&self.room).acquire_owned())
             .await
-            .ok()
-            .and_then(Result::ok)
             .ok_or(Error::NoCapacity(
                 "all upstream connections of the gateway are in use",
             ))

@@ -4,17 +4,21 @@
 //! name, so that nothing is reachable that nobody asked for.
 
 mod catalogue;
+mod page;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery};
+use http::{HeaderName, HeaderValue};
 
-pub use catalogue::{BuiltIn, CATALOGUE};
+pub use page::page;
+
+pub use catalogue::{BuiltIn, CATALOGUE, DefaultValue, Known, Source};
 
 /// Which of the two IGC-Santé hierarchies a certificate or a service belongs to.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -62,6 +66,25 @@ impl WantedCertificate {
             Self::InsiAuto => "insi-auto",
             Self::InsiManu => "insi-manu",
             Self::None => "none",
+        }
+    }
+}
+
+/// Whose certificate a service accepts for a structure's request.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Owner {
+    /// The structure's alone (ANS guide 001: certificates are never in the éditeur's name).
+    Structure,
+    /// The éditeur's too, for structures that have none of their own for it (ROR: it is the éditeur who orders it).
+    Vendor,
+}
+
+impl Owner {
+    /// The word that the configuration uses for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Structure => "structure",
+            Self::Vendor => "vendor",
         }
     }
 }
@@ -154,6 +177,8 @@ pub struct Service {
     pub environment: Environment,
     /// What it wants to be shown.
     pub certificate: WantedCertificate,
+    /// Whose that may be.
+    pub owner: Owner,
     /// Whom to believe.
     pub trust: Trust,
     /// TLS versions offered.
@@ -168,6 +193,11 @@ pub struct Service {
     pub retry: Retry,
     /// The largest request body passed on, in bytes.
     pub max_request_body: u64,
+    /// Fields put on each request in place of what the application sent under the same name. Marked as sensitive,
+    /// so that nothing prints them.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Requests a second that the service allows, for all tenants together.
+    pub rate: Option<NonZeroU32>,
 }
 
 /// The name of a path is not that of a tenant or of the gateway itself: lower-case letters, digits and hyphens.

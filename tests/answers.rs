@@ -7,18 +7,18 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use support::upstream::{Connection, Tls, serve_h2};
-use support::{H2c, TestGateway, in_front_of, large_post, whole, within};
+use support::{H2c, in_front_of, large_post, whole, within};
 
-/// A silence that a test can wait for.
-const SILENCE: &str = "timeouts.body = \"300ms\"";
-
-async fn hold(connection: Connection) {
-    std::future::pending::<()>().await;
-    drop(connection);
-}
-
-/// What the application gets of an answer that the service leaves unfinished, over HTTP/1.1 and over h2c.
-async fn is_seen_broken(gateway: &TestGateway, received: &str) {
+/// What the application gets, over HTTP/1.1 and over h2c, from a service that falls silent once it has sent that much.
+async fn silence_is_seen_broken(sent: &'static str, received: &str) {
+    let serve = move |mut connection: Connection, _| async move {
+        connection.head().await;
+        connection.write(sent).await;
+        std::future::pending::<()>().await;
+        drop(connection);
+    };
+    // A silence that a test can wait for.
+    let (gateway, _upstream) = in_front_of(&Tls::default(), "timeouts.body = \"300ms\"", serve);
     let mut raw = gateway.raw().await;
     raw.write(gateway.get_bytes("/up/x")).await;
     let answer = raw.answer(false).await.unwrap();
@@ -46,28 +46,14 @@ async fn is_seen_broken(gateway: &TestGateway, received: &str) {
 
 #[tokio::test]
 async fn an_answer_that_stalls_half_way_breaks_and_does_not_end() {
-    let (gateway, _upstream) =
-        in_front_of(&Tls::default(), SILENCE, |mut connection, _| async move {
-            connection.head().await;
-            connection
-                .write("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
-                .await;
-            hold(connection).await;
-        });
-    is_seen_broken(&gateway, "half").await;
+    let half = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
+    silence_is_seen_broken(half, "half").await;
 }
 
 #[tokio::test]
 async fn an_answer_that_stalls_after_its_head_breaks_and_does_not_end() {
-    let (gateway, _upstream) =
-        in_front_of(&Tls::default(), SILENCE, |mut connection, _| async move {
-            connection.head().await;
-            connection
-                .write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-                .await;
-            hold(connection).await;
-        });
-    is_seen_broken(&gateway, "").await;
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    silence_is_seen_broken(head, "").await;
 }
 
 #[tokio::test]

@@ -1,16 +1,17 @@
 //! The example certificates, as `config/relais.toml` refers to them.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
 
-use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 use relais::config::Config;
-use relais::identity::finess::Finess;
+use relais::gateway::table::Table;
 use relais::identity::generation::Generation;
 use relais::identity::load::{self, Identity, Loaded};
-use relais::identity::select::select;
-use relais::identity::states::now;
+use relais::identity::registry::Registry;
+use relais::metrics::Metrics;
+use relais::outbound::Outbound;
 use relais::services::{Environment, Service};
 use relais::simulator::site::sample_finess;
 
@@ -25,19 +26,6 @@ fn example() -> (Vec<Service>, Loaded) {
     (loaded.config.services, identities)
 }
 
-fn by_structure(identities: Vec<Identity>) -> BTreeMap<Finess, Vec<Arc<Generation>>> {
-    let mut structures: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for identity in identities {
-        let structure = identity.profile.structure.as_ref().unwrap().to_string();
-        let finess: Finess = structure.strip_prefix('1').unwrap().parse().unwrap();
-        structures
-            .entry(finess)
-            .or_default()
-            .push(Generation::new(identity));
-    }
-    structures
-}
-
 #[test]
 fn every_file_of_the_example_is_accepted() {
     let (_, loaded) = example();
@@ -48,15 +36,21 @@ fn every_file_of_the_example_is_accepted() {
 #[test]
 fn each_structure_of_the_example_has_a_certificate_for_each_service() {
     let (services, loaded) = example();
-    let structures = by_structure(loaded.identities);
     assert!(services.len() >= 2);
-    let expected = [sample_finess(0), sample_finess(1)];
-    assert_eq!(structures.keys().copied().collect::<Vec<_>>(), expected);
-    for (finess, generations) in &structures {
-        for service in &services {
-            let chosen = select(generations, service, now())
+    let services: Vec<_> = services.into_iter().map(Arc::new).collect();
+    let generations = (loaded.identities.into_iter())
+        .map(Generation::new)
+        .collect();
+    let metrics = Metrics::new();
+    let outbound = Outbound::new(&services, 1, NonZeroUsize::MIN, Arc::clone(&metrics)).unwrap();
+    let registry = Registry::default();
+    let table = Table::new(&services, generations, registry, &outbound, &metrics);
+    for finess in [sample_finess(0), sample_finess(1)] {
+        for (index, service) in services.iter().enumerate() {
+            let pool = (table.choose(finess, index))
                 .unwrap_or_else(|refusal| panic!("{finess} for {}: {refusal}", service.name));
             // The chain without its root, which services have.
+            let chosen = pool.generation().unwrap();
             assert_eq!(chosen.identity().key.cert.len(), 2, "{finess}");
         }
     }

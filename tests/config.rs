@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use relais::config::{
-    AccessLog, Config, CrlSource, ListenAddress, Loaded, Place, Problems, Unknown, What,
+    AccessLog, BoundBy, Config, CrlSource, ListenAddress, Loaded, Place, Problems, Unknown, What,
 };
+use relais::identity::profile::Fingerprint;
+use relais::identity::tenants::{Sector, Structure};
 use relais::services::{HttpVersions, Retry, TlsVersions, Trust, WantedCertificate};
 
 const FULL: &str = "tests/config/valid/full.toml";
@@ -204,7 +206,7 @@ fn every_value_of_the_file_arrives_where_it_should() {
     assert_eq!(config.revocation.unknown, Unknown::Refuse);
     assert_eq!(config.revocation.refresh, Duration::from_secs(3600));
     let notices = config.notices.as_ref().unwrap();
-    let (name, value) = notices.header.as_ref().unwrap();
+    let (name, value) = &notices.headers[0];
     assert_eq!(
         (name.as_str(), value.as_bytes()),
         ("authorization", &b"Bearer secret"[..])
@@ -248,6 +250,56 @@ fn every_value_of_the_file_arrives_where_it_should() {
 }
 
 #[test]
+fn structures_bindings_and_the_vendor_arrive_where_they_should() {
+    let config = accepted(FULL, &[]).config;
+    let folder = std::env::current_dir().unwrap().join("tests/config/valid");
+    assert_eq!(config.tenants.files, [folder.join("../files/tenants.csv")]);
+    let (site, structure) = &config.tenants.inline[0];
+    assert_eq!(site.as_str(), "060785003");
+    let expected = Structure {
+        legal_entity: Some("060785011".parse().unwrap()),
+        sector: Some(Sector::Officine),
+        name: Some("Pharmacie".into()),
+    };
+    assert_eq!(*structure, expected);
+    assert_eq!(config.tenants.inline[1].1, Structure::default());
+
+    let [psc, own, dmp] = &config.bindings[..] else {
+        panic!("three bindings");
+    };
+    let empty = Fingerprint::of(b"");
+    assert_eq!(psc.certificate, BoundBy::Fingerprint(empty));
+    assert_eq!(psc.client_id.as_deref(), Some("editeur-logiciel"));
+    assert_eq!((psc.tenant, own.tenant), (None, Some(*site)));
+    let file = folder.join("../files/certs/psc.pem");
+    assert_eq!(own.certificate, BoundBy::File(file));
+    assert_eq!(dmp.service, "dmp");
+    let to_the_letter = BoundBy::CommonName("Proxy DMP ".to_owned());
+    assert_eq!(dmp.certificate, to_the_letter);
+
+    let vendor: Vec<String> = config.vendor.iter().map(ToString::to_string).collect();
+    assert_eq!(vendor, ["339172288100052", "1060785003"]);
+}
+
+#[test]
+fn structures_and_bindings_can_come_from_the_environment() {
+    let one = "tests/config/valid/tenants.toml";
+    let config = accepted(one, &[]).config;
+    assert_eq!(config.tenants.files.len(), 1);
+    let variables = [
+        ("RELAIS__TENANTS__0__FINESS", "060785003"),
+        ("RELAIS__TENANTS__1__FILE", "../files/tenants.csv"),
+        ("RELAIS__BINDINGS__0__SERVICE", "psc"),
+        ("RELAIS__BINDINGS__0__COMMON_NAME", "A"),
+        ("RELAIS__VENDOR__STRUCTURES", "339172288100052, 1060785003"),
+    ];
+    let config = accepted(one, &variables).config;
+    assert_eq!(config.tenants.inline.len(), 1, "instead of the file's");
+    assert_eq!(config.tenants.files.len(), 1);
+    assert_eq!((config.bindings.len(), config.vendor.len()), (1, 2));
+}
+
+#[test]
 fn what_works_but_looks_wrong_is_a_warning() {
     let variables = [
         ("RELAIS__IDENTITIES__KEY_READERS", "anyone"),
@@ -277,7 +329,7 @@ fn what_works_but_looks_wrong_is_a_warning() {
 
 #[test]
 fn a_missing_file_is_a_problem_like_any_other() {
-    let problems = Config::load(Some(Path::new("tests/config/nowhere.toml"))).unwrap_err();
+    let problems = Config::load(Path::new("tests/config/nowhere.toml")).unwrap_err();
     assert_eq!(problems.errors.len(), 1);
     assert!(matches!(problems.errors[0].what, What::Unreadable(_)));
     assert!(

@@ -167,7 +167,7 @@ async fn a_socket_that_somebody_answers_on_is_left_alone() {
         )
     });
     let (configuration, socket) = path;
-    let loaded = relais::config::Config::load(Some(&configuration)).unwrap();
+    let loaded = relais::config::Config::load(&configuration).unwrap();
     let said = format!("{:#}", relais::app::bind(loaded.config).unwrap_err());
     assert!(
         said.contains("relais.sock") && said.contains("another gateway"),

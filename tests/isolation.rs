@@ -162,26 +162,25 @@ fn under_load_on_three_workers_nobody_acts_as_somebody_else() {
     });
     assert_eq!(requests, 20_000);
     scene.check_connections().unwrap();
-    let carried: usize = scene
-        .witness
-        .connections()
-        .iter()
-        .map(|one| one.carried.len())
-        .sum();
-    assert_eq!(carried, 20_000);
+    assert_eq!(scene.carried(), 20_000);
+}
+
+/// One after another, so that what is kept for one could serve the next.
+async fn ask_thrice(scene: &Scene, services: &[(&'static str, &str)]) {
+    for _ in 0..3 {
+        for tenant in 0..scene.tenants.len() {
+            for (service, _) in services {
+                scene.ask(&Step::plain(tenant, service)).await;
+            }
+        }
+    }
 }
 
 #[tokio::test]
 async fn services_at_one_address_that_want_different_certificates_share_no_connection() {
     let services = [("insi-auto", ""), ("insi-manu", ""), ("dmp", "")];
     let scene = Scene::new(2, 2, &services, "", "");
-    for _ in 0..3 {
-        for tenant in 0..2 {
-            for (service, _) in services {
-                scene.ask(&Step::plain(tenant, service)).await;
-            }
-        }
-    }
+    ask_thrice(&scene, &services).await;
     let connections = scene.witness.connections();
     scene.check_connections().unwrap();
     let certificates: HashSet<_> = connections.iter().map(|one| one.sha256.clone()).collect();
@@ -201,11 +200,7 @@ async fn services_at_one_address_that_want_different_certificates_share_no_conne
 async fn one_certificate_for_two_services_at_one_address_opens_connections_for_each() {
     let services = [("dmp", "http = \"h2\""), ("ror", "http = \"h2\"")];
     let scene = Scene::new(1, 2, &services, "", "");
-    for _ in 0..3 {
-        for (service, _) in services {
-            scene.ask(&Step::plain(0, service)).await;
-        }
-    }
+    ask_thrice(&scene, &services).await;
     for connection in scene.witness.connections() {
         let services: HashSet<_> = connection.carried.iter().map(|one| &one.service).collect();
         assert_eq!(services.len(), 1, "{connection:?}");
@@ -235,13 +230,7 @@ async fn authorities_that_share_an_address_and_a_server_certificate_share_no_con
     let by_number = "http = \"h2\"\nurl = \"https://127.0.0.1:PORT\"";
     let services = [("dmp", "http = \"h2\""), ("ror", by_number)];
     let scene = Scene::new(2, 2, &services, "", "");
-    for _ in 0..3 {
-        for tenant in 0..2 {
-            for (service, _) in services {
-                scene.ask(&Step::plain(tenant, service)).await;
-            }
-        }
-    }
+    ask_thrice(&scene, &services).await;
     let connections = scene.witness.connections();
     let mut seen = HashSet::new();
     for connection in &connections {
@@ -295,14 +284,8 @@ async fn a_retry_keeps_its_identity() {
                 scene.ask(&step).await;
                 support::settled(&scene.gateway).await;
             }
-            let carried: usize = scene
-                .witness
-                .connections()
-                .iter()
-                .map(|one| one.carried.len())
-                .sum();
             // The first round finds no connection to reuse; in the others each request goes out twice.
-            assert_eq!(carried, 6 + round * 12, "{http}");
+            assert_eq!(scene.carried(), 6 + round * 12, "{http}");
         }
         scene.check_connections().unwrap();
     }
@@ -341,16 +324,12 @@ async fn of_two_keys_with_one_subject_the_latest_certificate_is_shown_and_the_ot
         not_before: Some(now - ago),
         ..Order::new("", "DUI")
     };
-    let scene = Scene::with_certificates(&[&pki], &[("dmp", ""), ("ror", "")], |_| {
+    let services = [("dmp", ""), ("ror", "")];
+    let scene = Scene::with_certificates(&[&pki], &services, |_| {
         // The last one listed is the one that is expected to be shown.
         vec![(&pki, begun(7200)), (&pki, begun(60))]
     });
-    for _ in 0..3 {
-        for tenant in 0..2 {
-            scene.ask(&Step::plain(tenant, "dmp")).await;
-            scene.ask(&Step::plain(tenant, "ror")).await;
-        }
-    }
+    ask_thrice(&scene, &services).await;
     scene.check_connections().unwrap();
 }
 

@@ -1,9 +1,11 @@
 //! Requests that are too large or too slow: cut off, and told why where there is somebody to tell.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
 
 mod support;
 
 use relais::simulator::site::Stand;
-use support::upstream::{Connection, Tls};
+use support::raw::Raw;
+use support::upstream::{Connection, Tls, Upstream};
 use support::{eventually, in_front_of, start};
 use tokio::io::AsyncWriteExt;
 
@@ -28,6 +30,17 @@ async fn a_body_that_announces_too_much_is_refused_before_any_of_it_is_taken() {
     assert_eq!(raw.answer(false).await.unwrap().body.len(), 1000);
 }
 
+/// The application is told why, and the service does not keep the connection on which half a body came.
+async fn is_cut_off(mut raw: Raw, upstream: &Upstream, (status, code): (u16, &str)) {
+    let answer = raw.answer(false).await.unwrap();
+    let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!((answer.status, &problem["code"]), (status, &code.into()));
+    eventually("the service's connection is closed", || {
+        upstream.open() == 0
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_body_that_grows_too_large_is_cut_off_and_never_looks_whole() {
     let (gateway, upstream) = in_front_of(
@@ -45,16 +58,7 @@ async fn a_body_that_grows_too_large_is_cut_off_and_never_looks_whole() {
     for _ in 0..3 {
         raw.write(format!("190\r\n{}\r\n", "x".repeat(400))).await;
     }
-    let answer = raw.answer(false).await.unwrap();
-    let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(
-        (answer.status, &problem["code"]),
-        (413, &"request_too_large".into())
-    );
-    eventually("the service's connection is closed", || {
-        upstream.open() == 0
-    })
-    .await;
+    is_cut_off(raw, &upstream, (413, "request_too_large")).await;
 }
 
 #[tokio::test]
@@ -94,16 +98,7 @@ async fn an_application_that_stops_in_the_middle_of_its_body_is_told() {
     raw.write(gateway.post_bytes("/up/x", "content-length: 100"))
         .await;
     raw.write("half").await;
-    let answer = raw.answer(false).await.unwrap();
-    let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(
-        (answer.status, &problem["code"]),
-        (408, &"request_timeout".into())
-    );
-    eventually("the service's connection is closed", || {
-        upstream.open() == 0
-    })
-    .await;
+    is_cut_off(raw, &upstream, (408, "request_timeout")).await;
 }
 
 #[tokio::test]

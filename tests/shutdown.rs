@@ -12,6 +12,7 @@ use http::Request;
 use relais::app;
 use relais::config::Config;
 use relais::simulator::site::Stand;
+use support::raw::Raw;
 use support::upstream::{Connection, Tls, Upstream};
 use support::{Client, TestGateway, eventually, in_front_of, start, within};
 use tokio::net::TcpStream;
@@ -38,6 +39,14 @@ fn answering_on(release: &Arc<Notify>, grace: &str) -> (TestGateway, Upstream) {
     )
 }
 
+/// A request that the service has and does not answer yet.
+async fn under_way(gateway: &TestGateway, upstream: &Upstream) -> Raw {
+    let mut raw = gateway.raw().await;
+    raw.write(gateway.get_bytes("/up/x")).await;
+    eventually("it is under way", || upstream.heads().len() == 1).await;
+    raw
+}
+
 /// Waits in a way that lets the test's own servers go on.
 async fn stopped(gateway: TestGateway) {
     within(tokio::task::spawn_blocking(|| gateway.stop()))
@@ -45,14 +54,20 @@ async fn stopped(gateway: TestGateway) {
         .unwrap();
 }
 
+/// Waits for a stop that must not take long.
+async fn stopped_soon(gateway: TestGateway) {
+    let begun = Instant::now();
+    stopped(gateway).await;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
 #[tokio::test]
 async fn a_request_under_way_finishes_after_a_stop_and_no_other_begins() {
     let release = Arc::new(Notify::new());
     let (gateway, upstream) = answering_on(&release, "20s");
     let mut idle = gateway.raw().await;
-    let mut raw = gateway.raw().await;
-    raw.write(gateway.get_bytes("/up/x")).await;
-    eventually("it is under way", || upstream.heads().len() == 1).await;
+    let mut raw = under_way(&gateway, &upstream).await;
 
     gateway.begin_stop();
     assert_eq!(idle.rest().await, b"", "an idle connection is closed");
@@ -82,16 +97,8 @@ async fn a_request_under_way_finishes_after_a_stop_and_no_other_begins() {
 #[tokio::test]
 async fn a_request_that_does_not_finish_in_time_is_cut() {
     let (gateway, upstream) = answering_on(&Arc::default(), "300ms");
-    let mut raw = gateway.raw().await;
-    raw.write(gateway.get_bytes("/up/x")).await;
-    eventually("it is under way", || upstream.heads().len() == 1).await;
-    let begun = Instant::now();
-    stopped(gateway).await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    let mut raw = under_way(&gateway, &upstream).await;
+    stopped_soon(gateway).await;
     assert!(raw.answer(false).await.is_none());
     eventually("the service is left alone", || upstream.open() == 0).await;
 }
@@ -102,9 +109,7 @@ async fn what_was_cut_is_on_record_too() {
     let log = gateway.path().join("access.log");
     let kept = gateway.path().with_extension("log");
     std::fs::hard_link(&log, &kept).unwrap();
-    let mut raw = gateway.raw().await;
-    raw.write(gateway.get_bytes("/up/x")).await;
-    eventually("it is under way", || upstream.heads().len() == 1).await;
+    let _raw = under_way(&gateway, &upstream).await;
     stopped(gateway).await;
     let text = std::fs::read_to_string(&kept).unwrap();
     std::fs::remove_file(&kept).unwrap();
@@ -122,18 +127,12 @@ async fn a_stop_without_anything_under_way_is_immediate() {
         .body(Bytes::new())
         .unwrap();
     keep_alive.send(request).await;
-    let begun = Instant::now();
-    stopped(gateway).await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    stopped_soon(gateway).await;
 }
 
 /// What a gateway with this configuration file says when it cannot start.
 fn complaint(configuration: &Path) -> String {
-    match Config::load(Some(configuration)) {
+    match Config::load(configuration) {
         Ok(loaded) => format!("{:#}", app::bind(loaded.config).unwrap_err()),
         Err(problems) => problems.to_string(),
     }

@@ -33,22 +33,19 @@ $COMMON_HELP
 HELP
 }
 
-while (($#)); do
-    taken=0
-    common_option "$@" || taken=$?
-    if ((taken)); then shift "$taken"; continue; fi
+own_option() {
     case "$1" in
-    --only) ONLY="${2//,/ }"; shift ;;
-    --peer) PEER="$2"; shift ;;
-    --requests) REQUESTS="$2"; shift ;;
-    --size) SIZE_MIB="$2"; shift ;;
-    --tenants) TENANTS="$2"; shift ;;
-    --) shift; RUN=("$@"); break ;;
-    -h | --help) usage; exit 0 ;;
-    *) usage >&2; exit 2 ;;
+    --only) ONLY="${2//,/ }" ;;
+    --peer) PEER="$2" ;;
+    --requests) REQUESTS="$2" ;;
+    --size) SIZE_MIB="$2" ;;
+    --tenants) TENANTS="$2" ;;
+    --) RUN=("${@:2}"); return $# ;;
+    *) return 0 ;;
     esac
-    shift
-done
+    return 2
+}
+take_options "$@"
 
 FAULTS=0
 fault() {

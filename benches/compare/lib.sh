@@ -28,7 +28,19 @@ Environment:
   RELAIS             the relais to measure (default: target/release/relais)
   RELAIS_SERVICE     lines for Relais's [services.dmp] section, such as 'tls = …'"
 
-# Takes one option that both scripts have; returns how many words it took, 0 for an option that is not common.
+# Reads the command line. An option that is not common goes to the script's own_option. Each returns how many words it
+# took, 0 for an option that it does not have.
+take_options() {
+    local taken
+    while (($#)); do
+        taken=0
+        common_option "$@" || taken=$?
+        ((taken)) || own_option "$@" || taken=$?
+        ((taken)) || { usage >&2; exit 2; }
+        shift "$taken"
+    done
+}
+
 common_option() {
     case "$1" in
     --work) WORK="$(mkdir -p "$2" && cd "$2" && pwd)"; return 2 ;;
@@ -37,6 +49,7 @@ common_option() {
     --tls) TLS="$2"; return 2 ;;
     --access-log) ACCESS_LOG=on; return 1 ;;
     --no-build) BUILD=0; return 1 ;;
+    -h | --help) usage; exit 0 ;;
     *) return 0 ;;
     esac
 }

@@ -37,25 +37,22 @@ $COMMON_HELP
 HELP
 }
 
-while (($#)); do
-    taken=0
-    common_option "$@" || taken=$?
-    if ((taken)); then shift "$taken"; continue; fi
+own_option() {
     case "$1" in
-    --tenants) TENANTS="$2"; shift ;;
-    --duration) DURATION="$2"; shift ;;
-    --warmup) WARMUP="$2"; shift ;;
-    --rounds) ROUNDS="$2"; shift ;;
-    --connections) CONNECTIONS="$2"; shift ;;
-    --only) PEERS="${2//,/ }"; shift ;;
-    --no-nginx-proxy) PEERS="${PEERS/nginx/}" ;;
-    --haproxy) PEERS="$PEERS haproxy" ;;
-    --h2) VERSION=h2 ;;
-    -h | --help) usage; exit 0 ;;
-    *) usage >&2; exit 2 ;;
+    --tenants) TENANTS="$2" ;;
+    --duration) DURATION="$2" ;;
+    --warmup) WARMUP="$2" ;;
+    --rounds) ROUNDS="$2" ;;
+    --connections) CONNECTIONS="$2" ;;
+    --only) PEERS="${2//,/ }" ;;
+    --no-nginx-proxy) PEERS="${PEERS/nginx/}"; return 1 ;;
+    --haproxy) PEERS="$PEERS haproxy"; return 1 ;;
+    --h2) VERSION=h2; return 1 ;;
+    *) return 0 ;;
     esac
-    shift
-done
+    return 2
+}
+take_options "$@"
 
 # measure PEER N ROUND: appends a line of JSON to the rounds' file.
 measure() {

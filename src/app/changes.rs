@@ -13,6 +13,7 @@ use crate::identity::generation::Generation;
 use crate::identity::revocation::{Authorities, List, Revocations};
 use crate::identity::states::{self, now};
 use crate::metrics::Metrics;
+use crate::notices::{self, Webhook};
 use crate::outbound;
 use crate::services::{Service, Trust};
 
@@ -75,8 +76,19 @@ pub(super) async fn follow_the_clock(app: Arc<App>) {
     }
 }
 
+/// Keeps lists fresh, and posts what there is to tell.
+pub(super) fn follow_lists(app: &Arc<App>, sources: Vec<Source>, webhook: Option<Webhook>) {
+    for (index, source) in sources.into_iter().enumerate() {
+        tokio::spawn(follow_list(Arc::clone(app), index, source));
+    }
+    if let Some(webhook) = webhook {
+        let (notices, metrics) = (Arc::clone(&app.notices), Arc::clone(&app.gateway.metrics));
+        tokio::spawn(notices::deliver(notices, webhook, metrics));
+    }
+}
+
 /// Keeps one source fresh, the `index`th of the configuration, for as long as it is polled.
-pub(super) async fn follow_list(app: Arc<App>, index: usize, mut source: Source) {
+async fn follow_list(app: Arc<App>, index: usize, mut source: Source) {
     loop {
         if source.is_due(now()) {
             let changed = source.look(now(), &app.gateway.metrics).await;

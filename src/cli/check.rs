@@ -1,19 +1,26 @@
 //! `relais check`: every problem at once, and nothing served.
 
+mod broken;
 mod findings;
 mod live;
 mod report;
+mod rules;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::cli::check::findings::{Finding, Findings, Severity};
+pub use rules::page as rules_page;
+
+use crate::cli::check::broken::Broken;
+use crate::cli::check::findings::{Finding, Findings};
 use crate::cli::check::report::Report;
 use crate::cli::{ConfigArgument, EXIT_ERROR, EXIT_WARNINGS, Format, print};
 use crate::config::Config;
 use crate::gateway::table::Table;
 use crate::identity::generation::Generation;
 use crate::identity::load::{self, Loaded};
+use crate::identity::registry::Registry;
+use crate::identity::rules::Severity;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 
@@ -25,6 +32,9 @@ pub struct Arguments {
     /// Also make a TLS handshake for each (tenant, service). No request is sent.
     #[arg(long)]
     live: bool,
+    /// List the rules that are checked, and check nothing.
+    #[arg(long, conflicts_with = "live")]
+    rules: bool,
     /// How the findings are printed.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -35,6 +45,13 @@ pub struct Arguments {
 /// # Errors
 /// When the check itself could not be made.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.rules {
+        print(&match arguments.format {
+            Format::Text => rules::text(),
+            Format::Json => rules::json()?,
+        });
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = examine(arguments)?;
     let text = match arguments.format {
         Format::Text => report.to_text(),
@@ -50,7 +67,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
     let mut findings = Findings::default();
-    let config = match Config::load(Some(&arguments.config.config)) {
+    let config = match Config::load(&arguments.config.config) {
         Ok(loaded) => {
             findings.extend(loaded.warnings.iter().map(Finding::from));
             loaded.config
@@ -64,6 +81,7 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
             return Ok(Report::of(findings));
         }
     };
+    let mut broken = Broken::default();
     let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
     let metrics = Metrics::new();
     let connections = config.limits.upstream_connections;
@@ -80,7 +98,7 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
             identities,
             problems,
         }) => {
-            findings.extend(problems.iter().map(Finding::from));
+            findings.extend(findings::of_files(&problems, &mut broken));
             identities
         }
         Err(error) => {
@@ -92,8 +110,11 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
         return Ok(Report::of(findings));
     };
     let generations = identities.into_iter().map(Generation::new).collect();
-    let table = Table::new(&services, generations, &outbound, &metrics);
-    findings.extend(findings::of_table(&table));
+    let (registry, mistakes) = Registry::load(&config.tenants, config.bindings, config.vendor);
+    findings.extend(mistakes.iter().map(Finding::from));
+    let table = Table::new(&services, generations, registry, &outbound, &metrics);
+    findings.extend(findings::of_table(&table, &mut broken));
+    findings.extend(broken.into_findings());
     let mut report = Report::new(&table);
     if arguments.live {
         let runtime = tokio::runtime::Builder::new_current_thread()

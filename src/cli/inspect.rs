@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::{EXIT_ERROR, Format, print};
+use crate::cli::{EXIT_ERROR, Format, date, print};
 use crate::identity::load::{ExaminedCertificate, examine};
 use crate::identity::profile::{Profile, Usage};
 use crate::identity::revocation::Revocations;
@@ -112,9 +111,9 @@ impl From<&ExaminedCertificate> for Described {
         if profile.usage != Usage::Authority {
             for service in CATALOGUE
                 .iter()
-                .filter(|one| one.certificate != WantedCertificate::None)
+                .filter(|one| one.certificate.value != WantedCertificate::None)
             {
-                match verdict(profile, service.certificate) {
+                match verdict(profile, service.certificate.value) {
                     None => serves.push(service.name),
                     Some(reason) => {
                         refused.insert(service.name, reason);
@@ -157,12 +156,6 @@ fn verdict(profile: &Profile, wanted: WantedCertificate) -> Option<String> {
             State::Expiring | State::Valid => None,
         },
     )
-}
-
-fn date(seconds: i64) -> String {
-    Timestamp::from_second(seconds)
-        .map(|at| at.to_string())
-        .unwrap_or_default()
 }
 
 impl Inspected {

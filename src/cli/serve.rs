@@ -12,7 +12,7 @@ use crate::{shutdown, telemetry};
 /// # Errors
 /// What keeps it from starting.
 pub fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
-    let loaded = Config::load(Some(&arguments.config))?;
+    let loaded = Config::load(&arguments.config)?;
     telemetry::install(&loaded.config.log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

@@ -8,6 +8,8 @@ use std::thread::available_parallelism;
 
 use ::config::{Map, Value};
 
+use crate::services::BuiltIn;
+
 /// Section, key, value; the comment gives the reason.
 const PROCESS: &[(&str, &str, &str)] = &[
     // A key that others can read is a key to replace; sharing it must be somebody's decision.
@@ -53,7 +55,7 @@ const SERVICE: &[(&str, &str, &str)] = &[
     ("pool", "max_lifetime", "1h"),
     // One structure's burst must not open hundreds of connections to a national service.
     ("pool", "max_connections", "64"),
-    // The DMP's official kit accepts 50,000,000 bytes, the largest message known of any service.
+    // As much as the largest message known of any service, the DMP's.
     ("limits", "request_body", "50MB"),
 ];
 
@@ -68,6 +70,9 @@ pub(super) fn table<'a>(services: impl IntoIterator<Item = &'a str>) -> Map<Stri
     for name in services {
         let mut section = Map::new();
         insert_all(&mut section, SERVICE);
+        if let Some(built_in) = BuiltIn::find(name) {
+            insert_all(&mut section, built_in.defaults);
+        }
         sections.insert(name.to_owned(), section.into());
     }
     // An empty table would hide that the file has no services at all.

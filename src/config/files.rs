@@ -22,6 +22,34 @@ pub(super) fn readable(path: &Path) -> Result<(), Mismatch> {
     content(path).map(drop)
 }
 
+/// The text of a file that holds a secret, on a line of its own.
+pub(super) fn secret(path: &Path) -> Result<String, Mismatch> {
+    let expected = || Mismatch::expected("a file with one line, which others cannot read");
+    let content =
+        content(path).map_err(|mismatch| expected().hint(mismatch.hint.unwrap_or_default()))?;
+    if is_open_to_others(path) {
+        return Err(expected().hint(format!("run: chmod o-rwx {}", path.display())));
+    }
+    let text = String::from_utf8(content).map_err(|_| expected().hint("it is not UTF-8 text"))?;
+    match text.trim() {
+        "" => Err(expected().hint(format!("{} is empty", path.display()))),
+        line => Ok(line.to_owned()),
+    }
+}
+
+/// A group may share a secret (containers mount them so); everybody on the machine may not.
+#[cfg(unix)]
+fn is_open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0)
+}
+
+/// Access-control lists are beyond the standard library.
+#[cfg(not(unix))]
+fn is_open_to_others(_path: &Path) -> bool {
+    false
+}
+
 /// A PEM file with at least one certificate, all of them well formed as PEM.
 pub(super) fn certificates(path: &Path) -> Result<(), Mismatch> {
     let expected = || Mismatch::expected("a PEM file with certificates, or \"public\"");
@@ -68,8 +96,7 @@ pub(super) fn creatable(path: &Path) -> Result<(), Mismatch> {
     Err(expected.hint(format!("create {} first", path.display())))
 }
 
-/// The whole content of a regular file.
-pub(super) fn content(path: &Path) -> Result<Vec<u8>, Mismatch> {
+fn content(path: &Path) -> Result<Vec<u8>, Mismatch> {
     let expected = |why: String| Mismatch::expected("a file that can be read").hint(why);
     // Opening a pipe would wait for whoever writes to it.
     let metadata = std::fs::metadata(path)

@@ -19,7 +19,7 @@ pub(super) const TEXT_ORIGIN: &str = "text";
 const ROOT: &str = "relais";
 
 /// Keys whose next segment in a variable is a position.
-const LISTS: [&str; 1] = ["listeners"];
+const LISTS: [&str; 3] = ["listeners", "tenants", "bindings"];
 
 /// Positions beyond this one are typing errors, and a list as long as its largest position would be made of holes.
 const LARGEST_POSITION: usize = 63;
@@ -85,7 +85,10 @@ impl Variable {
                         )));
                     }
                 },
-                (1, "services") => path = join(&path, &segment.replace('_', "-")),
+                // So are field names, in which an underscore is as good as never seen.
+                (1, "services") | (3, "services") if at == 1 || segments[2] == "headers" => {
+                    path = join(&path, &segment.replace('_', "-"))
+                }
                 _ => path = join(&path, segment),
             }
         }

@@ -8,8 +8,7 @@ use super::problem::What;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::reader::Found;
 use super::section::Section;
-use super::suggest::closest;
-use super::{Admin, ListenAddress, Listener};
+use super::{Admin, ListenAddress, Listener, services};
 
 /// The longest path of a Unix socket (`sun_path` has 108 bytes on Linux, one of them the final zero).
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -21,7 +20,7 @@ pub(super) struct Bound {
 }
 
 /// Reads both sections, and checks them against each other and against the names of services.
-pub(super) fn read(root: &mut Section<'_>, services: &[String]) -> Bound {
+pub(super) fn read(root: &mut Section<'_>, names: &[String]) -> Bound {
     let errors_before = root.reader.error_count();
     let sections = root.list_of_sections("listeners");
     if sections.is_empty() && root.reader.error_count() == errors_before {
@@ -31,7 +30,7 @@ pub(super) fn read(root: &mut Section<'_>, services: &[String]) -> Bound {
     let mut addresses = Vec::new();
     let mut listeners = Vec::new();
     for section in sections {
-        listeners.push(listener(section, services, &mut addresses));
+        listeners.push(listener(section, names, &mut addresses));
     }
     let admin = root
         .section("admin")
@@ -45,28 +44,14 @@ pub(super) fn read(root: &mut Section<'_>, services: &[String]) -> Bound {
 
 fn listener(
     mut section: Section<'_>,
-    services: &[String],
+    names: &[String],
     addresses: &mut Vec<Found<ListenAddress>>,
 ) -> Option<Listener> {
     let base = &section.reader.base;
     let address = section.require("address", |raw| listen_address(raw, base));
-    let tenant = section.take("tenant", parse::finess);
-    let service = section.take("service", |raw| declared(raw, services));
+    let tenant = section.take_finess("tenant");
+    let service = section.take("service", |raw| services::declared(raw, names));
     let allowed_hosts = section.take("allowed_hosts", parse::hosts);
-    if let Some(tenant) = tenant
-        .as_ref()
-        .filter(|tenant| !tenant.value.has_valid_key())
-    {
-        let text = format!(
-            "the key of FINESS number {} does not match: its last digit is not the Luhn key of the others",
-            tenant.value
-        );
-        section.reader.warning(
-            &tenant.spot,
-            text,
-            "check for a typing error; a few real numbers are like that",
-        );
-    }
     section.finish();
     addresses.extend(address.clone());
     Some(Listener {
@@ -124,21 +109,6 @@ fn loopback(address: SocketAddr) -> Parsed<SocketAddr> {
     Err(expected.hint(format!(
         "whoever can connect can act as every structure: use \"127.0.0.1:{port}\", \"[::1]:{port}\" or a Unix socket"
     )))
-}
-
-fn declared(raw: &Raw<'_>, services: &[String]) -> Parsed<String> {
-    let name = parse::text(raw)?;
-    if services.contains(&name) {
-        return Ok(name);
-    }
-    let expected = Mismatch::expected("the name of a service of this configuration");
-    Err(match closest(&name, services.iter().map(String::as_str)) {
-        Some(known) => expected.hint(format!("did you mean {known:?}?")),
-        None => expected.hint(format!(
-            "add a [services.NAME] section; there are: {}",
-            services.join(", ")
-        )),
-    })
 }
 
 fn refuse_duplicates(root: &Section<'_>, addresses: &[Found<ListenAddress>]) {

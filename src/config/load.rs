@@ -23,18 +23,15 @@ pub struct Loaded {
 }
 
 impl Config {
-    /// Reads the file (the argument, else `RELAIS_CONFIG`, else `config/relais.toml`) and the environment.
-    pub fn load(path: Option<&Path>) -> Result<Loaded, Problems> {
-        let named = path.map(Path::to_owned);
-        let named = named.or_else(|| std::env::var_os(PATH_VARIABLE).map(PathBuf::from));
-        let path = named.unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
-        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+    /// Reads this file and the environment.
+    pub fn load(path: &Path) -> Result<Loaded, Problems> {
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
         // Not `vars`, which panics on what is not Unicode: a damaged value is refused by its key's parser instead.
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
             Some((name, value.to_string_lossy().into_owned()))
         });
-        Self::from_toml(&text, &path, environment)
+        Self::from_toml(&text, path, environment)
     }
 
     /// Reads the text of a file that would be at this path, and this environment.

@@ -1,25 +1,22 @@
 //! `[notices]`: whom to tell what needs somebody's attention.
 
 use std::net::IpAddr;
-use std::path::Path;
 
-use http::{HeaderName, HeaderValue, Uri};
-use zeroize::Zeroizing;
+use http::Uri;
 
 use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
-use super::{Notices, files, parse, target};
+use super::{Notices, headers, target};
 use crate::services::Trust;
 
 pub(super) fn read(mut section: Section<'_>) -> Option<Notices> {
-    let base = &section.reader.base;
     let webhook = section.require("webhook", webhook);
-    let header = section.take("header_file", |raw| header(raw, base));
-    let trust = section.take("trust", target::anchors(base));
+    let trust = section.take("trust", target::anchors(&section.reader.base));
+    let headers = section.section("headers").map(headers::read);
     section.finish();
     Some(Notices {
         webhook: webhook?.value,
-        header: header.map(|found| found.value),
+        headers: headers.unwrap_or_else(|| Some(Vec::new()))?,
         trust: trust.map_or(Trust::Public, |found| found.value),
     })
 }
@@ -38,7 +35,7 @@ fn webhook(raw: &Raw<'_>) -> Parsed<Uri> {
     let authority = uri.authority().ok_or_else(refused)?;
     if authority.as_str().contains('@') || authority.port_u16() == Some(0) {
         return Err(
-            refused().hint("no user before the host: put what identifies Relais in header_file")
+            refused().hint("no user before the host: put what identifies Relais in headers")
         );
     }
     match uri.scheme_str() {
@@ -55,21 +52,4 @@ fn is_local(host: &str) -> bool {
         || bare
             .parse()
             .is_ok_and(|address: IpAddr| address.is_loopback())
-}
-
-/// The field in a file of one line, `Name: value`.
-fn header(raw: &Raw<'_>, base: &Path) -> Parsed<(HeaderName, HeaderValue)> {
-    let expected =
-        || Mismatch::expected("a file with one line, such as \"Authorization: Bearer …\"");
-    let content = files::content(&parse::path(base)(raw)?).map(Zeroizing::new)?;
-    let line = content.trim_ascii();
-    let colon = line
-        .iter()
-        .position(|byte| *byte == b':')
-        .ok_or_else(expected)?;
-    let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| expected())?;
-    let value = line[colon + 1..].trim_ascii();
-    let mut value = HeaderValue::from_bytes(value).map_err(|_| expected())?;
-    value.set_sensitive(true);
-    Ok((name, value))
 }

@@ -142,37 +142,43 @@ pub(super) fn finess(raw: &Raw<'_>) -> Parsed<Finess> {
 
 /// `Host` names without port, lower-cased.
 pub(super) fn hosts(raw: &Raw<'_>) -> Parsed<Vec<String>> {
-    let expected =
-        || Mismatch::expected("a list of host names without port, such as [\"gateway.internal\"]");
-    list(raw, expected, |text| {
-        let authority: http::uri::Authority = text.parse().map_err(|_| expected())?;
+    let bare = |text: &str| {
+        let authority: http::uri::Authority = text.parse().ok()?;
         let is_bare = authority.host() == authority.as_str();
-        is_bare
-            .then(|| authority.as_str().to_lowercase())
-            .ok_or_else(expected)
-    })
+        is_bare.then(|| authority.as_str().to_lowercase())
+    };
+    let bare = |text: &str| bare(text).ok_or(None);
+    list(
+        "a list of host names without port, such as [\"gateway.internal\"]",
+        bare,
+    )(raw)
 }
 
-/// A list of texts, which has commas between them where everything is text.
+/// A list of texts, separated by commas where everything is text; blanks around each do not count. The error of `one`
+/// is a hint.
 pub(super) fn list<T>(
-    raw: &Raw<'_>,
-    expected: impl Fn() -> Mismatch,
-    one: impl Fn(&str) -> Parsed<T>,
-) -> Parsed<Vec<T>> {
-    let one = |text: &str| {
-        one(text.trim()).map_err(|mismatch| Mismatch {
-            found: Some(format!("{text:?}")),
-            ..mismatch
-        })
-    };
-    match raw.kind {
-        ValueKind::Array(items) => {
-            let texts = items
-                .iter()
-                .map(|item| Raw::from(item).text().map_or_else(|| Err(expected()), one));
-            texts.collect()
+    expected: &str,
+    one: impl Fn(&str) -> Result<T, Option<String>>,
+) -> impl Fn(&Raw<'_>) -> Parsed<Vec<T>> {
+    move |raw| {
+        let item = |text: &str| {
+            one(text.trim()).map_err(|hint| Mismatch {
+                found: Some(format!("{text:?}")),
+                expected: expected.to_owned(),
+                hint,
+            })
+        };
+        match raw.kind {
+            ValueKind::Array(items) => {
+                let is_text = |value| {
+                    Raw::from(value)
+                        .text()
+                        .map_or_else(|| Err(Mismatch::expected(expected)), item)
+                };
+                items.iter().map(is_text).collect()
+            }
+            ValueKind::String(list) if raw.is_text => list.split(',').map(item).collect(),
+            _ => Err(Mismatch::expected(expected)),
         }
-        ValueKind::String(list) if raw.is_text => list.split(',').map(one).collect(),
-        _ => Err(expected()),
     }
 }

@@ -95,11 +95,11 @@ pub(super) fn table(raw: &Raw<'_>) -> Parsed<Map<String, Value>> {
     }
 }
 
-/// A list of what should be tables.
-pub(super) fn list_of_tables(raw: &Raw<'_>) -> Parsed<Vec<Value>> {
-    match raw.kind {
+/// A list of what should be tables; the key is for the hint.
+pub(super) fn list_of_tables(key: &str) -> impl Fn(&Raw<'_>) -> Parsed<Vec<Value>> {
+    move |raw| match raw.kind {
         ValueKind::Array(items) => Ok(items.clone()),
         _ => Err(Mismatch::expected("a list of tables")
-            .hint("write [[listeners]] with two brackets for each")),
+            .hint(format!("write [[{key}]] with two brackets for each"))),
     }
 }

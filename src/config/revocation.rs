@@ -10,12 +10,12 @@ use super::{CrlSource, Revocation, Unknown, files, parse};
 
 const UNKNOWN: &[(&str, Unknown)] = &[("accept", Unknown::Accept), ("refuse", Unknown::Refuse)];
 
+const EXPECTED: &str = "a list of files and http URLs, such as [\"http://igc-sante.esante.gouv.fr/CRL/ACI-EL-ORG.crl\"]";
+
 pub(super) fn read(mut section: Section<'_>) -> Option<Revocation> {
     let base = &section.reader.base;
     let path = parse::path(base);
-    let crls = section.take("crls", |raw| {
-        parse::list(raw, expected, |text| source(text, base))
-    });
+    let crls = section.take("crls", parse::list(EXPECTED, |text| source(text, base)));
     let keeps = section.has("cache");
     let cache = section.take("cache", |raw| {
         let path = path(raw)?;
@@ -46,34 +46,25 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Revocation> {
     })
 }
 
-fn expected() -> Mismatch {
-    Mismatch::expected(
-        "a list of files and http URLs, such as [\"http://igc-sante.esante.gouv.fr/CRL/ACI-EL-ORG.crl\"]",
-    )
-}
-
-fn source(text: &str, base: &Path) -> Parsed<CrlSource> {
+/// What is wrong with one source is told in a hint.
+fn source(text: &str, base: &Path) -> Result<CrlSource, Option<String>> {
     let Some((scheme, _)) = text.split_once("://") else {
         let path = base.join(text);
-        return files::readable(&path)
-            .map(|()| CrlSource::File(path))
-            .map_err(|mismatch| expected().hint(mismatch.hint.unwrap_or_default()));
+        files::readable(&path).map_err(|mismatch| mismatch.hint)?;
+        return Ok(CrlSource::File(path));
     };
     if scheme != "http" {
-        return Err(expected().hint(format!(
+        return Err(Some(format!(
             "{scheme} is not spoken here: lists are signed, so authorities give them over http, as their certificates \
              say under CRL distribution points"
         )));
     }
-    let uri: Option<Uri> = text.parse().ok();
-    let is_plain = |uri: &Uri| {
-        let authority = uri.authority();
-        authority.is_some_and(|one| !one.as_str().contains('@') && one.port_u16() != Some(0))
-    };
-    uri.filter(is_plain)
-        .filter(|_| !text.contains('#'))
-        .map(CrlSource::Url)
-        .ok_or_else(expected)
+    let uri: Uri = text.parse().map_err(|_| None)?;
+    let is_plain = uri.authority().is_some_and(|authority| {
+        !authority.as_str().contains('@') && authority.port_u16() != Some(0)
+    });
+    let is_plain = is_plain && !text.contains('#');
+    is_plain.then_some(CrlSource::Url(uri)).ok_or(None)
 }
 
 fn trust(raw: &Raw<'_>, base: &Path) -> Parsed<PathBuf> {

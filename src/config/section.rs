@@ -6,10 +6,12 @@
 use ::config::{Map, Value, ValueKind};
 
 use super::document::join;
+use super::parse;
 use super::problem::What;
 use super::raw::{Mismatch, Raw, list_of_tables, table};
 use super::reader::{Found, Reader, Spot};
 use super::suggest::closest;
+use crate::identity::finess::Finess;
 
 /// A table being read.
 pub(super) struct Section<'r> {
@@ -77,6 +79,20 @@ impl<'r> Section<'r> {
         None
     }
 
+    /// A FINESS number that may be absent. A wrong key is a warning: some real numbers have one.
+    pub(super) fn take_finess(&mut self, key: &'static str) -> Option<Found<Finess>> {
+        let finess = self.take(key, parse::finess)?;
+        if !finess.value.has_valid_key() {
+            let text = format!(
+                "the key of FINESS number {} does not match: its last digit is not the Luhn key of the others",
+                finess.value
+            );
+            let hint = "check for a typing error; a few real numbers are like that";
+            self.reader.warning(&finess.spot, text, hint);
+        }
+        Some(finess)
+    }
+
     /// Reports a key that must be there.
     pub(super) fn missing(&self, key: &str, expected: impl Into<String>, hint: Option<String>) {
         let spot = Spot {
@@ -115,10 +131,27 @@ impl<'r> Section<'r> {
         sections
     }
 
+    /// Values whose names the user chose, all of them or none, in the order of their names.
+    pub(super) fn named_values<T>(
+        mut self,
+        parse: impl Fn(&str, &Raw<'_>) -> Result<T, Mismatch>,
+    ) -> Option<Vec<T>> {
+        let mut entries: Vec<_> = std::mem::take(&mut self.table).into_iter().collect();
+        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let read = |(name, value): &(String, Value)| {
+            parse(name, &Raw::from(value))
+                .map_err(|mismatch| self.reader.refuse(&self.value_spot(name), value, mismatch))
+                .ok()
+        };
+        // All are read before any is missed, so that each mistake is told.
+        let read: Vec<_> = entries.iter().map(read).collect();
+        read.into_iter().collect()
+    }
+
     /// The tables of a list (`[[key]]`).
     pub(super) fn list_of_sections(&mut self, key: &'static str) -> Vec<Self> {
         let pattern = format!("{}[]", join(&self.pattern, key));
-        let Some(items) = self.take(key, list_of_tables) else {
+        let Some(items) = self.take(key, list_of_tables(key)) else {
             return Vec::new();
         };
         let mut sections = Vec::new();
@@ -135,6 +168,18 @@ impl<'r> Section<'r> {
             }
         }
         sections
+    }
+
+    /// The tables of a list (`[[key]]`), of which a single one may be written `[key]`.
+    pub(super) fn one_or_more_sections(&mut self, key: &'static str) -> Vec<Self> {
+        match self.table.get(key).map(|value| &value.kind) {
+            Some(ValueKind::Table(_)) => {
+                let mut section = self.section(key);
+                (section.iter_mut()).for_each(|section| section.pattern.push_str("[]"));
+                section.into_iter().collect()
+            }
+            _ => self.list_of_sections(key),
+        }
     }
 
     /// Reports the keys that nobody took.

@@ -1,19 +1,22 @@
 //! `[services.NAME]`: what the catalogue knows, and what the configuration says instead.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
 
+use super::headers;
 use super::parse;
 use super::problem::What;
+use super::raw::{Mismatch, Parsed, Raw};
 use super::reader::Found;
 use super::section::Section;
 use super::suggest::closest;
 use super::target;
 use super::whole::ENVIRONMENTS;
 use crate::services::{
-    BuiltIn, CATALOGUE, Environment, HttpVersions, PoolLimits, Retry, Service, Target, Timeouts,
-    TlsVersions, WantedCertificate, is_service_name,
+    BuiltIn, CATALOGUE, Environment, HttpVersions, Owner, PoolLimits, Retry, Service, Target,
+    Timeouts, TlsVersions, WantedCertificate, is_service_name,
 };
 
 const CERTIFICATES: &[(&str, WantedCertificate)] = &[
@@ -22,6 +25,7 @@ const CERTIFICATES: &[(&str, WantedCertificate)] = &[
     ("insi-manu", WantedCertificate::InsiManu),
     ("none", WantedCertificate::None),
 ];
+const OWNERS: &[(&str, Owner)] = &[("structure", Owner::Structure), ("vendor", Owner::Vendor)];
 const TLS: &[(&str, TlsVersions)] = &[
     ("1.2", TlsVersions::Only12),
     ("1.3", TlsVersions::Only13),
@@ -61,6 +65,22 @@ pub(super) fn read(
     services.into_iter().collect()
 }
 
+/// The name of a service that has a section.
+pub(super) fn declared(raw: &Raw<'_>, names: &[String]) -> Parsed<String> {
+    let expected = || Mismatch::expected("the name of a service of this configuration");
+    let name = parse::text(raw).map_err(|_| expected())?;
+    if names.contains(&name) {
+        return Ok(name);
+    }
+    Err(match closest(&name, names.iter().map(String::as_str)) {
+        Some(known) => expected().hint(format!("did you mean {known:?}?")),
+        None => expected().hint(format!(
+            "add a [services.NAME] section; there are: {}",
+            names.join(", ")
+        )),
+    })
+}
+
 fn service(
     name: &str,
     mut section: Section<'_>,
@@ -81,10 +101,14 @@ fn service(
     let url = target::url(&mut section, name, built_in, environment);
     let address = section.take("address", target::address);
     let certificate = section.take("certificate", parse::word(CERTIFICATES));
+    let owner = section.take("owner", parse::word(OWNERS));
     let trust = target::trust(&mut section, built_in, environment);
     let tls = section.take("tls", parse::word(TLS));
     let http = section.require("http", parse::word(HTTP));
     let retry = section.require("retry", parse::word(RETRY));
+    // Beyond a thousand a second a limit protects nobody.
+    let rate = section.take("rate", parse::count(1..=1000));
+    let headers = section.section("headers").map(headers::read);
     let timeouts = section.section("timeouts").and_then(timeouts);
     let pool = section.section("pool").and_then(pool);
     let limits = section.section("limits").and_then(request_body);
@@ -99,9 +123,10 @@ fn service(
         },
         environment: environment?,
         certificate: certificate.map_or_else(|| default_certificate(built_in), |found| found.value),
+        owner: owner.map_or_else(|| default_owner(built_in), |found| found.value),
         trust: trust?,
         tls: tls.map_or_else(
-            || built_in.map_or(TlsVersions::Tls12And13, |known| known.tls),
+            || built_in.map_or(TlsVersions::Tls12And13, |known| known.tls.value),
             |found| found.value,
         ),
         http: http?.value,
@@ -109,12 +134,21 @@ fn service(
         pool: pool?,
         retry: retry?.value,
         max_request_body: limits?,
+        headers: headers.unwrap_or_else(|| Some(Vec::new()))?,
+        rate: rate.and_then(|found| u32::try_from(found.value).ok().and_then(NonZeroU32::new)),
     })
 }
 
 /// A declared service wants what most do. `none` would send requests without identity: it has to be asked for.
 fn default_certificate(built_in: Option<&BuiltIn>) -> WantedCertificate {
-    built_in.map_or(WantedCertificate::OrgAuthCli, |known| known.certificate)
+    built_in.map_or(WantedCertificate::OrgAuthCli, |known| {
+        known.certificate.value
+    })
+}
+
+/// What is nobody's to lend has to be lent expressly.
+fn default_owner(built_in: Option<&BuiltIn>) -> Owner {
+    built_in.map_or(Owner::Structure, |known| known.owner.value)
 }
 
 fn warn_other_environment(

@@ -107,7 +107,7 @@ pub(super) fn trust(
     if given {
         return found.map(|found| found.value);
     }
-    if built_in.is_some_and(|known| known.public_trust) {
+    if built_in.is_some_and(|known| known.public_trust.value) {
         return Some(Trust::Public);
     }
     section.missing(

@@ -22,7 +22,7 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
     fs::create_dir(folder.path().join("trust")).unwrap();
     fs::write(folder.path().join("trust/igc-sante.pem"), PEM).unwrap();
     fs::write(folder.path().join("passwords.txt"), "secret\n").unwrap();
-    fs::write(folder.path().join("webhook-header.txt"), "X-Key: secret\n").unwrap();
+    fs::write(folder.path().join("tenants.csv"), "finess\n").unwrap();
     let file = folder.path().join("relais.toml");
     (folder, file)
 }
@@ -102,7 +102,7 @@ fn the_reference_states_the_true_defaults() {
     assert_eq!(format!("{:?}", short.log), format!("{:?}", long.log));
     assert_eq!(short.identities.key_readers, long.identities.key_readers);
     let mut stated = long.services[0].clone();
-    stated.target.address = None;
+    (stated.target.address, stated.rate) = (None, None);
     assert_eq!(short.services[0], stated);
 }
 
@@ -145,6 +145,9 @@ fn nearly() -> impl Strategy<Value = String> {
         "listeners",
         "dmp.pool",
         "allowed_hosts",
+        "file",
+        "structures",
+        "fingerprint",
     ]);
     let value = prop_oneof![
         any::<String>().prop_map(|text| format!("{text:?}")),
@@ -171,7 +174,7 @@ fn nearly() -> impl Strategy<Value = String> {
     ];
     let line = prop_oneof![
         3 => (key, value).prop_map(|(key, value)| format!("{key} = {value}")),
-        1 => "\\[{1,2}(services|listeners|admin|log|limits|identities)(\\.[a-z\"é.-]{0,6})?\\]{1,2}",
+        1 => "\\[{1,2}(services|listeners|tenants|bindings|vendor|admin|log|limits|identities)(\\.[a-z\"é.-]{0,6})?\\]{1,2}",
     ];
     prop::collection::vec(line, 0..12).prop_map(|lines| lines.join("\n"))
 }
@@ -194,7 +197,7 @@ proptest! {
     #[test]
     fn no_environment_makes_the_loader_panic(
         text in nearly(),
-        names in prop::collection::vec("RELAIS__(SERVICES|LISTENERS|LOG|[A-Z_é.\\[-]{0,4})(__[A-Z0-9_]{0,6}){0,8}", 0..5),
+        names in prop::collection::vec("RELAIS__(SERVICES|LISTENERS|TENANTS|BINDINGS|VENDOR|LOG|[A-Z_é.\\[-]{0,4})(__[A-Z0-9_]{0,6}){0,8}", 0..5),
         value in any::<String>(),
     ) {
         never_panics(&text, names.into_iter().map(|name| (name, value.clone())).collect());

@@ -10,8 +10,8 @@ use super::parse;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use super::{
-    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, files, listeners, notices,
-    revocation, services,
+    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, bindings, files, listeners,
+    notices, revocation, services, structures,
 };
 use crate::services::Environment;
 
@@ -41,6 +41,9 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
         .and_then(|section| identities(section, environment));
     let revocation = root.section("revocation").and_then(revocation::read);
     let notices = root.section("notices").map(notices::read);
+    let tenants = structures::tenants(&mut root);
+    let bindings = bindings::read(&mut root, &names);
+    let vendor = structures::vendor(&mut root);
     let log = root.section("log").and_then(log);
     let limits = root.section("limits").and_then(limits);
     let shutdown_grace = root.section("shutdown").and_then(shutdown);
@@ -50,9 +53,12 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
         workers: NonZeroUsize::new(workers?.value)?,
         listeners: bound.listeners?,
         identities: identities?,
+        tenants,
         services: services?,
         revocation: revocation?,
         notices: notices.map_or(Some(None), |read| read.map(Some))?,
+        bindings,
+        vendor,
         admin: bound.admin,
         log: log?,
         limits: limits?,

@@ -11,6 +11,12 @@ pub const X_FINESS: HeaderName = HeaderName::from_static("x-finess");
 /// The same name as servers that fold hyphens into underscores would read it (CVE-2025-64484).
 const X_FINESS_FOLDED: HeaderName = HeaderName::from_static("x_finess");
 
+/// What stands in a service's place when Relais itself is asked; no service can be called so.
+pub const OWN: &str = "-";
+
+/// Where such paths begin, on listeners that are bound to a service too.
+const OWN_PATHS: &str = "/-/";
+
 const NAME_A_TENANT: &str = "send X-Finess: 060785003, or put /@060785003 before the path, or bind the listener to a tenant";
 
 /// What a listener says of every request that arrives on it.
@@ -54,8 +60,8 @@ pub fn read<'a>(
         ));
     }
     let (service, remainder) = match &bound.service {
-        Some(service) => (service.as_str(), rest),
-        None => split_service(rest)?,
+        Some(service) if !rest.starts_with(OWN_PATHS) => (service.as_str(), rest),
+        _ => split_service(rest)?,
     };
     Ok(Address {
         tenant,
@@ -173,6 +179,19 @@ mod tests {
             "?wsdl"
         );
         assert_eq!(read_code("/dmp/", &[], &ANYWHERE).unwrap().remainder, "/");
+    }
+
+    #[test]
+    fn what_is_asked_of_relais_itself_is_no_services_on_any_listener() {
+        let bound = Bound {
+            tenant: None,
+            service: Some("dmp".to_owned()),
+        };
+        for listener in [&ANYWHERE, &bound] {
+            let address = read_code("/@060785003/-/identity/dmp", &[], listener).unwrap();
+            assert_eq!((address.service, address.remainder), (OWN, "/identity/dmp"));
+        }
+        assert_eq!(read_code("/-", &[], &bound).unwrap().service, "dmp");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{Method, Version};
 use http_body::{Body, Frame, SizeHint};
 
+use crate::gateway::diagnosis::FaultReader;
 use crate::gateway::reply::Code;
 use crate::identity::finess::Finess;
 use crate::metrics::ServiceMetrics;
@@ -118,6 +119,8 @@ impl Drop for Unanswered {
 #[derive(Debug)]
 pub struct Reply {
     body: Content,
+    /// Reads what passes, where it may be a fault that tells of the certificate.
+    faults: Option<FaultReader>,
     record: Option<(Exchange, AccessLog)>,
 }
 
@@ -129,9 +132,15 @@ enum Content {
 
 impl Reply {
     /// A service's answer.
-    pub(crate) fn from_service(body: Download, exchange: Exchange, log: AccessLog) -> Self {
+    pub(crate) fn from_service(
+        body: Download,
+        faults: Option<FaultReader>,
+        exchange: Exchange,
+        log: AccessLog,
+    ) -> Self {
         Self {
             body: Content::Service(body),
+            faults,
             record: Some((exchange, log)),
         }
     }
@@ -140,6 +149,7 @@ impl Reply {
     pub fn own(text: Bytes, exchange: Exchange, log: AccessLog) -> Self {
         Self {
             body: Content::Own(Some(text)),
+            faults: None,
             record: Some((exchange, log)),
         }
     }
@@ -182,6 +192,7 @@ impl Body for Reply {
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some((exchange, _)), Some(data)) = (&mut this.record, frame.data_ref()) {
                     exchange.sent += data.len() as u64;
+                    this.faults.take_if(|faults| !faults.read(data, exchange));
                 }
                 if this.is_end_stream() {
                     this.end(Outcome::Complete);

@@ -5,6 +5,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
+use crate::identity::rules::Rule;
 use crate::identity::select::Refusal;
 use crate::outbound::error::{Error, Stage};
 
@@ -23,6 +24,8 @@ pub enum Code {
     CertificateRefusedByRule,
     /// The service refused the certificate.
     CertificateRejectedByUpstream,
+    /// The tenant's certificate is revoked.
+    CertificateRevoked,
     /// Relais itself failed.
     Internal,
     /// Too much is under way.
@@ -96,6 +99,12 @@ impl Code {
                 "certificate_rejected_by_upstream",
                 "The service refused the tenant's certificate",
                 "tls_alert_received",
+            ),
+            Self::CertificateRevoked => (
+                S::SERVICE_UNAVAILABLE,
+                "certificate_revoked",
+                "The tenant's certificate is revoked",
+                "proxy_configuration_error",
             ),
             Self::Internal => (
                 S::INTERNAL_SERVER_ERROR,
@@ -217,7 +226,7 @@ impl Problem {
         }
     }
 
-    fn with_status(mut self, status: StatusCode) -> Self {
+    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);
         self
     }
@@ -291,10 +300,7 @@ fn proxy_status(headers: &mut HeaderMap, standard: &str, code: &str) {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let (code, hint) = match &refusal {
-            Refusal::Ambiguous(..) => (
-                Code::CertificateRefusedByRule,
-                "remove the certificate that is not meant from the folder",
-            ),
+            Refusal::Ambiguous(..) => (Code::CertificateRefusedByRule, Rule::Ambiguous.remedy()),
             Refusal::Expired(_) => (
                 Code::CertificateExpired,
                 "renew it, put the new one in the folder, and restart Relais",
@@ -307,9 +313,15 @@ impl From<Refusal> for Problem {
                 Code::CertificateMissing,
                 "wait until it begins, or check the clock",
             ),
-            Refusal::Rule(_) => (
-                Code::CertificateRefusedByRule,
-                "order the certificate that the service wants; `relais inspect FILE` tells what one may serve",
+            Refusal::Revoked(_) => (Code::CertificateRevoked, Rule::Revoked.remedy()),
+            Refusal::Rule(rule, _) => (Code::CertificateRefusedByRule, rule.remedy()),
+            Refusal::Unbound(_) => (
+                Code::CertificateMissing,
+                "put it in the folder, or correct the binding; `relais check` lists what would be loaded",
+            ),
+            Refusal::Unknown(_) => (
+                Code::TenantUnknown,
+                "put its certificate and key in the folder and restart Relais; `relais check` lists what would be loaded",
             ),
         };
         Self::new(code, refusal.to_string(), hint)
@@ -390,119 +402,4 @@ fn timeout_hint(stage: Stage) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    /// What applications rely on. A status or code that changes here breaks them.
-    const PROMISED: [(Code, u16, &str); 20] = [
-        (Code::BrowserRefused, 403, "browser_refused"),
-        (Code::CertificateExpired, 503, "certificate_expired"),
-        (Code::CertificateMissing, 503, "certificate_missing"),
-        (
-            Code::CertificateNotRequested,
-            502,
-            "certificate_not_requested",
-        ),
-        (
-            Code::CertificateRefusedByRule,
-            403,
-            "certificate_refused_by_rule",
-        ),
-        (
-            Code::CertificateRejectedByUpstream,
-            502,
-            "certificate_rejected_by_upstream",
-        ),
-        (Code::Internal, 500, "internal"),
-        (Code::Overloaded, 503, "overloaded"),
-        (Code::RequestMalformed, 400, "request_malformed"),
-        (Code::RequestTimeout, 408, "request_timeout"),
-        (Code::RequestTooLarge, 413, "request_too_large"),
-        (Code::ServiceUnknown, 404, "service_unknown"),
-        (Code::TenantAmbiguous, 400, "tenant_ambiguous"),
-        (Code::TenantMalformed, 400, "tenant_malformed"),
-        (Code::TenantMissing, 400, "tenant_missing"),
-        (Code::TenantUnknown, 404, "tenant_unknown"),
-        (Code::UpstreamProtocolError, 502, "upstream_protocol_error"),
-        (Code::UpstreamTimeout, 504, "upstream_timeout"),
-        (Code::UpstreamUnreachable, 502, "upstream_unreachable"),
-        (Code::UpstreamUntrusted, 502, "upstream_untrusted"),
-    ];
-
-    #[test]
-    fn codes_and_statuses_are_the_promised_ones() {
-        for (code, status, text) in PROMISED {
-            let problem = Problem::new(code, "", "");
-            assert_eq!((problem.status().as_u16(), code.as_str()), (status, text));
-        }
-        // As many as the enumeration has: its last variant says how many there are.
-        assert_eq!(PROMISED.len(), Code::UpstreamUntrusted as usize + 1);
-    }
-
-    #[test]
-    fn no_two_codes_read_alike() {
-        let texts: HashSet<_> = PROMISED.iter().map(|(code, ..)| code.row().1).collect();
-        let titles: HashSet<_> = PROMISED.iter().map(|(code, ..)| code.row().2).collect();
-        assert_eq!(
-            (texts.len(), titles.len()),
-            (PROMISED.len(), PROMISED.len())
-        );
-    }
-
-    #[test]
-    fn proxy_status_has_the_standards_own_error_types() {
-        // RFC 9209 section 2.3, as far as they are used.
-        let standard = [
-            "destination_not_found",
-            "destination_unavailable",
-            "tls_protocol_error",
-            "tls_certificate_error",
-            "tls_alert_received",
-            "http_request_error",
-            "http_request_denied",
-            "http_response_timeout",
-            "http_protocol_error",
-            "connection_limit_reached",
-            "proxy_internal_error",
-            "proxy_configuration_error",
-        ];
-        for (code, ..) in PROMISED {
-            assert!(standard.contains(&code.row().3), "{code:?}");
-        }
-    }
-
-    #[test]
-    fn an_answer_says_everything_in_its_body_and_its_fields() {
-        let response =
-            Problem::new(Code::Overloaded, "what happened", "the way out").into_response();
-        assert_eq!(response.status(), 503);
-        assert_eq!(
-            response.headers()["content-type"],
-            "application/problem+json"
-        );
-        assert_eq!(response.headers()["cache-control"], "no-store");
-        assert_eq!(response.headers()["retry-after"], "1");
-        assert_eq!(
-            response.headers()["proxy-status"],
-            "relais; error=connection_limit_reached; details=\"overloaded\""
-        );
-        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
-        let expected = serde_json::json!({
-            "type": "urn:relais:problem:overloaded",
-            "title": "Too many requests are under way",
-            "status": 503,
-            "detail": "what happened",
-            "code": "overloaded",
-            "hint": "the way out",
-        });
-        assert_eq!(body, expected);
-    }
-
-    #[test]
-    fn a_hint_that_is_empty_is_left_out() {
-        let response = Problem::new(Code::Internal, "x", "").into_response();
-        assert!(!String::from_utf8_lossy(response.body()).contains("hint"));
-    }
-}
+mod tests;

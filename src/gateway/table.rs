@@ -1,17 +1,21 @@
 //! The snapshot that requests read: which pool, and so which certificate, serves (tenant, service).
 
+mod build;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::config::{Binding, BoundBy};
+use crate::gateway::rate::Limiter;
 use crate::gateway::reply::{Code, Problem};
 use crate::identity::finess::Finess;
-use crate::identity::generation::{Generation, GenerationId};
-use crate::identity::select::{Refusal, select};
+use crate::identity::generation::Generation;
+use crate::identity::registry::Registry;
+use crate::identity::select::Refusal;
 use crate::identity::states::{State, now};
-use crate::metrics::{Metrics, ServiceMetrics};
-use crate::outbound::Outbound;
+use crate::metrics::ServiceMetrics;
 use crate::outbound::pool::Pool;
-use crate::services::{Service, WantedCertificate};
+use crate::services::Service;
 
 /// An immutable view of all tenants and services. A change makes another and swaps it in whole.
 #[derive(Debug)]
@@ -19,21 +23,28 @@ pub struct Table {
     services: Vec<Offered>,
     by_name: HashMap<Arc<str>, usize>,
     tenants: HashMap<Finess, Tenant>,
+    /// By the service's index: the connections under the éditeur's certificate, where the service takes it.
+    vendor: Box<[Option<Arc<Pool>>]>,
     generations: Vec<Arc<Generation>>,
+    registry: Arc<Registry>,
+    /// The loaded certificates that bindings mean.
+    pinned: HashMap<BoundBy, Vec<Arc<Generation>>>,
 }
 
-/// A service with its held metrics.
+/// A service with what all its requests share.
 #[derive(Clone, Debug)]
 pub struct Offered {
     /// The service.
     pub service: Arc<Service>,
-    /// Its handles.
+    /// Its metrics.
     pub metrics: Arc<ServiceMetrics>,
+    /// Its limit on requests a second, if it has one.
+    pub limiter: Option<Arc<Limiter>>,
     /// Its connections, where no certificate is shown and so all tenants share them.
     anonymous: Option<Arc<Pool>>,
 }
 
-/// A tenant's certificates, and what was chosen among them for each service.
+/// A structure that has certificates of its own, or pinned ones, and what was chosen among them for each service.
 #[derive(Debug)]
 struct Tenant {
     generations: Vec<Arc<Generation>>,
@@ -42,67 +53,6 @@ struct Tenant {
 }
 
 impl Table {
-    /// Chooses a certificate for each tenant and service.
-    pub fn new(
-        services: &[Arc<Service>],
-        generations: Vec<Arc<Generation>>,
-        outbound: &Arc<Outbound>,
-        metrics: &Metrics,
-    ) -> Self {
-        let services: Vec<_> = services
-            .iter()
-            .map(|service| Offered::new(service, outbound, metrics))
-            .collect();
-        let by_name = services
-            .iter()
-            .enumerate()
-            .map(|(index, one)| (Arc::clone(&one.service.name), index))
-            .collect();
-        let mut theirs: HashMap<Finess, Vec<Arc<Generation>>> = HashMap::new();
-        for generation in &generations {
-            if let Some(finess) = finess_of(generation) {
-                theirs
-                    .entry(finess)
-                    .or_default()
-                    .push(Arc::clone(generation));
-            }
-        }
-        Self {
-            tenants: choose(&services, theirs, outbound, HashMap::new()),
-            services,
-            by_name,
-            generations,
-        }
-    }
-
-    /// The same tenants and services as they stand now that certificates have begun or ended. What is still right
-    /// keeps its connections.
-    pub fn renewed(&self, outbound: &Arc<Outbound>) -> Self {
-        let theirs = self
-            .tenants
-            .iter()
-            .map(|(finess, tenant)| (*finess, tenant.generations.clone()))
-            .collect();
-        let mut pools = HashMap::new();
-        for (index, pool) in self
-            .tenants
-            .values()
-            .flat_map(|tenant| tenant.pools.iter().enumerate())
-        {
-            if let Some(pool) = pool
-                && let Some(generation) = pool.generation()
-            {
-                pools.insert((generation.id(), index), Arc::clone(pool));
-            }
-        }
-        Self {
-            services: self.services.clone(),
-            by_name: self.by_name.clone(),
-            tenants: choose(&self.services, theirs, outbound, pools),
-            generations: self.generations.clone(),
-        }
-    }
-
     /// The next moment at which a certificate changes its state, in Unix seconds.
     pub fn changes_at(&self, now: i64) -> Option<i64> {
         let profiles = (self.generations.iter()).map(|one| &one.identity().profile);
@@ -125,43 +75,7 @@ impl Table {
             }
         }
     }
-}
 
-type Pools = HashMap<(GenerationId, usize), Arc<Pool>>;
-
-/// Chooses a certificate for each tenant and service. There is one pool for each (generation, service), whoever uses
-/// it: one of `pools` if it is there, else a new one.
-fn choose(
-    services: &[Offered],
-    theirs: HashMap<Finess, Vec<Arc<Generation>>>,
-    outbound: &Arc<Outbound>,
-    mut pools: Pools,
-) -> HashMap<Finess, Tenant> {
-    let now = now();
-    let mut chosen_for = |generations: &[Arc<Generation>]| {
-        let chosen = services.iter().enumerate().map(|(index, offered)| {
-            let generation = select(generations, &offered.service, now).ok()?;
-            let pool = pools.entry((generation.id(), index)).or_insert_with(|| {
-                Pool::new(
-                    Arc::clone(&offered.service),
-                    Some(Arc::clone(generation)),
-                    Arc::clone(outbound),
-                )
-            });
-            Some(Arc::clone(pool))
-        });
-        chosen.collect()
-    };
-    theirs
-        .into_iter()
-        .map(|(finess, generations)| {
-            let pools = chosen_for(&generations);
-            (finess, Tenant { generations, pools })
-        })
-        .collect()
-}
-
-impl Table {
     /// The service of this name.
     ///
     /// # Errors
@@ -185,25 +99,57 @@ impl Table {
     /// The connections on which `tenant` may speak to a service.
     ///
     /// # Errors
-    /// When the tenant is unknown, or has no certificate that may be shown there now.
+    /// When no tenant is named, or it has no certificate that may be shown there now.
     pub fn pool(&self, tenant: Option<Finess>, service: usize) -> Result<&Arc<Pool>, Problem> {
-        let offered = &self.services[service];
-        if let Some(pool) = &offered.anonymous {
+        if let Some(pool) = &self.services[service].anonymous {
             return Ok(pool);
         }
         let finess = crate::gateway::address::required(tenant)?;
-        let tenant = self.tenants.get(&finess).ok_or_else(|| {
-            Problem::new(
-                Code::TenantUnknown,
-                format!("no certificate of structure {finess} is loaded"),
-                "put its certificate and key in the folder and restart Relais; `relais check` lists what would be loaded",
-            )
-        })?;
+        Ok(self.choose(finess, service)?)
+    }
+
+    /// The connections of a tenant to a service that wants a certificate: what is pinned, else under its own
+    /// certificate, else under its legal entity's, else under the éditeur's.
+    ///
+    /// # Errors
+    /// Why there is none. It is worked out only then: thousands of tenants without a certificate for some service
+    /// would each keep the reason in memory.
+    pub fn choose(&self, tenant: Finess, service: usize) -> Result<&Arc<Pool>, Refusal> {
         let now = now();
-        match &tenant.pools[service] {
-            Some(pool) if is_valid(pool, now) => Ok(pool),
-            _ => Err(tenant.refusal(&offered.service, now).into()),
+        self.usable(tenant, service, now)
+            .ok_or_else(|| self.refusal(tenant, service, now))
+    }
+
+    fn usable(&self, finess: Finess, service: usize, now: i64) -> Option<&Arc<Pool>> {
+        let valid =
+            |slot: &'_ Option<Arc<Pool>>| slot.as_ref().is_some_and(|pool| is_valid(pool, now));
+        let of = |finess: &Finess| {
+            let tenant = self.tenants.get(finess)?;
+            Some(&tenant.pools[service])
+                .filter(|slot| valid(slot))?
+                .as_ref()
+        };
+        if let Some(own) = of(&finess) {
+            return Some(own);
         }
+        // What is pinned is meant: nothing takes its place.
+        if self.is_pinned(finess, service) {
+            return None;
+        }
+        let entity = self.registry.legal_entity_that_speaks(finess);
+        entity.and_then(|entity| of(&entity)).or_else(|| {
+            let vendor = Some(&self.vendor[service]).filter(|slot| valid(slot))?;
+            vendor.as_ref().filter(|_| self.knows(finess))
+        })
+    }
+
+    fn is_pinned(&self, finess: Finess, service: usize) -> bool {
+        let service = &self.services[service].service.name;
+        self.registry.pinned(Some(finess), service).is_some()
+    }
+
+    fn knows(&self, finess: Finess) -> bool {
+        self.tenants.contains_key(&finess) || self.registry.structures.get(finess).is_some()
     }
 
     /// All services.
@@ -216,7 +162,20 @@ impl Table {
         &self.generations
     }
 
-    /// All tenants in order of their number, each with its pool for each service.
+    /// The loaded certificates that a binding means.
+    pub fn pinned(&self, binding: &Binding) -> &[Arc<Generation>] {
+        self.pinned
+            .get(&binding.certificate)
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Who is who.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The structures that have certificates of their own or pinned ones, in order of their number, each with its
+    /// pool for each service.
     pub fn tenants(&self) -> Vec<(Finess, &[Option<Arc<Pool>>])> {
         let mut tenants: Vec<_> = self
             .tenants
@@ -227,74 +186,27 @@ impl Table {
         tenants
     }
 
-    /// The certificate that a tenant would show to a service now.
-    ///
-    /// # Errors
-    /// Why there is none. A structure without any certificate has none of the kind wanted.
-    pub fn choose(
-        &self,
-        tenant: Finess,
-        service: usize,
-    ) -> Result<Option<&Arc<Generation>>, Refusal> {
-        let service = &self.services[service].service;
-        if service.certificate == WantedCertificate::None {
-            return Ok(None);
-        }
-        let theirs = self
-            .tenants
-            .get(&tenant)
-            .map_or(&[][..], |tenant| &tenant.generations);
-        select(theirs, service, now()).map(Some)
-    }
-
     /// Every pool once, with the tenant that it speaks for, if it is one.
     pub fn pools(&self) -> Vec<(Option<Finess>, Arc<Pool>)> {
-        let anonymous = self
-            .services
-            .iter()
-            .filter_map(|one| one.anonymous.clone())
-            .map(|pool| (None, pool));
+        let shared = (self.services.iter().map(|one| &one.anonymous)).chain(&self.vendor);
+        let shared = shared.flatten().map(|pool| (None, Arc::clone(pool)));
         let named = self.tenants().into_iter().flat_map(|(finess, pools)| {
             pools
                 .iter()
                 .flatten()
                 .map(move |pool| (Some(finess), Arc::clone(pool)))
         });
-        anonymous.chain(named).collect()
+        let mut seen = HashSet::new();
+        named
+            .chain(shared)
+            .filter(|(_, pool)| seen.insert(Arc::as_ptr(pool)))
+            .collect()
     }
 
     /// Lets nothing that is open be used again.
     pub fn retire(&self) {
         for (_, pool) in self.pools() {
             pool.retire();
-        }
-    }
-}
-
-impl Offered {
-    fn new(service: &Arc<Service>, outbound: &Arc<Outbound>, metrics: &Metrics) -> Self {
-        let anonymous = (service.certificate == WantedCertificate::None)
-            .then(|| Pool::new(Arc::clone(service), None, Arc::clone(outbound)));
-        Self {
-            service: Arc::clone(service),
-            metrics: metrics.service(&service.name),
-            anonymous,
-        }
-    }
-}
-
-impl Tenant {
-    /// Why no certificate was chosen, or why the chosen one no longer serves. Worked out when it is asked for, since
-    /// thousands of tenants without a certificate for some service would each keep the reason in memory.
-    fn refusal(&self, service: &Service, now: i64) -> Refusal {
-        match select(&self.generations, service, now) {
-            Err(refusal) => refusal,
-            // A certificate began or ended a moment ago, and the table is about to be made anew.
-            Ok(generation) => Refusal::NotYetValid(format!(
-                "serial {} of {}",
-                generation.identity().profile.serial,
-                generation.identity().path.display()
-            )),
         }
     }
 }

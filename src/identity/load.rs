@@ -25,7 +25,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use jiff::Timestamp;
 use rustls::sign::CertifiedKey;
 
 pub use self::examine::{Examined, ExaminedCertificate, examine};
@@ -76,10 +75,6 @@ pub fn load(config: &Identities) -> Result<Loaded, LoadError> {
     let sources = decode_all(paths, &passwords, config.key_readers);
     let mut loaded = pairing::pair(&config.directory, sources);
     loaded.problems.extend(unlisted);
-    loaded.problems.extend(out_of_date(
-        &loaded.identities,
-        Timestamp::now().as_second(),
-    ));
     loaded.problems.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(loaded)
 }
@@ -128,26 +123,4 @@ fn decode(path: &Path, passwords: &Passwords, readers: KeyReaders) -> Material {
             ..Material::default()
         }
     })
-}
-
-fn out_of_date(identities: &[Identity], now: i64) -> impl Iterator<Item = Problem> {
-    identities
-        .iter()
-        .filter_map(move |Identity { profile, path, .. }| {
-            let subject = profile.subject.clone();
-            let kind = if now > profile.not_after {
-                ProblemKind::Expired {
-                    subject,
-                    not_after: profile.not_after,
-                }
-            } else if now < profile.not_before {
-                ProblemKind::NotYetValid {
-                    subject,
-                    not_before: profile.not_before,
-                }
-            } else {
-                return None;
-            };
-            Some(Problem::new(path, kind))
-        })
 }

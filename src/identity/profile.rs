@@ -3,6 +3,7 @@
 //! Usage comes from key usage, extended key usage and basic constraints, never from names; the environment comes
 //! from the issuer. Where a certificate contradicts itself it says nothing, so that no rule can match it.
 
+mod authority;
 mod fingerprint;
 pub(crate) mod name;
 
@@ -16,6 +17,7 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Name;
 
+pub use self::authority::{Authority, OFFICIAL};
 pub use self::fingerprint::{Fingerprint, FingerprintError};
 use super::structure::StructureId;
 use crate::services::Environment;
@@ -41,10 +43,16 @@ pub struct Profile {
     pub not_before: i64,
     /// Valid until then, in seconds since 1970.
     pub not_after: i64,
+    /// The SHA-256 of its public key (SubjectPublicKeyInfo).
+    pub public_key: Fingerprint,
     /// What its key may be used for.
     pub usage: Usage,
+    /// The offer of IGC-Santé that it belongs to, as far as its issuer tells.
+    pub offer: Option<Offer>,
     /// The IGC-Santé hierarchy that issued it, if one did.
     pub environment: Option<Environment>,
+    /// The IGC-Santé hierarchy that its own name claims: that of an authority.
+    pub(crate) hierarchy: Option<Environment>,
     /// The INSi mode that its CN names, exactly.
     pub insi: Option<InsiMode>,
 }
@@ -81,6 +89,34 @@ impl Usage {
 }
 
 impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The offers of IGC-Santé's software certificates (gamme Élémentaire).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Offer {
+    /// Organisations, for their applications: AUTH_CLI, SIGN, CONF.
+    Org,
+    /// Persons: AUTH, SIGN, CONF. Relais speaks for structures only.
+    Pro,
+    /// Servers: SSL, S/MIME.
+    Serv,
+}
+
+impl Offer {
+    /// IGC-Santé's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Org => "ORG",
+            Self::Pro => "PRO",
+            Self::Serv => "SERV",
+        }
+    }
+}
+
+impl fmt::Display for Offer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -145,7 +181,10 @@ impl Profile {
     /// The profile of a certificate that is parsed already, and its DER.
     pub(super) fn of(certificate: &X509Certificate<'_>, der: &[u8]) -> Result<Self, ProfileError> {
         let common_name = last_value(certificate.subject(), OID_X509_COMMON_NAME);
+        let usage = usage(certificate)?;
         Ok(Self {
+            public_key: Fingerprint::of(certificate.public_key().raw),
+            offer: offer(certificate.issuer(), usage),
             subject: name::rfc4514(certificate.subject()).into(),
             insi: common_name.as_deref().and_then(InsiMode::from_common_name),
             common_name: common_name.map(Into::into),
@@ -157,8 +196,9 @@ impl Profile {
             fingerprint: Fingerprint::of(der),
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
-            usage: usage(certificate)?,
+            usage,
             environment: environment(certificate.issuer()),
+            hierarchy: environment(certificate.subject()),
         })
     }
 
@@ -214,15 +254,31 @@ fn structure(subject: &X509Name<'_>) -> Option<StructureId> {
     found.all(|other| other == first).then_some(first)
 }
 
-fn environment(issuer: &X509Name<'_>) -> Option<Environment> {
+fn environment(name: &X509Name<'_>) -> Option<Environment> {
     let mut found =
-        values(issuer, OID_X509_ORGANIZATIONAL_UNIT).filter_map(|unit| match unit.as_str() {
+        values(name, OID_X509_ORGANIZATIONAL_UNIT).filter_map(|unit| match unit.as_str() {
             "IGC-SANTE" => Some(Environment::Production),
             "IGC-SANTE TEST" => Some(Environment::Test),
             _ => None,
         });
     let first = found.next()?;
     found.all(|other| other == first).then_some(first)
+}
+
+/// Organisations and their servers have one issuing authority in common, persons have another.
+fn offer(issuer: &X509Name<'_>, usage: Usage) -> Option<Offer> {
+    let name = last_value(issuer, OID_X509_COMMON_NAME)?;
+    let issued_to = |whom: &str| name.split(' ').any(|word| word == whom);
+    if issued_to("PERSONNES") {
+        Some(Offer::Pro)
+    } else if issued_to("ORGANISATIONS") {
+        Some(match usage {
+            Usage::SslServer => Offer::Serv,
+            _ => Offer::Org,
+        })
+    } else {
+        None
+    }
 }
 
 fn serial(raw: &[u8]) -> Box<str> {

@@ -1,10 +1,13 @@
-//! Which of a structure's certificates may be shown to a service.
+//! Which of several certificates may be shown to a service, and which of those is.
 
 use std::sync::Arc;
 
+use crate::identity::finess::Finess;
 use crate::identity::generation::Generation;
-use crate::identity::profile::{InsiMode, Profile, Usage};
-use crate::services::{Environment, Service, WantedCertificate};
+use crate::identity::profile::{InsiMode, Offer, Profile, Usage};
+use crate::identity::registry::Relation;
+use crate::identity::rules::Rule;
+use crate::services::{Environment, Owner, Service, WantedCertificate};
 
 /// Why none of a structure's certificates may be shown. There is no default to fall back on.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -16,64 +19,132 @@ pub enum Refusal {
     #[error("{0} has expired")]
     Expired(String),
     /// There is none of the kind that the service wants.
-    #[error("there is no {} certificate for {environment}{}", wanted.as_str(), aside(.passed_over))]
+    #[error(
+        "there is no {} certificate for {environment}{}{}", wanted.as_str(), of_entity(.legal_entity), aside(.passed_over)
+    )]
     Missing {
         /// What the service wants.
         wanted: WantedCertificate,
         /// The environment that it is in.
         environment: Environment,
+        /// The structure's legal entity, which has none either.
+        legal_entity: Option<Finess>,
         /// A certificate of another kind that the structure does have, and why it does not serve.
         passed_over: Option<String>,
     },
     /// The only ones of the right kind have not begun.
     #[error("{0} is not valid yet")]
     NotYetValid(String),
+    /// The only ones of the right kind are revoked.
+    #[error("{0} is revoked")]
+    Revoked(String),
     /// There are certificates, but a rule keeps each of them from this service.
-    #[error("{0}")]
-    Rule(String),
+    #[error("{1}")]
+    Rule(Rule, String),
+    /// A certificate is pinned that is not loaded.
+    #[error("the certificate that [[bindings]] names for this is not loaded: {0}")]
+    Unbound(String),
+    /// No such structure is known.
+    #[error("no certificate of structure {0} is loaded, nor one of its legal entity")]
+    Unknown(Finess),
 }
 
-/// Picks the certificate for `service` among those of one structure: the latest that has begun.
-///
-/// # Errors
-/// Why there is none, or that two cannot be told apart.
-pub fn select<'a>(
-    generations: &'a [Arc<Generation>],
-    service: &Service,
-    now: i64,
-) -> Result<&'a Arc<Generation>, Refusal> {
-    let right: Vec<_> = generations
-        .iter()
-        .filter(|one| suits(profile(one), service))
-        .collect();
-    if right.is_empty() {
-        return Err(why_none(generations, service));
-    }
-    let begun = |one: &&Arc<Generation>| profile(one).not_before;
-    let mut valid: Vec<_> = right
-        .iter()
-        .copied()
-        .filter(|one| profile(one).is_valid_at(now))
-        .collect();
-    // The sort keeps the order of ties, so which two are named does not change from one request to the next.
-    valid.sort_by_key(|one| std::cmp::Reverse(begun(one)));
-    // Only a tie for the first place is one: older certificates are kept beside a renewal, copies included.
-    if let [first, second, ..] = valid[..]
-        && begun(&first) == begun(&second)
-    {
-        return Err(Refusal::Ambiguous(described(first), described(second)));
-    }
-    let latest = valid.first().copied();
-    latest.ok_or_else(
-        || match right.iter().find(|one| profile(one).not_before > now) {
-            Some(early) => Refusal::NotYetValid(described(early)),
-            None => Refusal::Expired(described(right[0])),
-        },
-    )
+/// Certificates to choose among, and for whom.
+pub struct Choice<'a> {
+    /// The service that one of them is for.
+    pub service: &'a Service,
+    /// The moment, in seconds since 1970.
+    pub now: i64,
+    /// Whether a certificate is revoked.
+    pub is_revoked: &'a dyn Fn(&Profile) -> bool,
+    /// What a certificate's structure is to the tenant.
+    pub relation: &'a dyn Fn(&Profile) -> Relation,
 }
 
-fn suits(profile: &Profile, service: &Service) -> bool {
-    objection(profile, service.certificate, service.environment).is_none()
+impl std::fmt::Debug for Choice<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Choice")
+            .field("service", &self.service.name)
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Choice<'_> {
+    /// Picks one certificate: of those that may be shown, the latest that has begun.
+    ///
+    /// # Errors
+    /// Why there is none, or that two cannot be told apart.
+    pub fn among<'g>(
+        &self,
+        generations: &'g [Arc<Generation>],
+    ) -> Result<&'g Arc<Generation>, Refusal> {
+        let right: Vec<_> = generations
+            .iter()
+            .filter(|one| self.objection(profile(one)).is_none())
+            .collect();
+        if right.is_empty() {
+            return Err(self.why_none(generations));
+        }
+        let begun = |one: &&Arc<Generation>| profile(one).not_before;
+        let mut valid: Vec<_> = right
+            .iter()
+            .copied()
+            .filter(|one| profile(one).is_valid_at(self.now) && !(self.is_revoked)(profile(one)))
+            .collect();
+        // The sort keeps the order of ties, so which two are named does not change from one request to the next.
+        valid.sort_by_key(|one| std::cmp::Reverse(begun(one)));
+        // Only a tie for the first place is one: older certificates are kept beside a renewal, copies included.
+        if let [first, second, ..] = valid[..]
+            && begun(&first) == begun(&second)
+        {
+            return Err(Refusal::Ambiguous(described(first), described(second)));
+        }
+        valid
+            .first()
+            .copied()
+            .ok_or_else(|| self.why_not_now(&right))
+    }
+
+    /// Why a certificate must not be shown, whatever the time.
+    fn objection(&self, profile: &Profile) -> Option<Objection> {
+        let service = self.service;
+        let standing = || objection_to_holder((self.relation)(profile), service.owner);
+        objection(profile, service.certificate, service.environment).or_else(standing)
+    }
+
+    fn why_not_now(&self, right: &[&Arc<Generation>]) -> Refusal {
+        let early = right.iter().find(|one| profile(one).not_before > self.now);
+        let revoked = right.iter().find(|one| (self.is_revoked)(profile(one)));
+        match (revoked, early) {
+            (Some(revoked), _) => Refusal::Revoked(described(revoked)),
+            (None, Some(early)) => Refusal::NotYetValid(described(early)),
+            (None, None) => Refusal::Expired(described(right[0])),
+        }
+    }
+
+    /// Of several objections one is told, a forbidden certificate before one of another kind: it is the one that
+    /// somebody expected to work. The command line's check lists them all.
+    fn why_none(&self, generations: &[Arc<Generation>]) -> Refusal {
+        let mut passed_over = None;
+        for one in generations {
+            match self.objection(profile(one)) {
+                Some(Objection::Rule(rule, text)) => {
+                    return Refusal::Rule(rule, format!("{} {text}", described(one)));
+                }
+                Some(Objection::OtherKind(kind)) => {
+                    passed_over.get_or_insert_with(|| format!("{} {kind}", described(one)));
+                }
+                None => {}
+            }
+        }
+        Refusal::Missing {
+            wanted: self.service.certificate,
+            environment: self.service.environment,
+            legal_entity: None,
+            passed_over,
+        }
+    }
 }
 
 /// Why a certificate must not be shown to a service.
@@ -82,7 +153,7 @@ pub enum Objection {
     /// It is meant for other services; the right one is simply not there.
     OtherKind(&'static str),
     /// A rule forbids it.
-    Rule(String),
+    Rule(Rule, String),
 }
 
 impl Objection {
@@ -90,33 +161,24 @@ impl Objection {
     pub fn as_str(&self) -> &str {
         match self {
             Self::OtherKind(text) => text,
-            Self::Rule(text) => text,
+            Self::Rule(_, text) => text,
         }
     }
 }
 
-/// Why this certificate must not be shown to a service that wants `wanted` in `environment`, whatever the time.
+/// Why this certificate must not be shown to a service that wants `wanted` in `environment`, whatever the time and
+/// the tenant.
 pub fn objection(
     profile: &Profile,
     wanted: WantedCertificate,
     environment: Environment,
 ) -> Option<Objection> {
-    if profile.usage != Usage::AuthCli {
-        let usage = profile.usage;
-        return Some(Objection::Rule(format!(
-            "is for {usage} by its key usage, and only AUTH_CLI opens TLS connections"
-        )));
+    if let Some((rule, text)) = objection_to_all(profile) {
+        return Some(Objection::Rule(rule, text));
     }
-    if profile.environment != Some(environment) {
-        return Some(Objection::Rule(match profile.environment {
-            Some(own) => format!("is a {own} certificate, and the service is {environment}"),
-            None => "was not issued by IGC-Santé".to_owned(),
-        }));
-    }
-    if let Some(mode) = profile.insi_near_miss() {
-        return Some(Objection::Rule(format!(
-            "was meant for INSi and is not {mode} to the letter: it has to be ordered again"
-        )));
+    if let Some(own) = profile.environment.filter(|own| *own != environment) {
+        let text = format!("is a {own} certificate, and the service is {environment}");
+        return Some(Objection::Rule(Rule::Environment, text));
     }
     let other = match (wanted, profile.insi) {
         (WantedCertificate::OrgAuthCli, None)
@@ -130,32 +192,59 @@ pub fn objection(
     Some(Objection::OtherKind(other))
 }
 
-/// Of several objections one is told, a forbidden certificate before one of another kind: it is the one that
-/// somebody expected to work. The command line's check lists them all.
-fn why_none(generations: &[Arc<Generation>], service: &Service) -> Refusal {
-    let mut passed_over = None;
-    for one in generations {
-        match objection(profile(one), service.certificate, service.environment) {
-            Some(Objection::Rule(rule)) => {
-                return Refusal::Rule(format!("{} {rule}", described(one)));
-            }
-            Some(Objection::OtherKind(kind)) => {
-                passed_over.get_or_insert_with(|| format!("{} {kind}", described(one)));
-            }
-            None => {}
+/// The rule that keeps a certificate from every service, and the end of a sentence that begins with the certificate.
+pub fn objection_to_all(profile: &Profile) -> Option<(Rule, String)> {
+    if profile.usage != Usage::AuthCli {
+        let text = format!(
+            "is for {} by its key usage, and only AUTH_CLI opens TLS connections",
+            profile.usage
+        );
+        return Some((Rule::AuthCli, text));
+    }
+    if let Some(offer) = profile.offer.filter(|offer| *offer != Offer::Org) {
+        let text = format!("is of the offer {offer}, and only ORG AUTH_CLI opens TLS connections");
+        return Some((Rule::AuthCli, text));
+    }
+    if profile.environment.is_none() {
+        return Some((Rule::IgcSante, "was not issued by IGC-Santé".to_owned()));
+    }
+    let mode = profile.insi_near_miss()?;
+    let text = format!("was meant for INSi and is not {mode} to the letter");
+    Some((Rule::InsiCn, text))
+}
+
+/// Why a certificate of a structure that is this to the tenant must not be shown where `owner` says whose it may be.
+fn objection_to_holder(relation: Relation, owner: Owner) -> Option<Objection> {
+    let (rule, text) = match (relation, owner) {
+        (Relation::Own | Relation::LegalEntity, _) | (Relation::Vendor, Owner::Vendor) => {
+            return None;
         }
-    }
-    Refusal::Missing {
-        wanted: service.certificate,
-        environment: service.environment,
-        passed_over,
-    }
+        (Relation::SilentLegalEntity, _) => (
+            Rule::SectorSite,
+            "is the legal entity's, which does not speak for its sites in this sector",
+        ),
+        (Relation::Vendor, Owner::Structure) => (
+            Rule::Vendor,
+            "is the éditeur's, and the service wants the structure's own",
+        ),
+        (Relation::Stranger, _) => (
+            Rule::OwnStructure,
+            "is neither the tenant's own nor that of its legal entity",
+        ),
+    };
+    Some(Objection::Rule(rule, text.to_owned()))
 }
 
 fn aside(passed_over: &Option<String>) -> String {
     passed_over
         .as_ref()
         .map_or_else(String::new, |text| format!("; {text}"))
+}
+
+fn of_entity(legal_entity: &Option<Finess>) -> String {
+    legal_entity.map_or_else(String::new, |entity| {
+        format!(", nor has its legal entity {entity} one")
+    })
 }
 
 fn profile(generation: &Arc<Generation>) -> &Profile {

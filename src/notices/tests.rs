@@ -139,7 +139,7 @@ async fn a_notice_is_posted_until_it_is_taken_and_a_refused_one_makes_way() {
     secret.set_sensitive(true);
     let config = config::Notices {
         webhook: url.parse().unwrap(),
-        header: Some((http::HeaderName::from_static("x-key"), secret)),
+        headers: vec![(http::HeaderName::from_static("x-key"), secret)],
         trust: Trust::Public,
     };
     let webhook = Webhook::new(config).unwrap();

@@ -70,7 +70,7 @@ impl Webhook {
             .header(IDEMPOTENCY_KEY, key)
             .body(Bytes::from(body))
             .expect("the URL was one in the configuration");
-        if let Some((name, value)) = &self.config.header {
+        for (name, value) in &self.config.headers {
             request.headers_mut().insert(name, value.clone());
         }
         let answer = fetch::exchange(request, self.tls.as_ref(), TIMEOUT, ANSWER).await;

@@ -4,6 +4,9 @@
 //! connections in which two identities could meet, and so no key whose hash could collide or from which a property
 //! of the certificate could be forgotten.
 
+mod checkout;
+mod upkeep;
+
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -11,7 +14,7 @@ use std::time::Instant;
 
 use http::Request;
 use http::header::HeaderValue;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::identity::generation::Generation;
 use crate::outbound::Outbound;
@@ -22,7 +25,9 @@ use crate::outbound::lease::{self, Lease, Origin};
 use crate::outbound::tls::{self, Handshake, Secured};
 use crate::services::{HttpVersions, Service};
 
-const ALL_TAKEN: &str = "the tenant's connections to this service are all in use";
+use checkout::{Queue, Room};
+
+pub(crate) use checkout::{Waiting, before};
 
 /// Connections of one (generation, service). Costs little until its first request.
 #[derive(Debug)]
@@ -60,40 +65,10 @@ struct Active {
     wanting: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: AtomicUsize,
-    freed: Notify,
-}
-
 #[derive(Debug)]
 struct Idle {
     h1: H1,
     since: Instant,
-}
-
-/// Which connections serve a request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Wish {
-    /// Any.
-    Any,
-    /// One that speaks HTTP/1.1, as a protocol upgrade needs.
-    H1,
-    /// One that nobody has used.
-    Fresh {
-        /// And that speaks HTTP/1.1.
-        h1_only: bool,
-    },
-}
-
-impl Wish {
-    fn of(h1_only: bool) -> Self {
-        if h1_only { Self::H1 } else { Self::Any }
-    }
-
-    fn is_h1_only(self) -> bool {
-        matches!(self, Self::H1 | Self::Fresh { h1_only: true })
-    }
 }
 
 const SPEAKS_UNKNOWN: u8 = 0;
@@ -165,152 +140,8 @@ impl Pool {
         }
     }
 
-    /// Takes a connection: an idle one, a stream of a shared one, or a new one. With `h1_only`, what is taken
-    /// speaks HTTP/1.1 (a protocol upgrade needs it).
-    pub(crate) async fn checkout(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
-        let wish = Wish::of(h1_only);
-        match self.reuse(wish) {
-            Some(lease) => Ok(lease),
-            None => self.open_or_wait(wish).await,
-        }
-    }
-
-    /// Takes a new connection whatever lies idle: what lay idle has just proved dead.
-    pub(crate) async fn checkout_fresh(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
-        self.open_or_reuse(self.active(), Wish::Fresh { h1_only }, self.patience())
-            .await
-    }
-
-    fn reuse(self: &Arc<Self>, wish: Wish) -> Option<Lease> {
-        let active = self.active.get()?;
-        if matches!(wish, Wish::Fresh { .. }) {
-            return None;
-        }
-        if let Some(h1) = self.idle_h1(active) {
-            return Some(Lease::h1(Arc::clone(self), h1, Origin::Reused));
-        }
-        if wish.is_h1_only() || active.speaks.load(Ordering::Acquire) != SPEAKS_H2 {
-            return None;
-        }
-        let now = Instant::now();
-        let mut h2 = lock(&active.h2);
-        // What takes no stream any more leaves at once: it closes with its last stream, and makes room.
-        h2.retain(|h2| h2.takes_streams() && self.is_young(h2.opened, now));
-        let stream = h2.iter().find_map(|h2| h2.stream(self))?;
-        drop(h2);
-        Some(Lease::h2(Arc::clone(self), stream, Origin::Reused))
-    }
-
-    /// The most recently used of this worker's idle connections, or one of another's: a handshake costs a
-    /// thousand times the wake-up that crossing threads does.
-    fn idle_h1(&self, active: &Active) -> Option<H1> {
-        let shards = active.idle.len();
-        let own = WORKER.get() % shards;
-        let now = Instant::now();
-        (0..shards).find_map(|step| {
-            let mut shard = lock(&active.idle[(own + step) % shards]);
-            while let Some(Idle { h1, since }) = shard.pop() {
-                if now.saturating_duration_since(since) >= self.service.pool.idle_timeout {
-                    // All below it have been idle for longer still.
-                    shard.clear();
-                    return None;
-                }
-                if self.is_young(h1.opened, now) && connection::is_between_requests(&h1) {
-                    return Some(h1);
-                }
-            }
-            None
-        })
-    }
-
     fn is_young(&self, opened: Instant, now: Instant) -> bool {
         now.saturating_duration_since(opened) < self.service.pool.max_lifetime
-    }
-
-    /// Waits as long as a dial may take: who waits for a connection is no worse off than who opens one.
-    fn patience(&self) -> Instant {
-        Instant::now() + self.service.timeouts.connect + self.service.timeouts.handshake
-    }
-
-    async fn open_or_wait(self: &Arc<Self>, wish: Wish) -> Result<Lease, Error> {
-        let active = self.active();
-        let until = self.patience();
-        if wish.is_h1_only() || active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
-            return self.open_or_reuse(active, wish, until).await;
-        }
-        // Until the protocol is known one request dials and the others wait: if it is HTTP/2 they will share
-        // that connection, and in any case its TLS session makes their own handshakes cheap.
-        let arrived = Instant::now();
-        let gate = before(until, active.gate.acquire())
-            .await
-            // Whoever dials gives up earlier than those who came after it: this one has seen others take places.
-            .ok_or(Error::NoCapacity(ALL_TAKEN))?
-            .map_err(|_| Error::NoCapacity("the pool is closed"))?;
-        if let Some(lease) = self.reuse(wish) {
-            return Ok(lease);
-        }
-        if active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
-            drop(gate);
-            return self.open_or_reuse(active, wish, until).await;
-        }
-        if let Some((at, error)) = &*lock(&active.failure)
-            && *at >= arrived
-        {
-            return Err(error.clone());
-        }
-        let opened = self.open_or_reuse(active, wish, until).await;
-        if let Err(error) = &opened {
-            *lock(&active.failure) = Some((Instant::now(), error.clone()));
-        }
-        opened
-    }
-
-    /// Opens a connection if there is room for one more, otherwise takes the first that comes free.
-    async fn open_or_reuse(
-        self: &Arc<Self>,
-        active: &Active,
-        wish: Wish,
-        until: Instant,
-    ) -> Result<Lease, Error> {
-        let queue = match wish {
-            Wish::Any => &active.queue,
-            Wish::H1 | Wish::Fresh { .. } => &active.picky,
-        };
-        let waiting = Waiting::new(&queue.waiting);
-        let room = loop {
-            let freed = queue.freed.notified();
-            tokio::pin!(freed);
-            // Listen before looking, so that what is freed in between is not missed.
-            freed.as_mut().enable();
-            if let Some(lease) = self.reuse(wish) {
-                return Ok(lease);
-            }
-            if wish != Wish::Any && active.room.available_permits() == 0 {
-                self.evict_one();
-            }
-            tokio::select! {
-                biased;
-                room = self.room(until) => break room?,
-                () = freed => {}
-            }
-        };
-        // Out of the queue before the dial: what comes free meanwhile is for those who still wait.
-        drop(waiting);
-        self.dial(wish.is_h1_only(), room).await
-    }
-
-    /// Waits for room for one more connection: in this pool first, then in the process.
-    async fn room(self: &Arc<Self>, until: Instant) -> Result<Room, Error> {
-        let active = self.active();
-        let own = before(until, Arc::clone(&active.room).acquire_owned())
-            .await
-            .and_then(Result::ok)
-            .ok_or(Error::NoCapacity(ALL_TAKEN))?;
-        let all = self.outbound.room(until, &active.wanting).await?;
-        Ok(Room {
-            _own: own,
-            _all: all,
-        })
     }
 
     async fn dial(self: &Arc<Self>, h1_only: bool, room: Room) -> Result<Lease, Error> {
@@ -428,137 +259,9 @@ impl Pool {
         drop(shard);
         self.came_free();
     }
-
-    /// Tells one waiting request, if any, that there is something to take.
-    pub(crate) fn came_free(&self) {
-        let Some(active) = self.active.get() else {
-            return;
-        };
-        if self.owes_room(active) {
-            self.evict_one();
-        }
-        if active.picky.waiting.load(Ordering::SeqCst) > 0 {
-            active.picky.freed.notify_waiters();
-        }
-        if active.queue.waiting.load(Ordering::SeqCst) > 0 {
-            active.queue.freed.notify_one();
-        }
-    }
-
-    /// Tells all waiting requests that a connection takes more streams than it seemed to.
-    pub(crate) fn grew(&self) {
-        if let Some(active) = self.active.get() {
-            active.queue.freed.notify_waiters();
-        }
-    }
-
-    /// Whether somebody outside of this pool waits for room in the process: it goes to them before it serves again
-    /// here, or a busy tenant would keep all there is for itself.
-    fn owes_room(&self, active: &Active) -> bool {
-        self.outbound.wanting() > active.wanting.load(Ordering::SeqCst)
-    }
-
-    /// Hands out nothing that is open any more; what is in flight finishes.
-    pub fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
-        let Some(active) = self.active.get() else {
-            return;
-        };
-        for shard in &active.idle {
-            lock(shard).clear();
-        }
-        for h2 in lock(&active.h2).drain(..) {
-            h2.drain();
-        }
-    }
-
-    /// Closes what has been idle or open for too long.
-    pub(crate) fn reap(&self, now: Instant) {
-        let Some(active) = self.active.get() else {
-            return;
-        };
-        let limits = &self.service.pool;
-        for shard in &active.idle {
-            lock(shard).retain(|idle| {
-                now.saturating_duration_since(idle.since) < limits.idle_timeout
-                    && self.is_young(idle.h1.opened, now)
-                    && !idle.h1.sender.is_closed()
-            });
-        }
-        lock(&active.h2).retain(|h2| {
-            let is_used = h2
-                .idle_since()
-                .is_none_or(|since| now.saturating_duration_since(since) < limits.idle_timeout);
-            h2.takes_streams() && is_used && self.is_young(h2.opened, now)
-        });
-    }
-
-    /// Closes an idle connection: of a worker's the one that has been so the longest. Returns whether there was one.
-    pub(crate) fn evict_one(&self) -> bool {
-        let Some(active) = self.active.get() else {
-            return false;
-        };
-        for shard in &active.idle {
-            let mut shard = lock(shard);
-            if !shard.is_empty() {
-                shard.remove(0);
-                return true;
-            }
-        }
-        let mut h2 = lock(&active.h2);
-        match h2.iter().position(|h2| h2.idle_since().is_some()) {
-            Some(position) => {
-                h2.swap_remove(position).drain();
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// When the connection that has been idle the longest became so.
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
-        let active = self.active.get()?;
-        let h1 = active
-            .idle
-            .iter()
-            .filter_map(|shard| lock(shard).first().map(|idle| idle.since))
-            .min();
-        let h2 = lock(&active.h2)
-            .iter()
-            .filter_map(|h2| h2.idle_since())
-            .min();
-        h1.into_iter().chain(h2).min()
-    }
-}
-
-/// What a connection occupies while it is open.
-#[derive(Debug)]
-struct Room {
-    _own: OwnedSemaphorePermit,
-    _all: OwnedSemaphorePermit,
-}
-
-/// Counts a request among those that wait, for as long as it does.
-pub(crate) struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    pub(crate) fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// Locks a mutex that guards plain data: a panic elsewhere cannot have left it half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn before<T>(until: Instant, future: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout_at(until.into(), future).await.ok()
 }

@@ -296,12 +296,18 @@ impl Wire {
         }
     }
 
-    /// What to return in place of a failure to write. What the peer said last may be in the socket and its readiness
-    /// not yet known to the runtime: then it is waited for, since what follows a reset is certain to wake the reader.
-    fn reason<T>(&mut self, cx: &mut Context<'_>, failure: io::Error) -> Poll<io::Result<T>> {
-        if !self.fresh {
-            return Poll::Ready(Err(failure));
-        }
+    /// What to return of an attempt to write: in place of a failure, its reason. What the peer said last may be in the
+    /// socket and its readiness not yet known to the runtime: then it is waited for, since what follows a reset is
+    /// certain to wake the reader.
+    fn with_reason<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        let failure = match written {
+            Err(failure) if self.fresh => failure,
+            written => return Poll::Ready(written),
+        };
         let mut byte = [0; 1];
         let mut buf = ReadBuf::new(&mut byte);
         match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
@@ -353,10 +359,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf));
-        written.map_or_else(
-            |failure| this.reason(cx, failure),
-            |length| Poll::Ready(Ok(length)),
-        )
+        this.with_reason(cx, written)
     }
 
     fn poll_write_vectored(
@@ -366,10 +369,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs));
-        written.map_or_else(
-            |failure| this.reason(cx, failure),
-            |length| Poll::Ready(Ok(length)),
-        )
+        this.with_reason(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -379,7 +379,7 @@ impl AsyncWrite for Wire {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = ready!(Pin::new(&mut this.stream).poll_flush(cx));
-        flushed.map_or_else(|failure| this.reason(cx, failure), |()| Poll::Ready(Ok(())))
+        this.with_reason(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

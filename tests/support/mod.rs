@@ -89,8 +89,7 @@ pub fn start_on<T>(
         text.push_str("\n[shutdown]\ngrace = \"100ms\"\n");
     }
     std::fs::write(&site.configuration, text).unwrap();
-    let loaded =
-        Config::load(Some(&site.configuration)).unwrap_or_else(|problems| panic!("{problems}"));
+    let loaded = Config::load(&site.configuration).unwrap_or_else(|problems| panic!("{problems}"));
     let bound = app::bind(loaded.config).unwrap();
     let (stop, stopped) = watch::channel(false);
     let addresses = bound.addresses().to_vec();

@@ -1,38 +1,34 @@
 //! What a check finds, and how bad it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
+use crate::cli::check::broken::Broken;
 use crate::config;
-use crate::gateway::table::{Table, finess_of};
+use crate::gateway::table::{Offered, Table};
 use crate::identity::finess::Finess;
-use crate::identity::load;
-use crate::identity::profile::Usage;
+use crate::identity::load::{self, ProblemKind};
+use crate::identity::rules::{Rule, Severity};
 use crate::identity::select::Refusal;
-use crate::services::WantedCertificate;
+use crate::identity::tenants::Mistake;
+use crate::services::{Service, WantedCertificate};
 
 /// Tenants named in a finding about many; the others are counted.
 const NAMED_TENANTS: usize = 5;
 
-/// How bad a finding is. The order is from bad to harmless.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Severity {
-    /// Something that is meant to work will not.
-    Error,
-    /// Something may not be meant.
-    Warning,
-    /// Something to know.
-    Note,
-}
-
-/// One thing found.
+/// One thing found, or one rule broken by several.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Finding {
     pub(super) severity: Severity,
-    /// Where and what.
+    /// The broken rule's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rule: Option<&'static str>,
+    /// Where and what; for a rule, what it says.
     pub(super) message: String,
+    /// Where a rule is broken, and by what.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) cases: Vec<String>,
     /// The way out.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) hint: String,
@@ -47,7 +43,9 @@ impl Finding {
     pub(super) fn error(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
+            rule: None,
             message: message.into(),
+            cases: Vec::new(),
             hint: hint.into(),
         }
     }
@@ -79,16 +77,22 @@ impl From<&config::Problem> for Finding {
 
 impl From<&load::Problem> for Finding {
     fn from(problem: &load::Problem) -> Self {
-        let severity = if problem.is_warning() {
+        let message = format!("{}: {}", problem.path.display(), problem.kind);
+        Self::error(message, problem.hint.clone())
+    }
+}
+
+impl From<&Mistake> for Finding {
+    fn from(mistake: &Mistake) -> Self {
+        let severity = if mistake.is_warning() {
             Severity::Warning
         } else {
             Severity::Error
         };
-        let message = format!("{}: {}", problem.path.display(), problem.kind);
+        let message = format!("{}: {}", mistake.place, mistake.kind);
         Self {
             severity,
-            message,
-            hint: problem.hint.clone(),
+            ..Self::error(message, mistake.hint())
         }
     }
 }
@@ -118,103 +122,103 @@ impl Findings {
     }
 }
 
-/// What the choice of certificates will not do.
-pub(super) fn of_table(table: &Table) -> Vec<Finding> {
+/// What is wrong with the files of the folder. A certificate that is there twice breaks a rule; the rest is unusable.
+pub(super) fn of_files(problems: &[load::Problem], broken: &mut Broken) -> Vec<Finding> {
     let mut found = Vec::new();
-    for generation in table.generations() {
-        let identity = generation.identity();
-        let place = identity.path.display();
-        if identity.profile.usage != Usage::AuthCli {
-            found.push(Finding::warning(
+    for problem in problems {
+        match &problem.kind {
+            ProblemKind::Duplicate { first, .. } => broken.add(
+                Rule::KeyShared,
                 format!(
-                    "{place}: a certificate for {}, which opens no TLS connection",
-                    identity.profile.usage
+                    "one certificate in {} and {}",
+                    first.display(),
+                    problem.path.display()
                 ),
-                "keep it out of this folder: only AUTH_CLI certificates are shown to services",
-            ));
-        } else if finess_of(generation).is_none() {
-            found.push(Finding::warning(
-                format!("{place}: the certificate names no structure by a FINESS number, so no tenant can use it"),
-                "its OU should be 1 and the FINESS number",
-            ));
-        } else if let Some(finess) = finess_of(generation).filter(|finess| !finess.has_valid_key())
-        {
-            found.push(Finding::note(
-                format!("{place}: the last digit of FINESS {finess} is not the key of the others"),
-                "some real numbers are like that; compare it with the FINESS register",
-            ));
-        }
-        if let Some(mode) = identity.profile.insi_near_miss() {
-            found.push(Finding::warning(
-                format!("{place}: the CN looks like {mode} without being it to the letter, so INSi will refuse it"),
-                "INSi wants the CN in capitals, with a plain hyphen and no space: order the certificate again",
-            ));
+            ),
+            _ => found.push(Finding::from(problem)),
         }
     }
-    found.extend(refusals(table));
     found
 }
 
-/// Refusals by service: those that many tenants share are told once.
-fn refusals(table: &Table) -> Vec<Finding> {
+/// What the choice of certificates will not do.
+pub(super) fn of_table(table: &Table, broken: &mut Broken) -> Vec<Finding> {
+    broken.by_certificates(table);
+    broken.by_bindings(table);
+    broken.by_trust(table);
+    let mut unserved = BTreeMap::new();
     let mut found = Vec::new();
-    let mut unserved: BTreeMap<&str, Vec<Finess>> = BTreeMap::new();
-    let tenants = table.tenants();
-    for (finess, _) in &tenants {
-        for (index, offered) in table.services().iter().enumerate() {
-            let service = &offered.service;
-            match table.choose(*finess, index) {
+    let tenants = tenants(table);
+    let is_shown = |one: &&(usize, &Offered)| one.1.service.certificate != WantedCertificate::None;
+    let services: Vec<_> = table.services().iter().enumerate().collect();
+    for (index, offered) in services.iter().filter(is_shown) {
+        let service = &offered.service;
+        for tenant in &tenants {
+            match table.choose(*tenant, *index) {
                 Ok(_) => {}
-                Err(Refusal::Missing { .. }) => unserved.entry(&service.name).or_default().push(*finess),
-                Err(refusal @ Refusal::Rule(_)) => found.push(Finding::warning(
-                    format!("{finess} cannot use {}: {refusal}", service.name),
-                    "order the certificate that the service wants, or keep this one out of the folder",
+                Err(Refusal::Missing { .. }) => unserved
+                    .entry(*index)
+                    .or_insert_with(Vec::new)
+                    .push(*tenant),
+                Err(refusal @ Refusal::Unbound(_)) => found.push(Finding::error(
+                    format!("{tenant} cannot use {}: {refusal}", service.name),
+                    "put it in the folder, or correct the binding",
                 )),
-                Err(refusal) => found.push(Finding::error(
-                    format!("{finess} cannot use {}: {refusal}", service.name),
-                    "until then its requests are refused",
-                )),
+                Err(refusal) => broken.by_refusal(*tenant, &service.name, &refusal),
             }
         }
     }
-    for offered in table.services() {
-        let service = &offered.service;
-        let Some(without) = unserved.get(&*service.name) else {
-            continue;
-        };
-        let wanted = service.certificate.as_str();
-        let named: Vec<_> = without
-            .iter()
-            .take(NAMED_TENANTS)
-            .map(ToString::to_string)
-            .collect();
-        let others = without.len() - named.len();
-        let more = if others > 0 {
-            format!(" and {others} others")
-        } else {
-            String::new()
-        };
-        found.push(Finding::note(
-            format!(
-                "{}{more} cannot use {}: no {wanted} certificate for {}",
-                named.join(", "),
-                service.name,
-                service.environment
-            ),
-            "",
-        ));
-    }
-    let wants = |one: &crate::services::Service| one.certificate != WantedCertificate::None;
-    if tenants.is_empty()
-        && table
-            .services()
-            .iter()
-            .any(|offered| wants(&offered.service))
-    {
+    let missing = unserved
+        .into_iter()
+        .map(|(index, tenants)| without(&table.services()[index].service, &tenants));
+    found.extend(missing);
+    if table.generations().is_empty() && services.iter().any(|one| is_shown(&one)) {
         found.push(Finding::error(
             "no certificate of a structure is loaded",
             "put certificates and keys into identities.directory",
         ));
     }
     found
+}
+
+/// Whoever has a certificate, or would be expected to use that of its legal entity.
+fn tenants(table: &Table) -> Vec<Finess> {
+    let mut tenants: Vec<_> = table
+        .tenants()
+        .into_iter()
+        .map(|(finess, _)| finess)
+        .collect();
+    let holders: HashSet<_> = tenants.iter().copied().collect();
+    let sites = (table.registry().structures.iter())
+        .filter(|(finess, structure)| {
+            !holders.contains(finess)
+                && structure
+                    .legal_entity
+                    .is_some_and(|entity| holders.contains(&entity))
+        })
+        .map(|(finess, _)| finess);
+    tenants.extend(sites);
+    tenants.sort_unstable();
+    tenants
+}
+
+/// The tenants that a service cannot serve for want of a certificate: no mistake, where they do not use it.
+fn without(service: &Service, tenants: &[Finess]) -> Finding {
+    let named: Vec<_> = tenants
+        .iter()
+        .take(NAMED_TENANTS)
+        .map(ToString::to_string)
+        .collect();
+    let more = match tenants.len() - named.len() {
+        0 => String::new(),
+        others => format!(" and {others} others"),
+    };
+    let message = format!(
+        "{}{more} cannot use {}: no {} certificate for {}",
+        named.join(", "),
+        service.name,
+        service.certificate.as_str(),
+        service.environment
+    );
+    Finding::note(message, "")
 }

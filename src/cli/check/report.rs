@@ -4,11 +4,15 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::cli::check::findings::{Findings, Severity};
+use crate::cli::check::findings::{Finding, Findings};
 use crate::gateway::table::Table;
+use crate::identity::rules::Severity;
 
 /// Tenants that the text lists one by one. Beyond, a list helps nobody; JSON has them all.
 const LISTED_TENANTS: usize = 30;
+
+/// Cases of one rule that the text lists one by one.
+const LISTED_CASES: usize = 5;
 
 /// The result of a check.
 #[derive(Debug, Default, Serialize)]
@@ -100,15 +104,7 @@ impl Report {
         let mut findings: Vec<_> = self.findings.iter().collect();
         findings.sort_by_key(|finding| finding.severity);
         for finding in &findings {
-            let word = match finding.severity {
-                Severity::Error => "error",
-                Severity::Warning => "warning",
-                Severity::Note => "note",
-            };
-            writeln!(text, "{word}: {}", finding.message)?;
-            if !finding.hint.is_empty() {
-                writeln!(text, "  hint: {}", finding.hint)?;
-            }
+            finding.write(text)?;
         }
         let count = |severity| self.findings.count(severity);
         writeln!(
@@ -118,5 +114,26 @@ impl Report {
             count(Severity::Warning),
             count(Severity::Note)
         )
+    }
+}
+
+impl Finding {
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let severity = self.severity.as_str();
+        match self.rule {
+            Some(rule) => writeln!(text, "{severity}[{rule}]: {}", self.message)?,
+            None => writeln!(text, "{severity}: {}", self.message)?,
+        }
+        for case in self.cases.iter().take(LISTED_CASES) {
+            writeln!(text, "  - {case}")?;
+        }
+        if self.cases.len() > LISTED_CASES {
+            let more = self.cases.len() - LISTED_CASES;
+            writeln!(text, "  - … and {more} more (--format json lists them)")?;
+        }
+        if !self.hint.is_empty() {
+            writeln!(text, "  hint: {}", self.hint)?;
+        }
+        Ok(())
     }
 }

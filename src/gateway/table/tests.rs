@@ -3,9 +3,15 @@
 use std::num::NonZeroUsize;
 
 use super::*;
+use crate::config::Tenants;
 use crate::identity::profile::{InsiMode, Profile};
+use crate::identity::registry::Registry;
 use crate::identity::select::tests::{generation, profile_of, service};
 use crate::identity::structure::StructureId;
+use crate::identity::tenants::{self, Sector, Structure, Structures};
+use crate::metrics::Metrics;
+use crate::outbound::Outbound;
+use crate::services::{Owner, WantedCertificate};
 use crate::simulator::site::sample_finess;
 
 const AUTH_CLI: &str = "dmp";
@@ -13,21 +19,26 @@ const INSI: &str = "insi-auto";
 const NOBODY: &str = "annuaire";
 
 fn table(generations: Vec<Arc<Generation>>) -> Table {
-    let named = |name: &str, certificate| {
+    table_of(generations, Registry::default())
+}
+
+fn table_of(generations: Vec<Arc<Generation>>, registry: Registry) -> Table {
+    let named = |name: &str, certificate, owner| {
         Arc::new(Service {
             name: name.into(),
+            owner,
             ..service(certificate)
         })
     };
     let services = [
-        named(AUTH_CLI, WantedCertificate::OrgAuthCli),
-        named(INSI, WantedCertificate::InsiAuto),
-        named("ror", WantedCertificate::OrgAuthCli),
-        named(NOBODY, WantedCertificate::None),
+        named(AUTH_CLI, WantedCertificate::OrgAuthCli, Owner::Structure),
+        named(INSI, WantedCertificate::InsiAuto, Owner::Structure),
+        named("ror", WantedCertificate::OrgAuthCli, Owner::Vendor),
+        named(NOBODY, WantedCertificate::None, Owner::Structure),
     ];
     let metrics = Metrics::new();
     let outbound = Outbound::new(&services, 10, NonZeroUsize::MIN, Arc::clone(&metrics)).unwrap();
-    Table::new(&services, generations, &outbound, &metrics)
+    Table::new(&services, generations, registry, &outbound, &metrics)
 }
 
 /// A certificate of a sample structure that is valid today.
@@ -132,4 +143,162 @@ fn a_tenant_whose_certificate_has_ended_is_refused_and_told_so() {
         pool(&table, 0, AUTH_CLI).unwrap_err(),
         Code::CertificateExpired
     );
+}
+
+const ENTITY: usize = 100;
+
+/// Sample structures 1 to 3 as sites of the entity: a pharmacy, a hospital, one of an unknown sector.
+fn sites() -> Structures {
+    let site = |number: usize, sector| {
+        let structure = Structure {
+            legal_entity: Some(sample_finess(ENTITY)),
+            sector,
+            name: None,
+        };
+        (sample_finess(number), structure)
+    };
+    let inline = vec![
+        site(1, Some(Sector::Officine)),
+        site(2, Some(Sector::Hospital)),
+        site(3, None),
+    ];
+    let (structures, mistakes) = tenants::load(&Tenants {
+        files: Vec::new(),
+        inline,
+    });
+    assert!(mistakes.is_empty(), "{mistakes:?}");
+    structures
+}
+
+fn vendor() -> StructureId {
+    StructureId::parse("339172288100052").unwrap()
+}
+
+fn of_vendor(serial: &str) -> Profile {
+    Profile {
+        structure: Some(vendor()),
+        ..of(0, serial)
+    }
+}
+
+fn bound(tenant: Option<usize>, service: &str, serial: &str) -> Binding {
+    Binding {
+        service: service.to_owned(),
+        tenant: tenant.map(sample_finess),
+        certificate: BoundBy::Fingerprint(of(0, serial).fingerprint),
+        client_id: None,
+    }
+}
+
+#[test]
+fn a_site_without_certificate_uses_that_of_its_legal_entity_where_its_sector_allows() {
+    let registry = Registry::new(sites(), Vec::new(), Vec::new());
+    let table = table_of(vec![generation(of(ENTITY, "EJ"))], registry);
+    let entitys = Arc::clone(pool(&table, ENTITY, AUTH_CLI).unwrap());
+    for site in [2, 3] {
+        assert!(Arc::ptr_eq(pool(&table, site, AUTH_CLI).unwrap(), &entitys));
+        assert_eq!(
+            pool(&table, site, INSI).unwrap_err(),
+            Code::CertificateMissing
+        );
+    }
+    assert_eq!(
+        pool(&table, 1, AUTH_CLI).unwrap_err(),
+        Code::CertificateRefusedByRule
+    );
+    assert_eq!(pool(&table, 4, AUTH_CLI).unwrap_err(), Code::TenantUnknown);
+}
+
+#[test]
+fn a_sites_own_certificate_comes_before_its_legal_entitys_even_if_it_is_older() {
+    let older = Profile {
+        not_before: now() - 2000,
+        ..of(2, "EG")
+    };
+    let insi = Profile {
+        insi: Some(InsiMode::Auto),
+        ..of(ENTITY, "INSI")
+    };
+    let registry = Registry::new(sites(), Vec::new(), Vec::new());
+    let generations = [of(ENTITY, "EJ"), older, insi].map(generation).to_vec();
+    let table = table_of(generations, registry);
+    assert_eq!(serial(pool(&table, 2, AUTH_CLI).unwrap()), "EG");
+    assert_eq!(serial(pool(&table, 2, INSI).unwrap()), "INSI");
+    assert_eq!(serial(pool(&table, 3, AUTH_CLI).unwrap()), "EJ");
+}
+
+#[test]
+fn the_editeurs_certificate_serves_known_tenants_without_one_where_the_service_takes_it() {
+    let registry = Registry::new(sites(), Vec::new(), vec![vendor()]);
+    let generations = [of_vendor("VENDOR"), of(5, "OWN")].map(generation).to_vec();
+    let table = table_of(generations, registry);
+    assert_eq!(serial(pool(&table, 2, "ror").unwrap()), "VENDOR");
+    assert_eq!(serial(pool(&table, 5, "ror").unwrap()), "OWN");
+    assert_eq!(
+        pool(&table, 2, AUTH_CLI).unwrap_err(),
+        Code::CertificateMissing
+    );
+    assert_eq!(pool(&table, 9, "ror").unwrap_err(), Code::TenantUnknown);
+}
+
+#[test]
+fn what_is_pinned_comes_first_and_nothing_takes_its_place() {
+    let older = Profile {
+        not_before: now() - 2000,
+        ..of(0, "PINNED")
+    };
+    let ended = Profile {
+        not_after: now() - 1,
+        ..of(1, "ENDED")
+    };
+    let bindings = vec![
+        bound(Some(0), AUTH_CLI, "PINNED"),
+        bound(Some(1), AUTH_CLI, "ENDED"),
+        bound(Some(2), AUTH_CLI, "NOT LOADED"),
+    ];
+    let registry = Registry::new(sites(), bindings, Vec::new());
+    let generations = [of(0, "LATER"), older, of(1, "VALID"), ended, of(2, "OWN")];
+    let table = table_of(generations.map(generation).to_vec(), registry);
+    assert_eq!(serial(pool(&table, 0, AUTH_CLI).unwrap()), "PINNED");
+    assert_eq!(serial(pool(&table, 0, "ror").unwrap()), "LATER");
+    assert_eq!(
+        pool(&table, 1, AUTH_CLI).unwrap_err(),
+        Code::CertificateExpired
+    );
+    assert_eq!(
+        pool(&table, 2, AUTH_CLI).unwrap_err(),
+        Code::CertificateMissing
+    );
+}
+
+#[test]
+fn no_binding_makes_a_structure_act_as_another() {
+    let insi = Profile {
+        insi: Some(InsiMode::Auto),
+        ..of(2, "INSI")
+    };
+    let bindings = vec![
+        bound(Some(0), AUTH_CLI, "FOREIGN"),
+        bound(Some(1), AUTH_CLI, "EJ"),
+        bound(Some(2), AUTH_CLI, "INSI"),
+        bound(Some(3), AUTH_CLI, "VENDOR"),
+        bound(None, "ror", "FOREIGN"),
+    ];
+    let registry = Registry::new(sites(), bindings, vec![vendor()]);
+    let generations = [
+        of(9, "FOREIGN"),
+        of(ENTITY, "EJ"),
+        insi,
+        of_vendor("VENDOR"),
+    ];
+    let table = table_of(generations.map(generation).to_vec(), registry);
+    for tenant in 0..4 {
+        let refused = pool(&table, tenant, AUTH_CLI).unwrap_err();
+        assert_eq!(refused, Code::CertificateRefusedByRule, "{tenant}");
+    }
+    assert_eq!(
+        pool(&table, 0, "ror").unwrap_err(),
+        Code::CertificateRefusedByRule
+    );
+    assert_eq!(serial(pool(&table, 9, "ror").unwrap()), "FOREIGN");
 }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::identity::profile::ProfileError;
@@ -112,22 +111,6 @@ pub enum ProblemKind {
         /// Where it was loaded from.
         first: PathBuf,
     },
-    /// Loaded, but too old to be used.
-    #[error("the certificate `{subject}` expired on {}", date(*.not_after))]
-    Expired {
-        /// The certificate's subject.
-        subject: Box<str>,
-        /// End of validity, in seconds since 1970.
-        not_after: i64,
-    },
-    /// Loaded, but too new to be used.
-    #[error("the certificate `{subject}` is not valid before {}", date(*.not_before))]
-    NotYetValid {
-        /// The certificate's subject.
-        subject: Box<str>,
-        /// Start of validity, in seconds since 1970.
-        not_before: i64,
-    },
     /// A defect of a decoder, contained to the file that revealed it.
     #[error("reading the file failed unexpectedly")]
     Internal,
@@ -143,27 +126,12 @@ impl Problem {
             hint,
         }
     }
-
-    /// Whether everything in the file that can serve was loaded nonetheless.
-    pub fn is_warning(&self) -> bool {
-        matches!(
-            self.kind,
-            ProblemKind::Duplicate { .. }
-                | ProblemKind::Expired { .. }
-                | ProblemKind::NotYetValid { .. }
-        )
-    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.path.display(), self.kind, self.hint)
     }
-}
-
-fn date(seconds: i64) -> String {
-    Timestamp::from_second(seconds)
-        .map_or_else(|_| format!("second {seconds}"), |time| time.to_string())
 }
 
 fn hint(path: &Path, kind: &ProblemKind) -> String {
@@ -219,8 +187,6 @@ fn hint(path: &Path, kind: &ProblemKind) -> String {
             "put its certificate in the same directory, or remove it".to_owned()
         }
         ProblemKind::Duplicate { .. } => "keep one of the two files".to_owned(),
-        ProblemKind::Expired { .. } => "replace it by its renewal".to_owned(),
-        ProblemKind::NotYetValid { .. } => "check the clock of this machine".to_owned(),
         ProblemKind::Internal => {
             "please report it, with the kind of file but never the file itself".to_owned()
         }

@@ -15,6 +15,9 @@ use crate::simulator::pki::shared;
 
 pub(crate) const NOW: i64 = 1_800_000_000;
 
+/// The serial number of a revoked certificate.
+const REVOKED: &str = "REVOKED";
+
 pub(crate) fn service(certificate: WantedCertificate) -> Service {
     let second = Duration::from_secs(1);
     Service {
@@ -26,6 +29,7 @@ pub(crate) fn service(certificate: WantedCertificate) -> Service {
         },
         environment: Environment::Test,
         certificate,
+        owner: Owner::Structure,
         trust: Trust::Public,
         tls: TlsVersions::Tls12And13,
         http: HttpVersions::Auto,
@@ -42,6 +46,8 @@ pub(crate) fn service(certificate: WantedCertificate) -> Service {
         },
         retry: Retry::Never,
         max_request_body: 1,
+        headers: Vec::new(),
+        rate: None,
     }
 }
 
@@ -58,7 +64,10 @@ pub(crate) fn profile_of(serial: &str) -> Profile {
         not_before: NOW - 1000,
         not_after: NOW + 1000,
         usage: Usage::AuthCli,
+        public_key: Fingerprint::of(serial.as_bytes()),
+        offer: Some(Offer::Org),
         environment: Some(Environment::Test),
+        hierarchy: None,
         insi: None,
     }
 }
@@ -96,12 +105,26 @@ fn chosen(
     generations: &[Arc<Generation>],
     certificate: WantedCertificate,
 ) -> Result<String, Refusal> {
-    select(generations, &service(certificate), NOW).map(|one| profile(one).serial.to_string())
+    chosen_by(&service(certificate), Relation::Own, generations)
+}
+
+fn chosen_by(
+    service: &Service,
+    relation: Relation,
+    generations: &[Arc<Generation>],
+) -> Result<String, Refusal> {
+    let choice = Choice {
+        service,
+        now: NOW,
+        is_revoked: &|profile| &*profile.serial == REVOKED,
+        relation: &|_| relation,
+    };
+    (choice.among(generations)).map(|one| profile(one).serial.to_string())
 }
 
 fn rule(generations: &[Arc<Generation>], certificate: WantedCertificate) -> String {
     match chosen(generations, certificate) {
-        Err(Refusal::Rule(text)) => text,
+        Err(Refusal::Rule(_, text)) => text,
         other => panic!("{other:?}"),
     }
 }
@@ -119,6 +142,7 @@ fn nobody_elses_certificate_stands_in_for_a_missing_one() {
     let missing = Refusal::Missing {
         wanted: WantedCertificate::InsiAuto,
         environment: Environment::Test,
+        legal_entity: None,
         passed_over: None,
     };
     assert_eq!(refusal, missing);
@@ -305,4 +329,63 @@ fn of_a_wrong_certificate_and_one_that_has_ended_the_latter_is_the_reason() {
     });
     let refusal = chosen(&[wrong, ended], WantedCertificate::OrgAuthCli).unwrap_err();
     assert!(matches!(refusal, Refusal::Expired(text) if text.contains("serial B")));
+}
+
+#[test]
+fn a_revoked_certificate_gives_way_to_an_older_one_or_is_the_reason() {
+    let revoked = begun(REVOKED, NOW - 10);
+    let both = [begun("A", NOW - 500), Arc::clone(&revoked)];
+    let wanted = WantedCertificate::OrgAuthCli;
+    assert_eq!(chosen(&both, wanted).as_deref(), Ok("A"));
+    assert!(matches!(
+        chosen(&[revoked], wanted),
+        Err(Refusal::Revoked(text)) if text.contains(REVOKED)
+    ));
+}
+
+#[test]
+fn a_certificate_speaks_for_its_holder_and_for_whom_the_service_lets_it() {
+    use Relation::{LegalEntity, Own, SilentLegalEntity, Stranger, Vendor};
+    let one = [generation(profile_of("A"))];
+    let rule_of = |relation, owner| {
+        let service = Service {
+            owner,
+            ..service(WantedCertificate::OrgAuthCli)
+        };
+        match chosen_by(&service, relation, &one) {
+            Ok(_) => None,
+            Err(Refusal::Rule(rule, _)) => Some(rule),
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    for (relation, structures, vendors) in [
+        (Own, None, None),
+        (LegalEntity, None, None),
+        (
+            SilentLegalEntity,
+            Some(Rule::SectorSite),
+            Some(Rule::SectorSite),
+        ),
+        (Vendor, Some(Rule::Vendor), None),
+        (Stranger, Some(Rule::OwnStructure), Some(Rule::OwnStructure)),
+    ] {
+        assert_eq!(
+            rule_of(relation, Owner::Structure),
+            structures,
+            "{relation:?}"
+        );
+        assert_eq!(rule_of(relation, Owner::Vendor), vendors, "{relation:?}");
+    }
+}
+
+#[test]
+fn certificates_of_persons_and_servers_open_no_connection_whatever_their_key_usage() {
+    for offer in [Offer::Pro, Offer::Serv] {
+        let one = generation(Profile {
+            offer: Some(offer),
+            ..profile_of("A")
+        });
+        let text = rule(&[one], WantedCertificate::OrgAuthCli);
+        assert!(text.contains("only ORG AUTH_CLI"), "{text}");
+    }
 }

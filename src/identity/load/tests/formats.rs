@@ -228,7 +228,7 @@ fn identities_do_not_show_their_keys() {
     let debug = format!("{:?}", folder.load_only(&issued));
     assert!(debug.contains("1060785003"));
     assert!(
-        !debug.contains("key:") && !debug.contains("SigningKey"),
+        !debug.contains(" key:") && !debug.contains("SigningKey"),
         "{debug}"
     );
 }

@@ -1,0 +1,65 @@
+//! `[services.NAME.headers]`: fields that Relais puts on each request, so that applications need not hold an API key.
+
+use std::path::Path;
+
+use ::config::ValueKind;
+use http::header::{self, HeaderName, HeaderValue};
+
+use super::files;
+use super::raw::{Mismatch, Parsed, Raw};
+use super::section::Section;
+use crate::gateway::address::X_FINESS;
+
+/// Fields that HTTP itself or the gateway sets.
+const NOT_FREE: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::HOST,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    X_FINESS,
+];
+
+/// Reads all fields of a service.
+pub(super) fn read(section: Section<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let base = section.reader.base.clone();
+    section.named_values(|name, raw| field(name, raw, &base))
+}
+
+fn field(name: &str, raw: &Raw<'_>, base: &Path) -> Parsed<(HeaderName, HeaderValue)> {
+    // Found values are never repeated in a message: they are secrets more often than not.
+    let hidden = |mut mismatch: Mismatch| {
+        mismatch.found = Some("a value".to_owned());
+        mismatch
+    };
+    let name = HeaderName::from_bytes(name.as_bytes())
+        .ok()
+        .filter(|name| !NOT_FREE.contains(name))
+        .ok_or_else(|| {
+            hidden(Mismatch::expected(
+                "the name of a field that neither HTTP nor Relais sets itself, such as ESANTE-API-KEY",
+            ))
+        })?;
+    let expected = || {
+        hidden(Mismatch::expected(
+            "the field's value as text, or { file = \"PATH\" } of a file that holds it",
+        ))
+    };
+    let text = match raw.kind {
+        ValueKind::Table(table) => {
+            let only = table.get("file").filter(|_| table.len() == 1);
+            let file = only.map(Raw::from);
+            let path = file.as_ref().and_then(Raw::text).ok_or_else(expected)?;
+            files::secret(&base.join(path))?
+        }
+        _ => raw.text().ok_or_else(expected)?.to_owned(),
+    };
+    let mut value = HeaderValue::from_str(&text).map_err(|_| {
+        expected().hint("a field's value is one line of visible characters, without accents")
+    })?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}

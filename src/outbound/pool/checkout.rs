@@ -1,0 +1,250 @@
+//! How a request comes by a connection: what lies idle, a new one, or the first that comes free.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit};
+
+use super::{Active, Idle, Pool, SPEAKS_H1, SPEAKS_H2, WORKER, lock};
+use crate::outbound::connection::{self, H1};
+use crate::outbound::error::Error;
+use crate::outbound::lease::{Lease, Origin};
+
+const ALL_TAKEN: &str = "the tenant's connections to this service are all in use";
+
+/// Requests that wait for a connection, and how they are told of one.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) waiting: AtomicUsize,
+    freed: Notify,
+}
+
+/// Which connections serve a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wish {
+    /// Any.
+    Any,
+    /// One that speaks HTTP/1.1, as a protocol upgrade needs.
+    H1,
+    /// One that nobody has used.
+    Fresh {
+        /// And that speaks HTTP/1.1.
+        h1_only: bool,
+    },
+}
+
+impl Wish {
+    fn of(h1_only: bool) -> Self {
+        if h1_only { Self::H1 } else { Self::Any }
+    }
+
+    fn is_h1_only(self) -> bool {
+        matches!(self, Self::H1 | Self::Fresh { h1_only: true })
+    }
+}
+
+impl Pool {
+    /// Takes a connection: an idle one, a stream of a shared one, or a new one. With `h1_only`, what is taken
+    /// speaks HTTP/1.1 (a protocol upgrade needs it).
+    pub(crate) async fn checkout(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
+        let wish = Wish::of(h1_only);
+        match self.reuse(wish) {
+            Some(lease) => Ok(lease),
+            None => self.open_or_wait(wish).await,
+        }
+    }
+
+    /// Takes a new connection whatever lies idle: what lay idle has just proved dead.
+    pub(crate) async fn checkout_fresh(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
+        self.open_or_reuse(self.active(), Wish::Fresh { h1_only }, self.patience())
+            .await
+    }
+
+    fn reuse(self: &Arc<Self>, wish: Wish) -> Option<Lease> {
+        let active = self.active.get()?;
+        if matches!(wish, Wish::Fresh { .. }) {
+            return None;
+        }
+        if let Some(h1) = self.idle_h1(active) {
+            return Some(Lease::h1(Arc::clone(self), h1, Origin::Reused));
+        }
+        if wish.is_h1_only() || active.speaks.load(Ordering::Acquire) != SPEAKS_H2 {
+            return None;
+        }
+        let now = Instant::now();
+        let mut h2 = lock(&active.h2);
+        // What takes no stream any more leaves at once: it closes with its last stream, and makes room.
+        h2.retain(|h2| h2.takes_streams() && self.is_young(h2.opened, now));
+        let stream = h2.iter().find_map(|h2| h2.stream(self))?;
+        drop(h2);
+        Some(Lease::h2(Arc::clone(self), stream, Origin::Reused))
+    }
+
+    /// The most recently used of this worker's idle connections, or one of another's: a handshake costs a
+    /// thousand times the wake-up that crossing threads does.
+    fn idle_h1(&self, active: &Active) -> Option<H1> {
+        let shards = active.idle.len();
+        let own = WORKER.get() % shards;
+        let now = Instant::now();
+        (0..shards).find_map(|step| {
+            let mut shard = lock(&active.idle[(own + step) % shards]);
+            while let Some(Idle { h1, since }) = shard.pop() {
+                if now.saturating_duration_since(since) >= self.service.pool.idle_timeout {
+                    // All below it have been idle for longer still.
+                    shard.clear();
+                    return None;
+                }
+                if self.is_young(h1.opened, now) && connection::is_between_requests(&h1) {
+                    return Some(h1);
+                }
+            }
+            None
+        })
+    }
+
+    /// Waits as long as a dial may take: who waits for a connection is no worse off than who opens one.
+    fn patience(&self) -> Instant {
+        Instant::now() + self.service.timeouts.connect + self.service.timeouts.handshake
+    }
+
+    async fn open_or_wait(self: &Arc<Self>, wish: Wish) -> Result<Lease, Error> {
+        let active = self.active();
+        let until = self.patience();
+        if wish.is_h1_only() || active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
+            return self.open_or_reuse(active, wish, until).await;
+        }
+        // Until the protocol is known one request dials and the others wait: if it is HTTP/2 they will share
+        // that connection, and in any case its TLS session makes their own handshakes cheap.
+        let arrived = Instant::now();
+        let gate = before(until, active.gate.acquire())
+            .await
+            // Whoever dials gives up earlier than those who came after it: this one has seen others take places.
+            .ok_or(Error::NoCapacity(ALL_TAKEN))?;
+        if let Some(lease) = self.reuse(wish) {
+            return Ok(lease);
+        }
+        if active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
+            drop(gate);
+            return self.open_or_reuse(active, wish, until).await;
+        }
+        if let Some((at, error)) = &*lock(&active.failure)
+            && *at >= arrived
+        {
+            return Err(error.clone());
+        }
+        let opened = self.open_or_reuse(active, wish, until).await;
+        if let Err(error) = &opened {
+            *lock(&active.failure) = Some((Instant::now(), error.clone()));
+        }
+        opened
+    }
+
+    /// Opens a connection if there is room for one more, otherwise takes the first that comes free.
+    async fn open_or_reuse(
+        self: &Arc<Self>,
+        active: &Active,
+        wish: Wish,
+        until: Instant,
+    ) -> Result<Lease, Error> {
+        let queue = match wish {
+            Wish::Any => &active.queue,
+            Wish::H1 | Wish::Fresh { .. } => &active.picky,
+        };
+        let waiting = Waiting::new(&queue.waiting);
+        let room = loop {
+            let freed = queue.freed.notified();
+            tokio::pin!(freed);
+            // Listen before looking, so that what is freed in between is not missed.
+            freed.as_mut().enable();
+            if let Some(lease) = self.reuse(wish) {
+                return Ok(lease);
+            }
+            if wish != Wish::Any && active.room.available_permits() == 0 {
+                self.evict_one();
+            }
+            tokio::select! {
+                biased;
+                room = self.room(until) => break room?,
+                () = freed => {}
+            }
+        };
+        // Out of the queue before the dial: what comes free meanwhile is for those who still wait.
+        drop(waiting);
+        self.dial(wish.is_h1_only(), room).await
+    }
+
+    /// Waits for room for one more connection: in this pool first, then in the process.
+    async fn room(self: &Arc<Self>, until: Instant) -> Result<Room, Error> {
+        let active = self.active();
+        let own = before(until, Arc::clone(&active.room).acquire_owned())
+            .await
+            .ok_or(Error::NoCapacity(ALL_TAKEN))?;
+        let all = self.outbound.room(until, &active.wanting).await?;
+        Ok(Room {
+            _own: own,
+            _all: all,
+        })
+    }
+
+    /// Tells one waiting request, if any, that there is something to take.
+    pub(crate) fn came_free(&self) {
+        let Some(active) = self.active.get() else {
+            return;
+        };
+        if self.owes_room(active) {
+            self.evict_one();
+        }
+        if active.picky.waiting.load(Ordering::SeqCst) > 0 {
+            active.picky.freed.notify_waiters();
+        }
+        if active.queue.waiting.load(Ordering::SeqCst) > 0 {
+            active.queue.freed.notify_one();
+        }
+    }
+
+    /// Tells all waiting requests that a connection takes more streams than it seemed to.
+    pub(crate) fn grew(&self) {
+        if let Some(active) = self.active.get() {
+            active.queue.freed.notify_waiters();
+        }
+    }
+
+    /// Whether somebody outside of this pool waits for room in the process: it goes to them before it serves again
+    /// here, or a busy tenant would keep all there is for itself.
+    pub(super) fn owes_room(&self, active: &Active) -> bool {
+        self.outbound.wanting() > active.wanting.load(Ordering::SeqCst)
+    }
+}
+
+/// What a connection occupies while it is open.
+#[derive(Debug)]
+pub(super) struct Room {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+/// Counts a request among those that wait, for as long as it does.
+pub(crate) struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    pub(crate) fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Waits for a permit until then. Nobody closes the semaphores that it may come from.
+pub(crate) async fn before<T>(
+    until: Instant,
+    permit: impl Future<Output = Result<T, AcquireError>>,
+) -> Option<T> {
+    let permit = tokio::time::timeout_at(until.into(), permit).await.ok()?;
+    permit.ok()
+}

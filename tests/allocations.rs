@@ -1,0 +1,70 @@
+//! What choosing a certificate costs in allocations: nothing.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
+
+use std::hint::black_box;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue};
+use relais::config::{Config, Tenants};
+use relais::gateway::address::{self, Bound, X_FINESS};
+use relais::gateway::table::Table;
+use relais::identity::finess::Finess;
+use relais::identity::generation::Generation;
+use relais::identity::load::load;
+use relais::identity::registry::Registry;
+use relais::identity::tenants::Structure;
+use relais::metrics::Metrics;
+use relais::outbound::Outbound;
+use relais::simulator::site::{Ports, Site, Stand, sample_finess};
+
+/// A table with a structure, and a site of it that has no certificate.
+fn table(site: Finess) -> (Table, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let built = Site::build(folder.path(), 1, &[Stand::new("dmp")], Ports::default()).unwrap();
+    let config = Config::load(&built.configuration).unwrap().config;
+    let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
+    let metrics = Metrics::new();
+    let outbound = Outbound::new(&services, 1, NonZeroUsize::MIN, Arc::clone(&metrics)).unwrap();
+    let identities = load(&config.identities).unwrap().identities;
+    let structure = Structure {
+        legal_entity: Some(built.tenants[0]),
+        ..Structure::default()
+    };
+    let tenants = Tenants {
+        files: Vec::new(),
+        inline: vec![(site, structure)],
+    };
+    let (registry, _) = Registry::load(&tenants, Vec::new(), Vec::new());
+    let generations = identities.into_iter().map(Generation::new).collect();
+    let table = Table::new(&services, generations, registry, &outbound, &metrics);
+    (table, folder)
+}
+
+#[test]
+fn choosing_a_certificate_allocates_nothing() {
+    let site = sample_finess(9);
+    let (table, _folder) = table(site);
+    let anywhere = Bound::default();
+    for tenant in [sample_finess(0), site] {
+        let mut headers = HeaderMap::new();
+        headers.insert(X_FINESS, HeaderValue::from_str(tenant.as_str()).unwrap());
+        let choose = || {
+            let read = address::read(black_box("/dmp/v2/services"), &headers, &anywhere).unwrap();
+            let (service, _) = table.service(read.service).unwrap();
+            black_box(Arc::clone(table.pool(read.tenant, service).unwrap()));
+        };
+        let counted = allocation_counter::measure(choose);
+        assert_eq!(
+            (counted.count_total, counted.bytes_total),
+            (0, 0),
+            "{tenant}"
+        );
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    let counted = allocation_counter::measure(|| drop(black_box(Box::new(1))));
+    assert_eq!(counted.count_total, 1);
+}
