@@ -2,8 +2,10 @@
 
 pub mod check;
 pub mod client;
+pub mod csr;
 pub mod demo;
 pub mod inspect;
+pub mod install;
 pub mod serve;
 
 use std::path::PathBuf;
@@ -45,6 +47,10 @@ enum Command {
     Demo(demo::Arguments),
     /// Tell what certificates, keys and PKCS#12 files are, what they may serve, and what not and why.
     Inspect(inspect::Arguments),
+    /// Make a private key and the request for its certificate, for one structure or for all of a CSV file.
+    Csr(csr::Arguments),
+    /// Match delivered certificates with their keys, verify them, and put them where the gateway finds them.
+    Install(install::Arguments),
 }
 
 /// Where the configuration is.
@@ -72,6 +78,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Csr(arguments) => csr::run(&arguments),
+        Command::Install(arguments) => install::run(&arguments),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -2,5 +2,7 @@
 //! for tests and for benchmarks.
 
 pub mod pki;
+pub mod requests;
 pub mod server;
+pub mod services;
 pub mod site;

@@ -223,11 +223,15 @@ fn the_demonstrations_check_names_the_certificate_that_each_simulator_saw() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(
-        text.contains("24 of 24 requests were seen under the right certificate"),
+        text.contains("36 of 36 requests were seen under the right certificate"),
         "{text}"
     );
     assert!(
         text.contains("10B0000014") && text.contains("INSI-MANU"),
+        "{text}"
+    );
+    assert!(
+        text.contains("500 desir_560") && text.contains("403 certificate_refused_by_rule"),
         "{text}"
     );
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{HOST, HeaderValue};
 use http::{Request, Response};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -15,26 +15,19 @@ use tokio::net::TcpStream;
 /// Longer than a gateway takes to give up on a service by itself, so that its own answer is what is shown.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Sends a GET and reads the whole answer.
+/// Sends a request, whose URI is a path, and reads the whole answer.
 ///
 /// # Errors
 /// When the gateway cannot be reached or does not answer.
-pub async fn get(
-    address: SocketAddr,
-    path: &str,
-    headers: &[(&str, &str)],
-) -> anyhow::Result<Response<Bytes>> {
+pub async fn send(address: SocketAddr, request: Request<Bytes>) -> anyhow::Result<Response<Bytes>> {
+    let what = format!("{} http://{address}{}", request.method(), request.uri());
     let exchange = async {
         let tcp = TcpStream::connect(address).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await?;
         tokio::spawn(connection);
-        let request = headers
-            .iter()
-            .fold(
-                Request::get(path).header(HOST, address.to_string()),
-                |request, (name, value)| request.header(*name, *value),
-            )
-            .body(Empty::<Bytes>::new())?;
+        let mut request = request.map(Full::new);
+        let host = HeaderValue::try_from(address.to_string())?;
+        request.headers_mut().insert(HOST, host);
         let (parts, body) = sender.send_request(request).await?.into_parts();
         anyhow::Ok(Response::from_parts(
             parts,
@@ -45,5 +38,5 @@ pub async fn get(
         .await
         .map_err(|_| anyhow!("no answer within {PATIENCE:?}"))
         .flatten()
-        .with_context(|| format!("GET http://{address}{path}"))
+        .context(what)
 }

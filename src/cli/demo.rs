@@ -1,6 +1,9 @@
 //! `relais demo`: everything on this machine, to see it work.
 
-use std::fmt::Write as _;
+mod cases;
+mod check;
+mod invitation;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,19 +11,15 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Context;
-use http::Response;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+use self::cases::Odd;
 use crate::app::{self, Bound};
-use crate::cli::{EXIT_ERROR, client, print};
+use crate::cli::{EXIT_ERROR, print};
 use crate::config::{Config, ListenAddress};
-use crate::gateway::address::X_FINESS;
-use crate::identity::finess::Finess;
 use crate::inbound::listener::BindError;
-use crate::services::WantedCertificate;
-use crate::simulator::server::Seen;
-use crate::simulator::site::{DEMONSTRATION, Ports, Site, Stand};
+use crate::simulator::site::{DEMONSTRATION, Ports, Site};
 use crate::{shutdown, telemetry};
 
 /// Arguments of `relais demo`.
@@ -29,8 +28,8 @@ pub struct Arguments {
     /// How many sample structures.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     tenants: u32,
-    /// Send one request for each (tenant, service), print which certificate each simulator saw, and exit: 0 if all
-    /// are right.
+    /// Send requests for each (tenant, service) and print which certificate each simulator saw, then requests that must
+    /// be refused and what came back, and exit: 0 if all is as it should be.
     #[arg(long)]
     check: bool,
     /// Keep certificates, configuration and logs in this folder, instead of a temporary one that is removed.
@@ -59,13 +58,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         "making a throw-away PKI and {} sample structures…",
         arguments.tenants
     );
-    let site = Site::build(
-        &directory.path,
-        arguments.tenants as usize,
-        &DEMONSTRATION,
-        ports,
-    )
-    .with_context(|| {
+    let tenants = arguments.tenants as usize;
+    let built = Site::build(&directory.path, tenants, &DEMONSTRATION, ports)
+        .and_then(|site| Ok((Odd::prepare(&site)?, site)));
+    let (odd, site) = built.with_context(|| {
         format!(
             "the demonstration cannot be set up in {}",
             directory.path.display()
@@ -86,14 +82,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     })?;
     if !arguments.check {
-        print(&invitation(&site, &bound));
+        print(&invitation::text(&site, &odd, &bound)?);
         bound.run(signals)?;
         return Ok(ExitCode::SUCCESS);
     }
     let (stop, stopped) = watch::channel(false);
     let address = data_address(&bound)?;
     let gateway = thread::spawn(move || bound.run(stopped));
-    let all_right = check(&site, address);
+    let all_right = check::run(&site, &odd, address);
     stop.send_replace(true);
     gateway
         .join()
@@ -150,113 +146,4 @@ fn data_address(bound: &Bound) -> anyhow::Result<SocketAddr> {
         Some(ListenAddress::Tcp(address)) => Ok(*address),
         _ => anyhow::bail!("the demonstration listens on no TCP address"),
     }
-}
-
-fn invitation(site: &Site, bound: &Bound) -> String {
-    let gateway = data_address(bound)
-        .map(|address| address.to_string())
-        .unwrap_or_default();
-    let admin = bound
-        .admin_address()
-        .map(|address| address.to_string())
-        .unwrap_or_default();
-    let tenant = site.tenants[0];
-    let mut text = format!(
-        "Relais demonstration: {} structures, {} simulated services\n\
-         \n  gateway         http://{gateway}\n  administration  http://{admin}\n  everything in   {}\n\nTry:\n",
-        site.tenants.len(),
-        site.simulators.len(),
-        site.directory.display()
-    );
-    let commands = [
-        format!("curl -H 'X-Finess: {tenant}' http://{gateway}/dmp/v2/services/repository"),
-        format!("curl http://{gateway}/@{tenant}/insi-auto/lps"),
-        format!("curl http://{gateway}/annuaire/Practitioner"),
-        format!(
-            "curl -H 'X-Finess: 999999999' http://{gateway}/dmp/   # no such tenant: what a refusal looks like"
-        ),
-        format!("curl http://{admin}/api/v1/tenants"),
-        format!("curl http://{admin}/metrics"),
-    ];
-    for command in commands {
-        writeln!(text, "  {command}").expect("writing to a String does not fail");
-    }
-    text.push_str("\nCtrl-C stops it.\n");
-    text
-}
-
-/// Sends a request for each (tenant, service) and prints which certificate was seen. Twice, so that the second goes
-/// over a connection that the first opened.
-fn check(site: &Site, gateway: SocketAddr) -> anyhow::Result<bool> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let mut wrong = 0;
-    print(&format!(
-        "{:<11} {:<10} {:<12} {:<28} {:<9} {}\n",
-        "tenant", "service", "saw OU", "saw CN", "over", "verdict"
-    ));
-    for _ in 0..2 {
-        for tenant in &site.tenants {
-            for (stand, _) in &site.simulators {
-                let (line, right) = runtime.block_on(probe(gateway, *tenant, *stand))?;
-                wrong += usize::from(!right);
-                print(&line);
-            }
-        }
-    }
-    let total = 2 * site.tenants.len() * site.simulators.len();
-    print(&format!(
-        "\n{} of {total} requests were seen under the right certificate\n",
-        total - wrong
-    ));
-    Ok(wrong == 0)
-}
-
-async fn probe(
-    gateway: SocketAddr,
-    tenant: Finess,
-    stand: Stand,
-) -> anyhow::Result<(String, bool)> {
-    let path = format!("/{}/check", stand.name);
-    let response = client::get(gateway, &path, &[(X_FINESS.as_str(), tenant.as_str())]).await?;
-    let Ok(seen) = serde_json::from_slice::<Seen>(response.body()) else {
-        let refused = String::from_utf8_lossy(response.body()).into_owned();
-        return Ok((
-            format!(
-                "{tenant:<11} {:<10} WRONG: {} {refused}\n",
-                stand.name,
-                response.status()
-            ),
-            false,
-        ));
-    };
-    let right = is_right(&seen, &response, tenant, stand);
-    let line = format!(
-        "{:<11} {:<10} {:<12} {:<28} {:<9} {}\n",
-        tenant,
-        stand.name,
-        seen.ou.as_deref().unwrap_or("-"),
-        seen.cn.as_deref().unwrap_or("no certificate"),
-        seen.tls,
-        if right { "right" } else { "WRONG" }
-    );
-    Ok((line, right))
-}
-
-fn is_right(seen: &Seen, response: &Response<bytes::Bytes>, tenant: Finess, stand: Stand) -> bool {
-    let ou = Some(format!("1{tenant}"));
-    let as_wanted = match stand.certificate {
-        WantedCertificate::None => seen.ou.is_none() && seen.cn.is_none(),
-        WantedCertificate::OrgAuthCli => {
-            seen.ou == ou && seen.cn.as_deref().is_some_and(|cn| !cn.starts_with("INSI"))
-        }
-        WantedCertificate::InsiAuto => seen.ou == ou && seen.cn.as_deref() == Some("INSI-AUTO"),
-        WantedCertificate::InsiManu => seen.ou == ou && seen.cn.as_deref() == Some("INSI-MANU"),
-    };
-    let leaked = seen
-        .headers
-        .iter()
-        .any(|(name, _)| name == X_FINESS.as_str());
-    response.status().is_success() && seen.service == stand.name && as_wanted && !leaked
 }

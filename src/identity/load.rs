@@ -15,6 +15,7 @@ mod pkcs8;
 mod problem;
 #[cfg(test)]
 mod tests;
+mod unpack;
 mod walk;
 
 use std::collections::HashMap;
@@ -29,9 +30,11 @@ use rustls::sign::CertifiedKey;
 
 pub use self::examine::{Examined, ExaminedCertificate, examine};
 use self::material::Material;
+pub(crate) use self::material::{Certificate, PublicKey, sha256};
 use self::pairing::Source;
 use self::password::Passwords;
 pub use self::problem::{LoadError, Problem, ProblemKind};
+pub(crate) use self::unpack::{BareKey, Unpacked, Unpacker};
 use super::profile::Profile;
 use crate::config::{Identities, KeyReaders};
 

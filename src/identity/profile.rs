@@ -145,6 +145,24 @@ impl InsiMode {
             .into_iter()
             .find(|mode| mode.as_str() == common_name)
     }
+
+    /// The mode that a CN was meant to name, when it misses it by case, spaces or hyphens.
+    ///
+    /// INSi compares the CN exactly and answers `DESIR_560`: such a certificate has to be ordered anew.
+    pub fn near_miss(common_name: &str) -> Option<Self> {
+        if Self::from_common_name(common_name).is_some() {
+            return None;
+        }
+        let letters: String = (common_name.chars().take(64))
+            .filter(|&character| !character.is_whitespace() && !is_like_a_hyphen(character))
+            .flat_map(char::to_uppercase)
+            .collect();
+        match letters.as_str() {
+            "INSIAUTO" => Some(Self::Auto),
+            "INSIMANU" => Some(Self::Manu),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for InsiMode {
@@ -203,21 +221,8 @@ impl Profile {
     }
 
     /// The INSi mode that the CN was meant to name, when it misses it by case, spaces or hyphens.
-    ///
-    /// INSi compares the CN exactly and answers `DESIR_560`: such a certificate has to be ordered anew.
     pub fn insi_near_miss(&self) -> Option<InsiMode> {
-        if self.insi.is_some() {
-            return None;
-        }
-        let letters: String = (self.common_name.as_deref()?.chars().take(64))
-            .filter(|&character| !character.is_whitespace() && !is_like_a_hyphen(character))
-            .flat_map(char::to_uppercase)
-            .collect();
-        match letters.as_str() {
-            "INSIAUTO" => Some(InsiMode::Auto),
-            "INSIMANU" => Some(InsiMode::Manu),
-            _ => None,
-        }
+        InsiMode::near_miss(self.common_name.as_deref()?)
     }
 
     /// Whether the certificate is within its dates at that time, in seconds since 1970.

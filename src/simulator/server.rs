@@ -1,39 +1,36 @@
-//! A stand-in for a national service: demands a client certificate as the service does, and answers with what it saw.
+//! A stand-in for a national service: demands a client certificate as the service does, and answers by the service's
+//! rules or, where it is plain, with what it saw.
+
+mod seen;
+mod tls;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderName, Request, Response};
+use http::{Request, Response};
+use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rustls::server::WebPkiClientVerifier;
-use rustls::{HandshakeKind, RootCertStore, ServerConfig};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use serde::{Deserialize, Serialize};
+use jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
-use crate::identity::profile::{Fingerprint, Profile};
-use crate::outbound::tls::{provider, versions};
+use self::seen::{Peer, mark, peer, plain, saw, whole};
+pub use self::seen::{Seen, X_CLIENT_OU, X_CLIENT_SHA256};
 use crate::services::{HttpVersions, TlsVersions};
-use crate::simulator::pki::{Pki, Purpose, Request as Order};
-
-/// The SHA-256 of the client certificate that a simulator saw, on each of its answers.
-pub const X_CLIENT_SHA256: HeaderName = HeaderName::from_static("x-client-sha256");
-
-/// The structure id in the client certificate that a simulator saw, on each of its answers.
-pub const X_CLIENT_OU: HeaderName = HeaderName::from_static("x-client-ou");
+use crate::simulator::pki::Pki;
+use crate::simulator::services::{BODY_MAX, Behaviour, Call, Register, Rules};
 
 /// How a simulator behaves.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +43,8 @@ pub struct Settings {
     pub http: HttpVersions,
     /// What it does about client certificates.
     pub client: ClientCertificate,
+    /// Which service's rules it enforces.
+    pub behaviour: Behaviour,
 }
 
 /// What a simulator does about client certificates.
@@ -53,6 +52,8 @@ pub struct Settings {
 pub enum ClientCertificate {
     /// It does not ask.
     NotRequested,
+    /// It asks, and sees whether one is shown that should not be.
+    Optional,
     /// Nobody gets in without one of its own PKI.
     Required,
 }
@@ -62,54 +63,19 @@ pub enum ClientCertificate {
 pub struct Simulator {
     /// Where it listens.
     pub address: SocketAddr,
-    handshakes: Arc<Handshakes>,
+    inside: Arc<Inside>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Connections that a simulator has accepted, by how their handshake went.
-#[derive(Debug, Default)]
-struct Handshakes {
+/// What the connections of a simulator share.
+struct Inside {
+    name: &'static str,
+    rules: Option<Rules>,
+    register: Arc<Register>,
     full: AtomicUsize,
     resumed: AtomicUsize,
-}
-
-/// What a simulator saw of a request: its answer, in JSON.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Seen {
-    /// The simulator's name.
-    pub service: String,
-    /// The request's method.
-    pub method: String,
-    /// The request's path and query.
-    pub path: String,
-    /// The HTTP version.
-    pub http: String,
-    /// The TLS version.
-    pub tls: String,
-    /// Whether the TLS session was resumed.
-    pub resumed: bool,
-    /// The client certificate's subject (RFC 4514), if one was shown.
-    pub subject: Option<String>,
-    /// Its structure id.
-    pub ou: Option<String>,
-    /// Its CN.
-    pub cn: Option<String>,
-    /// Its SHA-256.
-    pub sha256: Option<String>,
-    /// The request's fields, one a line.
-    pub headers: Vec<(String, String)>,
-    /// Bytes in the request's body.
-    pub body_bytes: usize,
-}
-
-/// What is known of a connection once its handshake is done.
-#[derive(Clone, Debug)]
-struct Peer {
-    profile: Option<Arc<Profile>>,
-    fingerprint: Option<Fingerprint>,
-    tls: String,
-    resumed: bool,
+    last: Mutex<Option<Seen>>,
 }
 
 impl Simulator {
@@ -117,14 +83,21 @@ impl Simulator {
     ///
     /// # Errors
     /// When no port or thread can be had.
-    pub fn start(settings: Settings, pki: &Pki) -> io::Result<Self> {
-        let tls = tls(settings, pki).map_err(io::Error::other)?;
+    pub fn start(settings: Settings, pki: &Pki, register: &Arc<Register>) -> io::Result<Self> {
+        let tls = tls::config(settings, pki).map_err(io::Error::other)?;
         let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
-        let handshakes = Arc::new(Handshakes::default());
-        let counted = Arc::clone(&handshakes);
+        let inside = Arc::new(Inside {
+            name: settings.name,
+            rules: Rules::of(settings.behaviour),
+            register: Arc::clone(register),
+            full: AtomicUsize::new(0),
+            resumed: AtomicUsize::new(0),
+            last: Mutex::new(None),
+        });
+        let of_thread = Arc::clone(&inside);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -133,7 +106,7 @@ impl Simulator {
             .spawn(move || {
                 runtime.block_on(async {
                     tokio::select! {
-                        () = accept(listener, TlsAcceptor::from(tls), settings, counted) => {}
+                        () = accept(listener, TlsAcceptor::from(tls), of_thread) => {}
                         // Dropping the sender stops it as well.
                         _ = stopped => {}
                     }
@@ -141,7 +114,7 @@ impl Simulator {
             })?;
         Ok(Self {
             address,
-            handshakes,
+            inside,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -150,10 +123,15 @@ impl Simulator {
     /// Handshakes so far: full ones and resumed ones.
     pub fn handshakes(&self) -> (usize, usize) {
         let count = |counter: &AtomicUsize| counter.load(Ordering::Acquire);
-        (
-            count(&self.handshakes.full),
-            count(&self.handshakes.resumed),
-        )
+        (count(&self.inside.full), count(&self.inside.resumed))
+    }
+
+    /// What it saw of the last request, and forgets; nothing if none has come since. Only simulators that enforce
+    /// rules keep it: plain ones answer with it.
+    pub fn take_seen(&self) -> Option<Seen> {
+        (self.inside.last.lock())
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
@@ -167,42 +145,7 @@ impl Drop for Simulator {
     }
 }
 
-fn tls(settings: Settings, pki: &Pki) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let issued = pki.issue(&Order {
-        purpose: Purpose::SslServer(names),
-        ..Order::new("3187512751", settings.name)
-    });
-    let chain = vec![issued.cert_der.clone(), pki.issuing_der().clone()];
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(issued.key.serialize_der()));
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions(settings.tls))?;
-    let builder = match settings.client {
-        ClientCertificate::NotRequested => builder.with_no_client_auth(),
-        ClientCertificate::Required => {
-            let mut roots = RootCertStore::empty();
-            roots.add(pki.root_der().clone())?;
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
-        }
-    };
-    let mut config = builder.with_single_cert(chain, key)?;
-    config.alpn_protocols = match settings.http {
-        HttpVersions::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-        HttpVersions::H1 => vec![b"http/1.1".to_vec()],
-        HttpVersions::H2 => vec![b"h2".to_vec()],
-    };
-    Ok(Arc::new(config))
-}
-
-async fn accept(
-    listener: std::net::TcpListener,
-    acceptor: TlsAcceptor,
-    settings: Settings,
-    counted: Arc<Handshakes>,
-) {
+async fn accept(listener: std::net::TcpListener, acceptor: TlsAcceptor, inside: Arc<Inside>) {
     let Ok(listener) = TcpListener::from_std(listener) else {
         return;
     };
@@ -210,16 +153,11 @@ async fn accept(
         let Ok((tcp, _)) = listener.accept().await else {
             continue;
         };
-        tokio::spawn(serve(tcp, acceptor.clone(), settings, Arc::clone(&counted)));
+        tokio::spawn(serve(tcp, acceptor.clone(), Arc::clone(&inside)));
     }
 }
 
-async fn serve(
-    tcp: TcpStream,
-    acceptor: TlsAcceptor,
-    settings: Settings,
-    counted: Arc<Handshakes>,
-) {
+async fn serve(tcp: TcpStream, acceptor: TlsAcceptor, inside: Arc<Inside>) {
     let _ = tcp.set_nodelay(true);
     // A client that fails the handshake is told so by TLS itself.
     let Ok(stream) = acceptor.accept(tcp).await else {
@@ -227,14 +165,14 @@ async fn serve(
     };
     let peer = peer(stream.get_ref().1);
     let counter = if peer.resumed {
-        &counted.resumed
+        &inside.resumed
     } else {
-        &counted.full
+        &inside.full
     };
     counter.fetch_add(1, Ordering::AcqRel);
     let service = service_fn(move |request| {
-        let peer = peer.clone();
-        async move { Ok::<_, Infallible>(answer(settings.name, &peer, request).await) }
+        let (inside, peer) = (Arc::clone(&inside), peer.clone());
+        async move { Ok::<_, Infallible>(inside.answer(&peer, request).await) }
     });
     // How a connection ends is for its client to judge.
     let _ = auto::Builder::new(TokioExecutor::new())
@@ -242,105 +180,58 @@ async fn serve(
         .await;
 }
 
-fn peer(session: &rustls::ServerConnection) -> Peer {
-    let leaf: Option<&CertificateDer<'_>> =
-        session.peer_certificates().and_then(|chain| chain.first());
-    let profile = leaf
-        .and_then(|leaf| Profile::parse(leaf).ok())
-        .map(Arc::new);
-    Peer {
-        fingerprint: profile.as_ref().map(|profile| profile.fingerprint),
-        profile,
-        tls: session
-            .protocol_version()
-            .map(|version| format!("{version:?}"))
-            .unwrap_or_default(),
-        resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-    }
-}
-
-async fn answer(
-    name: &str,
-    peer: &Peer,
-    request: Request<Incoming>,
-) -> Response<BoxBody<Bytes, hyper::Error>> {
-    if request.uri().path().ends_with("/echo") {
-        let content_type = request.headers().get(CONTENT_TYPE).cloned();
-        let mut response = Response::new(request.into_body().boxed());
-        if let Some(content_type) = content_type {
-            response.headers_mut().insert(CONTENT_TYPE, content_type);
-        }
+impl Inside {
+    async fn answer(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+    ) -> Response<BoxBody<Bytes, hyper::Error>> {
+        let mut response = match &self.rules {
+            None => plain(self.name, peer, request).await,
+            Some(rules) => self.by_rules(rules, peer, request).await,
+        };
         mark(&mut response, peer);
-        return response;
+        response
     }
-    let mut seen = saw(name, peer, &request);
-    let Ok(body) = request.into_body().collect().await else {
-        return Response::new(whole(Vec::new()));
-    };
-    seen.body_bytes = body.to_bytes().len();
-    let json = serde_json::to_vec_pretty(&seen).unwrap_or_default();
-    let mut response = Response::new(whole(json));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    mark(&mut response, peer);
-    response
-}
 
-fn whole(bytes: Vec<u8>) -> BoxBody<Bytes, hyper::Error> {
-    Full::new(Bytes::from(bytes))
-        .map_err(|never| match never {})
-        .boxed()
-}
-
-fn saw(name: &str, peer: &Peer, request: &Request<Incoming>) -> Seen {
-    let profile = peer.profile.as_deref();
-    let text = |(name, value): (&HeaderName, &HeaderValue)| {
-        (
-            name.to_string(),
-            String::from_utf8_lossy(value.as_bytes()).into_owned(),
-        )
-    };
-    Seen {
-        service: name.to_owned(),
-        method: request.method().to_string(),
-        path: request
-            .uri()
-            .path_and_query()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        http: format!("{:?}", request.version()),
-        tls: peer.tls.clone(),
-        resumed: peer.resumed,
-        subject: profile.map(|profile| profile.subject.to_string()),
-        ou: profile
-            .and_then(|profile| profile.structure.as_ref())
-            .map(ToString::to_string),
-        cn: profile
-            .and_then(|profile| profile.common_name.as_deref())
-            .map(str::to_owned),
-        sha256: peer.fingerprint.map(|fingerprint| fingerprint.to_string()),
-        headers: request.headers().iter().map(text).collect(),
-        body_bytes: 0,
+    async fn by_rules(
+        &self,
+        rules: &Rules,
+        peer: &Peer,
+        request: Request<Incoming>,
+    ) -> Response<BoxBody<Bytes, hyper::Error>> {
+        let (head, body) = request.into_parts();
+        let body = read(body).await;
+        let mut seen = saw(self.name, peer, &head);
+        seen.body_bytes = body.len();
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+        let call = Call {
+            profile: peer.profile.as_deref(),
+            head: &head,
+            body: &body,
+            now: Instant::now(),
+            time: Timestamp::now().as_second(),
+        };
+        rules.answer(&self.register, &call).map(whole)
     }
 }
 
-/// Says on the answer itself whose certificate was seen, so that a load generator need not read bodies.
-fn mark(response: &mut Response<BoxBody<Bytes, hyper::Error>>, peer: &Peer) {
-    let structure = peer
-        .profile
-        .as_ref()
-        .and_then(|profile| profile.structure.as_ref());
-    let fields = [
-        (X_CLIENT_OU, structure.map(ToString::to_string)),
-        (
-            X_CLIENT_SHA256,
-            peer.fingerprint.map(|fingerprint| fingerprint.to_string()),
-        ),
-    ];
-    for (name, value) in fields {
-        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-            response.headers_mut().insert(name, value);
+/// Reads a body to its end, so that its sender reads the answer, and keeps one byte more than any service accepts.
+async fn read(mut body: Incoming) -> Vec<u8> {
+    let mut kept = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Some(data) = frame.data_ref() {
+            let room = (BODY_MAX + 1).saturating_sub(kept.len());
+            kept.extend_from_slice(&data[..data.len().min(room)]);
         }
+    }
+    kept
+}
+
+impl fmt::Debug for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inside")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }

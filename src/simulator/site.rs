@@ -8,13 +8,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::identity::finess::Finess;
+use crate::identity::profile::{InsiMode, Profile};
 use crate::services::{Environment, HttpVersions, TlsVersions, WantedCertificate};
 use crate::simulator::pki::{self, Pki, Request};
 use crate::simulator::server::{ClientCertificate, Settings, Simulator};
+use crate::simulator::services::{Behaviour, Coherence, Register};
 
 /// Different keys in a site, at most. Making one takes a tenth of a second; a site of a thousand tenants shares
 /// them, which real structures never may.
 const KEYS_MAX: usize = 64;
+
+/// The number of the sample establishment, out of the way of the tenants'.
+const ESTABLISHMENT: usize = 900_000;
 
 /// How a simulated service differs from the plainest one.
 #[derive(Clone, Copy, Debug)]
@@ -27,44 +32,91 @@ pub struct Stand {
     pub tls: TlsVersions,
     /// HTTP versions that it offers.
     pub http: HttpVersions,
+    /// Which service's rules it enforces.
+    pub behaviour: Behaviour,
 }
 
 impl Stand {
-    /// A service that wants an ORG AUTH_CLI certificate.
+    /// A service that wants an ORG AUTH_CLI certificate and enforces no rules.
     pub const fn new(name: &'static str) -> Self {
         Self {
             name,
             certificate: WantedCertificate::OrgAuthCli,
             tls: TlsVersions::Tls12And13,
             http: HttpVersions::Auto,
+            behaviour: Behaviour::Plain,
         }
+    }
+
+    /// Starts a simulator of it that trusts the certificates of `pki`.
+    ///
+    /// # Errors
+    /// When no port or thread can be had.
+    pub fn start(&self, pki: &Pki, register: &Arc<Register>) -> io::Result<Simulator> {
+        let client = match self.certificate {
+            // A service with rules looks whether it is shown one all the same.
+            WantedCertificate::None if self.behaviour != Behaviour::Plain => {
+                ClientCertificate::Optional
+            }
+            WantedCertificate::None => ClientCertificate::NotRequested,
+            _ => ClientCertificate::Required,
+        };
+        let settings = Settings {
+            name: self.name,
+            tls: self.tls,
+            http: self.http,
+            client,
+            behaviour: self.behaviour,
+        };
+        Simulator::start(settings, pki, register)
     }
 }
 
-/// The services of the demonstration. DMP speaks TLS 1.2 alone, as the real one does.
-pub const DEMONSTRATION: [Stand; 6] = [
+/// The services of the demonstration: all built-in ones, with their rules. DMP and MSSanté speak TLS 1.2 alone, as
+/// the real ones do.
+pub const DEMONSTRATION: [Stand; 9] = [
     Stand {
         tls: TlsVersions::Only12,
         http: HttpVersions::H1,
+        behaviour: Behaviour::Dmp(Coherence::SameLegalEntity),
         ..Stand::new("dmp")
     },
     Stand {
         certificate: WantedCertificate::InsiAuto,
         http: HttpVersions::H1,
+        behaviour: Behaviour::Insi(InsiMode::Auto),
         ..Stand::new("insi-auto")
     },
     Stand {
         certificate: WantedCertificate::InsiManu,
         http: HttpVersions::H1,
+        behaviour: Behaviour::Insi(InsiMode::Manu),
         ..Stand::new("insi-manu")
     },
-    Stand::new("psc"),
+    Stand {
+        behaviour: Behaviour::Psc,
+        ..Stand::new("psc")
+    },
+    Stand {
+        tls: TlsVersions::Only12,
+        http: HttpVersions::H1,
+        behaviour: Behaviour::Mssante,
+        ..Stand::new("mssante")
+    },
     Stand {
         tls: TlsVersions::Only13,
+        behaviour: Behaviour::Ror,
         ..Stand::new("ror")
     },
     Stand {
         certificate: WantedCertificate::None,
+        behaviour: Behaviour::RorFhir,
+        ..Stand::new("ror-fhir")
+    },
+    Stand::new("roc"),
+    Stand {
+        certificate: WantedCertificate::None,
+        behaviour: Behaviour::Annuaire,
         ..Stand::new("annuaire")
     },
 ];
@@ -80,6 +132,10 @@ pub struct Site {
     pub pki: Pki,
     /// The tenants.
     pub tenants: Vec<Finess>,
+    /// A site (EG) of the first tenant, which has no certificate of its own.
+    pub establishment: Finess,
+    /// What the simulators know of the tenants.
+    pub register: Arc<Register>,
     /// The simulators, in the order asked for.
     pub simulators: Vec<(Stand, Simulator)>,
 }
@@ -104,46 +160,22 @@ impl Site {
         stands: &[Stand],
         ports: Ports,
     ) -> io::Result<Self> {
-        let certificates = directory.join("certs");
         let trust = directory.join("trust");
-        fs::create_dir_all(&certificates)?;
+        fs::create_dir_all(directory.join("certs"))?;
         fs::create_dir_all(&trust)?;
         let pki = Pki::new(Environment::Test);
         fs::write(trust.join("igc-sante-test.pem"), pki.authority_pem())?;
-        let simulators = stands
-            .iter()
-            .map(|stand| {
-                let client = match stand.certificate {
-                    WantedCertificate::None => ClientCertificate::NotRequested,
-                    _ => ClientCertificate::Required,
-                };
-                let settings = Settings {
-                    name: stand.name,
-                    tls: stand.tls,
-                    http: stand.http,
-                    client,
-                };
-                Ok((*stand, Simulator::start(settings, &pki)?))
-            })
-            .collect::<io::Result<Vec<_>>>()?;
-        let names = common_names(stands);
         let tenants: Vec<_> = (0..tenants).map(sample_finess).collect();
-        let keys = pki::generate_keys((tenants.len() * names.len()).min(KEYS_MAX));
-        let mut keys = keys.iter().cycle();
-        for (number, tenant) in tenants.iter().enumerate() {
-            for (file, common_name) in &names {
-                let ou = format!("1{tenant}");
-                let organization = format!("STRUCTURE FICTIVE {}", number + 1);
-                let issued = pki.issue(&Request {
-                    organization: &organization,
-                    key: keys.next().map(Arc::clone),
-                    ..Request::new(&ou, common_name)
-                });
-                let folder = certificates.join(tenant.as_str());
-                fs::create_dir_all(&folder)?;
-                pki::write_private(&folder.join(file), issued.pem())?;
-            }
+        let establishment = sample_finess(ESTABLISHMENT);
+        let mut register = Register::new();
+        if let Some(first) = tenants.first() {
+            register.legal_entities.insert(establishment, *first);
         }
+        issue(directory, &pki, &tenants, stands, &mut register)?;
+        fs::write(directory.join("tenants.csv"), table_of(&tenants, &register))?;
+        let register = Arc::new(register);
+        let start = |stand: &Stand| Ok((*stand, stand.start(&pki, &register)?));
+        let simulators = stands.iter().map(start).collect::<io::Result<Vec<_>>>()?;
         let configuration = directory.join("relais.toml");
         fs::write(&configuration, configuration_of(&simulators, ports))?;
         Ok(Self {
@@ -151,9 +183,60 @@ impl Site {
             configuration,
             pki,
             tenants,
+            establishment,
+            register,
             simulators,
         })
     }
+}
+
+/// Issues the certificates of the tenants, and tells ROR the subjects of those that it will see.
+fn issue(
+    directory: &Path,
+    pki: &Pki,
+    tenants: &[Finess],
+    stands: &[Stand],
+    register: &mut Register,
+) -> io::Result<()> {
+    let names = common_names(stands);
+    let keys = pki::generate_keys((tenants.len() * names.len()).min(KEYS_MAX));
+    let mut keys = keys.iter().cycle();
+    for (number, tenant) in tenants.iter().enumerate() {
+        let folder = directory.join("certs").join(tenant.as_str());
+        for (file, common_name) in &names {
+            let ou = format!("1{tenant}");
+            let organization = format!("STRUCTURE FICTIVE {}", number + 1);
+            let issued = pki.issue(&Request {
+                organization: &organization,
+                key: keys.next().map(Arc::clone),
+                ..Request::new(&ou, common_name)
+            });
+            fs::create_dir_all(&folder)?;
+            pki::write_private(&folder.join(file), issued.pem())?;
+            let profile = Profile::parse(&issued.cert_der).map_err(io::Error::other)?;
+            if profile.insi.is_none() {
+                register.subjects.insert(profile.subject.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The table of structures, as a gateway may be given it: whose sites are whose.
+fn table_of(tenants: &[Finess], register: &Register) -> String {
+    let mut text = "finess,legal_entity,name,sector\n".to_owned();
+    for (number, tenant) in tenants.iter().enumerate() {
+        text.push_str(&format!(
+            "{tenant},,STRUCTURE FICTIVE {},medico-social\n",
+            number + 1
+        ));
+    }
+    for (site, entity) in &register.legal_entities {
+        text.push_str(&format!(
+            "{site},{entity},ETABLISSEMENT FICTIF,medico-social\n"
+        ));
+    }
+    text
 }
 
 /// The certificates that a tenant needs for these services: file and CN.

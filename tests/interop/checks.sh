@@ -268,6 +268,41 @@ check_untrusted_and_unreachable() {
     check "a server that speaks no TLS is upstream_protocol_error" upstream_protocol_error "$(problem)"
 }
 
+# request_as_openssl_reads_it FILE: what openssl makes of a request, on one line.
+request_as_openssl_reads_it() {
+    openssl req -verify -noout -text -nameopt RFC2253,utf8,-esc_msb,-dn_rev -in "$1" 2>&1 |
+        sed -n 's/.*\(verify OK\).*/\1/p; s/^ *Subject: *//p; s/.*Public-Key: (\(.*\)).*/\1/p; s/^ *Signature Algorithm: *//p' |
+        sort -u | paste -sd '|'
+}
+
+check_enrolment() {
+    local number out="$WORK/enrolment.tmp"
+    number="$(finess 12)"
+    mkdir -p "$out"
+    "$RELAIS" csr --finess "$number" --service-name "Proxy DMP, Nîmes" --organization "ÉTABLISSEMENT" --department "Gard (30)" \
+        --out "$out" >>"$WORK/enrolment.log" 2>&1 || true
+    check "openssl verifies a request, with the names in IGC-Santé's order" \
+        "2048 bit|C=FR,ST=Gard (30),O=ÉTABLISSEMENT,OU=1$number,CN=Proxy DMP\\, Nîmes|sha256WithRSAEncryption|verify OK" \
+        "$(LC_ALL=C request_as_openssl_reads_it "$out/$number-proxy-dmp-nimes.csr")"
+}
+
+# shell_blocks FILE: what is between a line ```sh and the next ```, which a reader would copy.
+shell_blocks() { awk '/^```sh$/ { on = 1; next } /^```$/ { on = 0 } on' "$1"; }
+
+check_certificates_page() {
+    local page="$WORK/page.tmp"
+    rm -rf "$page"
+    mkdir -p "$page"
+    shell_blocks "$ROOT/docs/certificates.md" >"$WORK/page.tmp/commands"
+    (cd "$page" && PATH="$(dirname "$RELAIS"):$PATH" bash -euo pipefail commands) >"$WORK/page.log" 2>&1 ||
+        echo "a command of the page failed" >>"$WORK/page.log"
+    check "docs/certificates.md leads from an order to a renewed certificate that is served" \
+        "certificates  1|  0B0000006 may use insi-auto|0 errors, 0 warnings, 0 notes" \
+        "$(tail -n 5 "$WORK/page.log" | grep -E '^certificates|may use|errors|failed' | paste -sd '|')"
+    check "of its requests only those that were not answered are left" "0B0000014 0B0000022" \
+        "$(cd "$page/pending" && find . -name '*.key' | sed 's|.*/\(0B[0-9]*\)-.*|\1|' | sort | paste -sd ' ')"
+}
+
 # The last one that needs the gateway: it restarts it.
 check_traditional_key() {
     local number file command

@@ -113,6 +113,8 @@ check_bodies
 check_restarts
 check_openssl_server
 check_untrusted_and_unreachable
+check_enrolment
+check_certificates_page
 check_traditional_key
 check_stop
 summary

@@ -62,10 +62,15 @@ pub fn examine(path: &Path, password_file: Option<&Path>) -> Result<Examined, Lo
         .iter()
         .map(|one| ExaminedCertificate {
             profile: one.profile.clone(),
-            has_key: has_key(one.public),
+            has_key: has_key(one.profile.public_key),
         })
         .collect();
-    let is_lone = |public| material.certificates.iter().all(|one| one.public != public);
+    let is_lone = |public| {
+        material
+            .certificates
+            .iter()
+            .all(|one| one.profile.public_key != public)
+    };
     let lone_keys = material
         .keys
         .iter()

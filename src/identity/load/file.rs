@@ -90,7 +90,7 @@ fn decode_into(
     decode_der(material, path, &file, passwords, readers)
 }
 
-fn is_pkcs12(path: &Path) -> bool {
+pub(super) fn is_pkcs12(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default();
     extension.eq_ignore_ascii_case("p12") || extension.eq_ignore_ascii_case("pfx")
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use pkcs8::LineEnding;
+use pkcs8::der::Document;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::SigningKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -40,10 +42,10 @@ impl Material {
 }
 
 /// The SHA-256 of something in DER.
-pub(super) type Hash = [u8; 32];
+pub(crate) type Hash = [u8; 32];
 
 /// The SHA-256 of a public key (SubjectPublicKeyInfo): what a certificate and its key have in common.
-pub(super) type PublicKey = Hash;
+pub(crate) type PublicKey = Fingerprint;
 
 /// A private key, ready to sign.
 pub(super) struct Key {
@@ -52,10 +54,9 @@ pub(super) struct Key {
 }
 
 /// A certificate, and what it takes to find its key and its issuer.
-pub(super) struct Certificate {
-    pub(super) der: CertificateDer<'static>,
-    pub(super) profile: Profile,
-    pub(super) public: PublicKey,
+pub(crate) struct Certificate {
+    pub(crate) der: CertificateDer<'static>,
+    pub(crate) profile: Profile,
     /// Names and key identifiers, to find issuers by. Hashes, because all files of a folder are held at once.
     pub(super) subject: Hash,
     pub(super) issuer: Hash,
@@ -64,16 +65,23 @@ pub(super) struct Certificate {
 }
 
 impl Certificate {
-    pub(super) fn is_authority(&self) -> bool {
+    pub(crate) fn is_authority(&self) -> bool {
         self.profile.usage == Usage::Authority
     }
 
-    pub(super) fn is_self_issued(&self) -> bool {
+    /// The certificate in PEM.
+    pub(crate) fn to_pem(&self) -> String {
+        (Document::try_from(&*self.der))
+            .and_then(|document| document.to_pem("CERTIFICATE", LineEnding::LF))
+            .expect("a certificate that was read is DER, and its label is RFC 7468's")
+    }
+
+    pub(crate) fn is_self_issued(&self) -> bool {
         self.subject == self.issuer
     }
 
     /// Whether `other` may have issued it, by names and key identifiers; the peer verifies the signature.
-    pub(super) fn is_issued_by(&self, other: &Self) -> bool {
+    pub(crate) fn is_issued_by(&self, other: &Self) -> bool {
         let same_key = match (&self.authority_key, &other.subject_key) {
             (Some(wanted), Some(found)) => wanted == found,
             _ => true,
@@ -104,7 +112,6 @@ pub(super) fn certificate(der: &[u8]) -> Result<Certificate, ProblemKind> {
     }
     Ok(Certificate {
         profile,
-        public: sha256(parsed.public_key().raw),
         subject: sha256(parsed.subject().as_raw()),
         issuer: sha256(parsed.issuer().as_raw()),
         subject_key,
@@ -118,12 +125,12 @@ pub(super) fn key(der: &PrivateKeyDer<'_>) -> Result<Key, ProblemKind> {
     let signing = any_supported_type(der).map_err(|_| ProblemKind::Key)?;
     let public = signing
         .public_key()
-        .map(|public| sha256(public.as_ref()))
+        .map(|public| Fingerprint::of(public.as_ref()))
         .ok_or(ProblemKind::Key)?;
     Ok(Key { signing, public })
 }
 
-fn sha256(bytes: &[u8]) -> Hash {
+pub(crate) fn sha256(bytes: &[u8]) -> Hash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash

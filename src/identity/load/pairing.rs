@@ -169,7 +169,7 @@ impl<'a> Pairing<'a> {
     ) -> HashSet<Fingerprint> {
         let known: HashSet<PublicKey> = (files.iter())
             .flat_map(|file| &file.material.certificates)
-            .map(|certificate| certificate.public)
+            .map(|certificate| certificate.profile.public_key)
             .collect();
         let mut mismatched = HashSet::new();
         for file in files {
@@ -227,7 +227,7 @@ fn keys_by_public_key<'a>(files: &[&'a Source]) -> Keys<'a> {
 
 /// The key in the certificate's own file if there is one, else in the file of the same stem, else in any.
 fn key_of<'a>(certificate: &Certificate, file: &Source, keys: &Keys<'a>) -> Option<&'a Key> {
-    let candidates = keys.get(&certificate.public)?;
+    let candidates = keys.get(&certificate.profile.public_key)?;
     (candidates
         .iter()
         .find(|(source, _)| source.path == file.path))

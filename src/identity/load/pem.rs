@@ -17,7 +17,7 @@ use super::problem::{Problem, ProblemKind, shell_word};
 
 /// One section.
 pub(super) struct Section<'a> {
-    label: &'a str,
+    pub(super) label: &'a str,
     body: Vec<&'a [u8]>,
     is_complete: bool,
 }
@@ -35,7 +35,7 @@ impl Section<'_> {
             .any(|line| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED"))
     }
 
-    fn der(&self) -> Result<SecretDocument, ProblemKind> {
+    pub(super) fn der(&self) -> Result<SecretDocument, ProblemKind> {
         let label = self.label.to_owned();
         if !self.is_complete {
             return Err(ProblemKind::Truncated { label });
@@ -156,12 +156,31 @@ fn private_key(path: &Path, section: &Section<'_>, passwords: &Passwords) -> Res
     }
     let document = section.der().map_err(problem)?;
     let bytes = document.as_bytes();
-    let der = match section.label {
-        "ENCRYPTED PRIVATE KEY" => return encrypted::decrypt(path, bytes, passwords),
-        "PRIVATE KEY" => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(bytes)),
-        "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(bytes)),
-        "EC PRIVATE KEY" => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(bytes)),
-        _ => return Err(problem(ProblemKind::Key)),
-    };
+    if section.label == "ENCRYPTED PRIVATE KEY" {
+        return encrypted::decrypt(path, bytes, passwords);
+    }
+    let (_, der) = plain_key(section.label, bytes).ok_or_else(|| problem(ProblemKind::Key))?;
     key(&der).map_err(problem)
+}
+
+/// The three forms of a private key that is not encrypted, by their labels.
+pub(super) fn plain_key<'a>(
+    label: &str,
+    bytes: &'a [u8],
+) -> Option<(&'static str, PrivateKeyDer<'a>)> {
+    Some(match label {
+        "PRIVATE KEY" => (
+            "PRIVATE KEY",
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(bytes)),
+        ),
+        "RSA PRIVATE KEY" => (
+            "RSA PRIVATE KEY",
+            PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(bytes)),
+        ),
+        "EC PRIVATE KEY" => (
+            "EC PRIVATE KEY",
+            PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(bytes)),
+        ),
+        _ => return None,
+    })
 }

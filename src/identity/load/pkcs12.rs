@@ -36,7 +36,11 @@ pub(super) fn decode(
     Ok(())
 }
 
-fn open(path: &Path, bytes: &[u8], passwords: &Passwords) -> Result<Pkcs12Archive, Problem> {
+pub(super) fn open(
+    path: &Path,
+    bytes: &[u8],
+    passwords: &Passwords,
+) -> Result<Pkcs12Archive, Problem> {
     let own = passwords.own(path)?;
     let known = (own.iter().chain(passwords.shared())).map(|password| password.as_str());
     let mut tried = 0;

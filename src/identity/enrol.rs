@@ -1,0 +1,68 @@
+//! Enrolment: requests for certificates, and delivered certificates put where they are served.
+//!
+//! A private key is made on this machine, waits in a folder of its own beside the one that is loaded, and goes with
+//! its certificate into one file of the loaded folder. It never leaves, and no file is ever half written.
+
+pub mod bulk;
+mod files;
+pub mod install;
+pub mod report;
+pub mod request;
+pub mod subject;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::load::{LoadError, Problem};
+use crate::config::Identities;
+
+/// Why something was not done; nothing was written then.
+#[derive(Clone, Debug, Error, Serialize)]
+#[error("{message}; {hint}")]
+pub struct Refusal {
+    /// What is wrong, and with what.
+    pub message: String,
+    /// The way out.
+    pub hint: String,
+}
+
+impl Refusal {
+    fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// A refusal by the system.
+    fn system(path: &Path, error: &std::io::Error) -> Self {
+        Self::new(
+            format!("{}: {error}", path.display()),
+            "check the folder, its permissions, and that the disk has room",
+        )
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::new(
+            format!("{}: {}", problem.path.display(), problem.kind),
+            problem.hint,
+        )
+    }
+}
+
+impl From<LoadError> for Refusal {
+    fn from(error: LoadError) -> Self {
+        Self::new(error.to_string(), "`relais check` tells more")
+    }
+}
+
+/// Where keys wait for their certificates: the folder `pending` beside the one that is loaded. Inside it, each would
+/// be reported as a key without certificate.
+pub fn pending_folder(config: &Identities) -> PathBuf {
+    config.directory.with_file_name("pending")
+}
