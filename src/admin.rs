@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::gateway::diagnosis::Seen;
 use crate::gateway::guard::Hosts;
 use crate::identity::generation::Generation;
+use crate::identity::revocation::Revocations;
 use crate::identity::states::{self, now};
 use crate::inbound::listener::BindError;
 use crate::outbound::pool::Pool;
@@ -141,9 +142,9 @@ impl From<(Arc<str>, Seen)> for CertificateProblem {
 async fn status(State(app): State<Arc<App>>) -> Json<Status> {
     let table = app.gateway.table.load();
     let mut certificates = BTreeMap::from([("unusable", app.problems.len())]);
-    let now = now();
+    let (revocations, now) = (app.revocations.load(), now());
     for generation in table.generations() {
-        let state = states::State::of(&generation.identity().profile, now);
+        let state = states::State::of(&generation.identity().profile, &revocations, now);
         *certificates.entry(state.as_str()).or_default() += 1;
     }
     let reason = app.unready();
@@ -277,12 +278,12 @@ struct Unusable {
 }
 
 impl Certificate {
-    fn of(generation: &Generation, now: i64) -> Self {
+    fn of(generation: &Generation, revocations: &Revocations, now: i64) -> Self {
         let identity = generation.identity();
         let profile = &identity.profile;
         Self {
             file: identity.path.display().to_string(),
-            state: states::State::of(profile, now).as_str(),
+            state: states::State::of(profile, revocations, now).as_str(),
             subject: profile.subject.to_string(),
             issuer: profile.issuer.to_string(),
             serial: profile.serial.to_string(),
@@ -301,11 +302,11 @@ impl Certificate {
 
 async fn certificates(State(app): State<Arc<App>>) -> Json<Certificates> {
     let table = app.gateway.table.load();
-    let now = now();
+    let (revocations, now) = (app.revocations.load(), now());
     let loaded = table
         .generations()
         .iter()
-        .map(|generation| Certificate::of(generation, now))
+        .map(|generation| Certificate::of(generation, &revocations, now))
         .collect();
     let unusable = app.problems.iter().map(|problem| Unusable {
         file: problem.path.display().to_string(),

@@ -1,5 +1,7 @@
 //! The composition root: a configuration becomes bound sockets, then a running gateway, then a drained one.
 
+pub mod changes;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::admin;
 use crate::config::{Config, ListenAddress};
+use crate::crls::Source;
 use crate::gateway::address::Bound as Binding;
 use crate::gateway::diagnosis::Diagnosis;
 use crate::gateway::exchange::Reply;
@@ -25,19 +28,18 @@ use crate::gateway::{Door, Gateway};
 use crate::identity::generation::Generation;
 use crate::identity::load::{self, Loaded, Problem};
 use crate::identity::registry::Registry;
-use crate::identity::states::{self, now};
+use crate::identity::revocation::Revocations;
+use crate::identity::states;
 use crate::inbound::listener::{self, SocketFile};
 use crate::inbound::{Answer, Inbound};
 use crate::metrics::Metrics;
+use crate::notices::{Notices, Webhook};
 use crate::outbound::{Outbound, pool};
 use crate::services::Service;
 use crate::telemetry::access::AccessLog;
 
 /// How long a stop waits for the last lines of the access log.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
-
-/// How late a certificate's beginning or end may be acted upon.
-const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_millis(200);
 
 /// How often histograms are folded together, whether or not anybody scrapes.
 const METRICS_TIDIED_EVERY: Duration = Duration::from_secs(5);
@@ -49,6 +51,10 @@ pub struct App {
     pub gateway: Arc<Gateway>,
     /// Reaches services.
     pub outbound: Arc<Outbound>,
+    /// What is revoked by now.
+    pub revocations: Arc<ArcSwap<Revocations>>,
+    /// What somebody is told.
+    pub notices: Arc<Notices>,
     /// What the folder of certificates held that could not be used.
     pub problems: Vec<Problem>,
     /// When the process was ready.
@@ -65,6 +71,8 @@ pub struct Bound {
     addresses: Vec<ListenAddress>,
     socket_files: Vec<SocketFile>,
     admin: Option<std::net::TcpListener>,
+    crls: Vec<Source>,
+    webhook: Option<Webhook>,
     inbound: Inbound,
     workers: NonZeroUsize,
     grace: Duration,
@@ -132,7 +140,11 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         );
     }
     let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
-    states::publish_loaded(&generations, &problems, &metrics);
+    let (crls, revocations) =
+        changes::open_lists(&config.revocation, &services, &generations, &metrics)?;
+    let revocations = Arc::new(ArcSwap::from_pointee(revocations));
+    outbound.refuse_revoked(&revocations.load());
+    states::publish_loaded(&generations, &problems, &revocations.load(), &metrics);
     tracing::info!(
         certificates = generations.len(),
         unusable = problems.len(),
@@ -183,13 +195,21 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         .admin
         .map(|admin| admin::bind(admin.address))
         .transpose()?;
+    let webhook = config
+        .notices
+        .map(Webhook::new)
+        .transpose()
+        .context("notices.trust")?;
     let app = Arc::new(App {
         gateway,
         outbound,
+        revocations,
+        notices: Arc::new(Notices::new(webhook.is_some())),
         problems,
         since: SystemTime::now(),
         draining: AtomicBool::new(false),
     });
+    app.tell();
     let inbound = Inbound {
         room: Arc::new(Semaphore::new(config.limits.inbound_connections)),
         request_head: config.limits.request_head,
@@ -202,6 +222,8 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         addresses,
         socket_files,
         admin,
+        crls,
+        webhook,
         inbound,
         workers,
         grace: config.shutdown_grace,
@@ -237,6 +259,8 @@ impl Bound {
             doors,
             socket_files,
             admin,
+            crls,
+            webhook,
             inbound,
             workers,
             grace,
@@ -270,7 +294,7 @@ impl Bound {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         drop(working);
-        side_plane(&app, admin, stop, drained)?;
+        side_plane(&app, admin, (crls, webhook), stop, drained)?;
         for thread in threads {
             match thread.join() {
                 Ok(ended) => ended?,
@@ -318,6 +342,7 @@ fn work(
 fn side_plane(
     app: &Arc<App>,
     admin: Option<std::net::TcpListener>,
+    (crls, webhook): (Vec<Source>, Option<Webhook>),
     mut stop: watch::Receiver<bool>,
     mut drained: mpsc::Receiver<()>,
 ) -> anyhow::Result<()> {
@@ -328,7 +353,8 @@ fn side_plane(
     runtime.block_on(async {
         tokio::spawn(Arc::clone(&app.outbound).reap());
         tokio::spawn(tidy(Arc::clone(&app.gateway.metrics)));
-        tokio::spawn(follow_the_clock(Arc::clone(app)));
+        tokio::spawn(changes::follow_the_clock(Arc::clone(app)));
+        changes::follow_lists(app, crls, webhook);
         if let Some(listener) = admin {
             tokio::spawn(admin::serve(listener, Arc::clone(app)));
         }
@@ -341,28 +367,6 @@ fn side_plane(
     });
     runtime.shutdown_timeout(Duration::ZERO);
     Ok(())
-}
-
-/// Makes the table anew whenever a certificate begins or ends, so that the one that is right by now is shown.
-async fn follow_the_clock(app: Arc<App>) {
-    let mut next = app.gateway.table.load().changes_at(now());
-    loop {
-        // A clock that is set leaps over any time slept through, so it is looked at again and again.
-        tokio::time::sleep(CLOCK_LOOKED_AT_EVERY).await;
-        let now = now();
-        if next.is_none_or(|next| now < next) {
-            continue;
-        }
-        let old = app.gateway.table.load_full();
-        let renewed = Arc::new(old.renewed(&app.outbound));
-        next = renewed.changes_at(now);
-        app.gateway.table.store(Arc::clone(&renewed));
-        old.retire_for(&renewed);
-        states::publish_states(renewed.generations(), &app.gateway.metrics);
-        tracing::info!(
-            "a certificate has begun, ended or come near its end: certificates chosen anew"
-        );
-    }
 }
 
 async fn tidy(metrics: Arc<Metrics>) {

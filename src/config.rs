@@ -23,6 +23,8 @@ mod bindings;
 mod files;
 mod headers;
 mod listeners;
+mod notices;
+mod revocation;
 mod services;
 mod structures;
 mod target;
@@ -31,16 +33,19 @@ mod whole;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue, Uri};
+
 use crate::identity::finess::Finess;
 use crate::identity::profile::Fingerprint;
 use crate::identity::structure::StructureId;
 use crate::identity::tenants::Structure;
-use crate::services::{Environment, Service};
+use crate::services::{Environment, Service, Trust};
 
 pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE};
 pub use problem::{Place, Problem, Problems, What};
@@ -57,6 +62,10 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Where certificates come from.
     pub identities: Identities,
+    /// Where lists of revoked certificates come from. Default: nowhere.
+    pub revocation: Revocation,
+    /// Whom to tell what needs attention. Default: nobody; it is logged.
+    pub notices: Option<Notices>,
     /// The structures that tenants can be. Default: none are known besides what certificates say.
     pub tenants: Tenants,
     /// The services that are served, each name once. Never empty.
@@ -126,6 +135,63 @@ pub enum KeyReaders {
     Anyone,
 }
 
+/// Where lists of revoked certificates (CRLs) come from, and what they are worth.
+#[derive(Clone, Debug)]
+pub struct Revocation {
+    /// The lists. Default: none, and then nothing is known to be revoked.
+    pub crls: Vec<CrlSource>,
+    /// The folder that keeps fetched lists over a restart; it can be made. No default where there are URLs.
+    pub cache: Option<PathBuf>,
+    /// How often lists are fetched, unless they end sooner. Default: 6 h.
+    pub refresh: Duration,
+    /// How long fetching one may take. Default: 60 s.
+    pub timeout: Duration,
+    /// Certificates of authorities that sign lists, besides those in the trust files of services. Default: none.
+    pub trust: Option<PathBuf>,
+    /// What to do with a service of a private authority that has no list in force. Default: believe it.
+    pub unknown: Unknown,
+}
+
+/// Where one list comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CrlSource {
+    /// A file in DER or PEM, which somebody else keeps up to date.
+    File(PathBuf),
+    /// A plain http URL: lists are signed.
+    Url(Uri),
+}
+
+/// What to do with a service when nobody can say whether its certificate is revoked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unknown {
+    /// Believe it, as long as no list says otherwise.
+    Accept,
+    /// Do not.
+    Refuse,
+}
+
+/// Whom to tell what needs attention.
+#[derive(Clone)]
+pub struct Notices {
+    /// Where notices are posted: https, or http on this machine. No default.
+    pub webhook: Uri,
+    /// Fields to send along, which identify Relais. Default: none.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whom to believe there. Default: the web's roots.
+    pub trust: Trust,
+}
+
+impl fmt::Debug for Notices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The path of a webhook is often a secret.
+        f.debug_struct("Notices")
+            .field("webhook", &self.webhook.authority())
+            .field("headers", &self.headers)
+            .field("trust", &self.trust)
+            .finish()
+    }
+}
+
 /// Where the table of structures comes from; [`crate::identity::tenants::load`] makes it.
 #[derive(Clone, Debug, Default)]
 pub struct Tenants {
@@ -159,8 +225,8 @@ pub enum BoundBy {
     CommonName(String),
 }
 
-impl std::fmt::Display for BoundBy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for BoundBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fingerprint(fingerprint) => write!(f, "SHA-256 {fingerprint}"),
             Self::File(path) => write!(f, "file {}", path.display()),

@@ -8,6 +8,7 @@ pub mod generation;
 pub mod load;
 pub mod profile;
 pub mod registry;
+pub mod revocation;
 pub mod rules;
 pub mod select;
 pub mod states;

@@ -13,16 +13,20 @@
 //! The answer streams back the same way. [`gateway::exchange::Reply`] writes the request down when it has ended.
 //!
 //! Beside the request path: [`services`] (the catalogue), [`config`], [`app`] (puts everything together), [`admin`],
-//! [`metrics`], [`telemetry`], [`shutdown`], [`simulator`] (stand-ins for the services) and [`cli`].
+//! [`crls`] (fresh revocation lists), [`notices`] (what somebody is told), [`metrics`], [`telemetry`], [`shutdown`],
+//! [`simulator`] (stand-ins for the services) and [`cli`].
 
 pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod crls;
+mod fetch;
 pub mod gateway;
 pub mod identity;
 pub mod inbound;
 pub mod metrics;
+pub mod notices;
 pub mod outbound;
 pub mod services;
 pub mod shutdown;

@@ -178,6 +178,31 @@ impl Metrics {
         });
     }
 
+    /// Counts a look for another revocation list.
+    pub(crate) fn crl_refresh(&self, source: &str, outcome: &'static str) {
+        let source = source.to_owned();
+        with_local_recorder(&self.recorder, || {
+            metrics::counter!("relais_crl_refresh_total", "source" => source, "outcome" => outcome)
+                .increment(1);
+        });
+    }
+
+    /// Publishes when the successor of the revocation list in use is due; 0 if none is in use.
+    pub(crate) fn crl_next_update(&self, source: &str, at: i64) {
+        let source = source.to_owned();
+        with_local_recorder(&self.recorder, || {
+            metrics::gauge!("relais_crl_next_update_timestamp_seconds", "source" => source)
+                .set(at as f64);
+        });
+    }
+
+    /// Counts what came of posting a notice.
+    pub(crate) fn notice(&self, outcome: &'static str) {
+        with_local_recorder(&self.recorder, || {
+            metrics::counter!("relais_notices_total", "outcome" => outcome).increment(1);
+        });
+    }
+
     /// Everything in Prometheus's text format.
     pub fn render(&self) -> String {
         self.handle.render()
@@ -272,5 +297,17 @@ fn describe() {
     describe_gauge!(
         "relais_reload_last_success_timestamp_seconds",
         "when the folder was last read without a problem"
+    );
+    describe_counter!(
+        "relais_crl_refresh_total",
+        "looks for another revocation list by source and outcome: new, unchanged, failure"
+    );
+    describe_gauge!(
+        "relais_crl_next_update_timestamp_seconds",
+        "when the successor of a revocation list is due, in Unix seconds; 0 where there is no list"
+    );
+    describe_counter!(
+        "relais_notices_total",
+        "posts to the webhook by outcome: delivered, refused, failed (tried again), given_up"
     );
 }

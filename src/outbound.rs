@@ -5,12 +5,13 @@
 
 pub mod body;
 mod connection;
-mod dial;
+pub(crate) mod dial;
 pub mod error;
 pub mod lease;
 pub mod pool;
 mod probe;
 pub mod tls;
+mod verifier;
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use rustls::RootCertStore;
@@ -28,12 +30,14 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::identity::revocation::Revocations;
 use crate::metrics::{Gauged, Metrics};
 use crate::outbound::body::{Progress, Upload};
 use crate::outbound::dial::Dialer;
 use crate::outbound::error::{Error, Stage};
 use crate::outbound::lease::{Lease, Origin};
 use crate::outbound::pool::Pool;
+use crate::outbound::verifier::Verifier;
 use crate::services::{Retry, Service, Trust};
 
 /// How often idle connections are looked over. A connection may outstay its timeout by this much.
@@ -45,7 +49,7 @@ pub struct Outbound {
     workers: NonZeroUsize,
     dialer: Dialer,
     /// Built once for each trust policy, because building parses every root.
-    verifiers: HashMap<Trust, Arc<WebPkiServerVerifier>>,
+    verifiers: ArcSwap<HashMap<Trust, Arc<Verifier>>>,
     room: Arc<Semaphore>,
     /// Requests that wait for that room.
     wanting: AtomicUsize,
@@ -98,13 +102,14 @@ impl Outbound {
         let mut verifiers = HashMap::new();
         for service in services {
             if !verifiers.contains_key(&service.trust) {
-                verifiers.insert(service.trust.clone(), verifier(&service.trust)?);
+                let verifier = Arc::new(verifier(&service.trust)?);
+                verifiers.insert(service.trust.clone(), verifier);
             }
         }
         Ok(Arc::new(Self {
             workers,
             dialer: Dialer::default(),
-            verifiers,
+            verifiers: ArcSwap::from_pointee(verifiers),
             room: Arc::new(Semaphore::new(connections)),
             wanting: AtomicUsize::new(0),
             pools: Mutex::default(),
@@ -117,8 +122,22 @@ impl Outbound {
         self.workers.get()
     }
 
-    fn verifier(&self, trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, Error> {
-        self.verifiers.get(trust).cloned().ok_or_else(|| {
+    /// Refuses services whose certificate is revoked, where their authority is not one of the web's, in every
+    /// handshake from now on. Connections that are open stay until their lifetime is over.
+    pub fn refuse_revoked(&self, revocations: &Arc<Revocations>) {
+        let verifiers = self.verifiers.load();
+        let renewed = verifiers.iter().map(|(trust, verifier)| {
+            let verifier = match trust {
+                Trust::Public => Arc::clone(verifier),
+                Trust::File(_) => Arc::new(verifier.with(revocations)),
+            };
+            (trust.clone(), verifier)
+        });
+        self.verifiers.store(Arc::new(renewed.collect()));
+    }
+
+    fn verifier(&self, trust: &Trust) -> Result<Arc<Verifier>, Error> {
+        self.verifiers.load().get(trust).cloned().ok_or_else(|| {
             Error::Tls(Arc::new(rustls::Error::General(
                 "no trust anchors were loaded for the service".into(),
             )))
@@ -309,24 +328,43 @@ async fn end_of(upload: Option<&Progress>) {
     }
 }
 
-fn verifier(trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
-    let (roots, path) = match trust {
-        Trust::Public => (public_roots(), Path::new("public")),
-        Trust::File(path) => (roots_from(path)?, path.as_path()),
-    };
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), tls::provider())
+fn verifier(trust: &Trust) -> Result<Verifier, TrustError> {
+    let roots = Arc::new(roots(trust)?);
+    let chain = WebPkiServerVerifier::builder_with_provider(roots, tls::provider())
         .build()
         .map_err(|error| TrustError::Unusable {
-            path: path.to_owned(),
+            path: match trust {
+                Trust::Public => PathBuf::from("public"),
+                Trust::File(path) => path.clone(),
+            },
             reason: error.to_string(),
-        })
+        })?;
+    Ok(Verifier::new(chain))
 }
 
-fn public_roots() -> RootCertStore {
-    webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
+/// The anchors of a trust policy.
+pub(crate) fn roots(trust: &Trust) -> Result<RootCertStore, TrustError> {
+    let path = match trust {
+        Trust::Public => return Ok(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()),
+        Trust::File(path) => path,
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in authorities(path)? {
+        roots
+            .add(certificate)
+            .map_err(|error| TrustError::Unusable {
+                path: path.clone(),
+                reason: error.to_string(),
+            })?;
+    }
+    Ok(roots)
 }
 
-fn roots_from(path: &Path) -> Result<RootCertStore, TrustError> {
+/// The certificates in a trust file: one at least.
+///
+/// # Errors
+/// When the file cannot be read, or is not PEM with certificates.
+pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let pem = fs::read(path).map_err(|source| TrustError::Read {
         path: path.to_owned(),
         source,
@@ -335,15 +373,11 @@ fn roots_from(path: &Path) -> Result<RootCertStore, TrustError> {
         path: path.to_owned(),
         reason,
     };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| unusable(error.to_string()))?;
-    }
-    if roots.is_empty() {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| unusable(error.to_string()))?;
+    if certificates.is_empty() {
         return Err(unusable("it holds no certificate".to_owned()));
     }
-    Ok(roots)
+    Ok(certificates)
 }

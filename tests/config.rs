@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use relais::config::{AccessLog, BoundBy, Config, ListenAddress, Loaded, Place, Problems, What};
+use relais::config::{
+    AccessLog, BoundBy, Config, CrlSource, ListenAddress, Loaded, Place, Problems, Unknown, What,
+};
 use relais::identity::profile::Fingerprint;
 use relais::identity::tenants::{Sector, Structure};
 use relais::services::{HttpVersions, Retry, TlsVersions, Trust, WantedCertificate};
@@ -196,6 +198,20 @@ fn every_value_of_the_file_arrives_where_it_should() {
         config.log.access,
         AccessLog::File(folder.join("../files/access.log"))
     );
+    let [CrlSource::File(list), CrlSource::Url(url)] = &config.revocation.crls[..] else {
+        panic!("a file and a URL: {:?}", config.revocation);
+    };
+    assert_eq!(*list, folder.join("../files/igc-sante.cer"));
+    assert_eq!(url.host(), Some("igc-sante.esante.gouv.fr"));
+    assert_eq!(config.revocation.unknown, Unknown::Refuse);
+    assert_eq!(config.revocation.refresh, Duration::from_secs(3600));
+    let notices = config.notices.as_ref().unwrap();
+    let (name, value) = &notices.headers[0];
+    assert_eq!(
+        (name.as_str(), value.as_bytes()),
+        ("authorization", &b"Bearer secret"[..])
+    );
+    assert!(!format!("{config:?}").contains("secret"), "{config:?}");
     assert_eq!(config.limits.head_timeout, Duration::from_secs(5));
     assert_eq!(config.shutdown_grace, Duration::from_secs(1));
 

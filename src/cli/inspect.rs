@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::cli::{EXIT_ERROR, Format, date, print};
 use crate::identity::load::{ExaminedCertificate, examine};
 use crate::identity::profile::{Profile, Usage};
+use crate::identity::revocation::Revocations;
 use crate::identity::select::objection;
 use crate::identity::states::{State, now};
 use crate::services::{CATALOGUE, Environment, WantedCertificate};
@@ -135,7 +136,7 @@ impl From<&ExaminedCertificate> for Described {
             sha256: profile.fingerprint.to_string(),
             not_before: date(profile.not_before),
             not_after: date(profile.not_after),
-            state: State::of(profile, now()).as_str(),
+            state: State::of(profile, &Revocations::default(), now()).as_str(),
             private_key_in_file: examined.has_key,
             serves,
             refused,
@@ -147,11 +148,14 @@ impl From<&ExaminedCertificate> for Described {
 fn verdict(profile: &Profile, wanted: WantedCertificate) -> Option<String> {
     let environment = profile.environment.unwrap_or(Environment::Production);
     let objected = objection(profile, wanted, environment).map(|one| one.as_str().to_owned());
-    objected.or_else(|| match State::of(profile, now()) {
-        State::Expired => Some("has expired".to_owned()),
-        State::NotYetValid => Some("is not valid yet".to_owned()),
-        State::Expiring | State::Valid => None,
-    })
+    objected.or_else(
+        || match State::of(profile, &Revocations::default(), now()) {
+            State::Expired => Some("has expired".to_owned()),
+            State::NotYetValid => Some("is not valid yet".to_owned()),
+            State::Revoked => Some("is revoked".to_owned()),
+            State::Expiring | State::Valid => None,
+        },
+    )
 }
 
 impl Inspected {

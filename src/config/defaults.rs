@@ -14,6 +14,12 @@ use crate::services::BuiltIn;
 const PROCESS: &[(&str, &str, &str)] = &[
     // A key that others can read is a key to replace; sharing it must be somebody's decision.
     ("identities", "key_readers", "owner"),
+    // Authorities make lists daily or more seldom; a certificate is found revoked within a quarter of a day.
+    ("revocation", "refresh", "6h"),
+    // A list of some megabytes arrives in time over the slowest line.
+    ("revocation", "timeout", "60s"),
+    // A late list must not stop patients' documents (MSSanté, Référentiel #2: a failed fetch breaks no connection).
+    ("revocation", "unknown", "accept"),
     // One line per event that an operator would act upon.
     ("log", "level", "info"),
     ("log", "format", "text"),

@@ -87,6 +87,15 @@ pub(super) fn appendable(path: &Path) -> Result<(), Mismatch> {
     }
 }
 
+/// A folder that exists or can be made.
+pub(super) fn creatable(path: &Path) -> Result<(), Mismatch> {
+    if path.is_dir() || !path.exists() && path.parent().is_some_and(Path::is_dir) {
+        return Ok(());
+    }
+    let expected = Mismatch::expected("a folder, or a name for one in a folder that exists");
+    Err(expected.hint(format!("create {} first", path.display())))
+}
+
 fn content(path: &Path) -> Result<Vec<u8>, Mismatch> {
     let expected = |why: String| Mismatch::expected("a file that can be read").hint(why);
     // Opening a pipe would wait for whoever writes to it.

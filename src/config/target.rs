@@ -1,5 +1,7 @@
 //! Where a service is, and whom to believe that it is there.
 
+use std::path::Path;
+
 use http::uri::{Authority, Uri};
 
 use super::files;
@@ -100,17 +102,8 @@ pub(super) fn trust(
     built_in: Option<&BuiltIn>,
     environment: Option<Environment>,
 ) -> Option<Trust> {
-    let base = &section.reader.base;
-    let parse = |raw: &Raw<'_>| {
-        if raw.text() == Some("public") {
-            return Ok(Trust::Public);
-        }
-        let path = parse::path(base)(raw)
-            .map_err(|_| Mismatch::expected("a PEM file with certificates, or \"public\""))?;
-        files::certificates(&path).map(|()| Trust::File(path))
-    };
     let given = section.has("trust");
-    let found = section.take("trust", parse);
+    let found = section.take("trust", anchors(&section.reader.base));
     if given {
         return found.map(|found| found.value);
     }
@@ -123,6 +116,18 @@ pub(super) fn trust(
         Some(trust_hint(built_in.is_some(), environment)),
     );
     None
+}
+
+/// A file of trust anchors, or the web's.
+pub(super) fn anchors(base: &Path) -> impl Fn(&Raw<'_>) -> Parsed<Trust> {
+    move |raw| {
+        if raw.text() == Some("public") {
+            return Ok(Trust::Public);
+        }
+        let path = parse::path(base)(raw)
+            .map_err(|_| Mismatch::expected("a PEM file with certificates, or \"public\""))?;
+        files::certificates(&path).map(|()| Trust::File(path))
+    }
 }
 
 /// Which files to put together, and from where.

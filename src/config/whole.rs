@@ -11,7 +11,7 @@ use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use super::{
     AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, bindings, files, listeners,
-    services, structures,
+    notices, revocation, services, structures,
 };
 use crate::services::Environment;
 
@@ -39,6 +39,8 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
     let identities = root
         .section("identities")
         .and_then(|section| identities(section, environment));
+    let revocation = root.section("revocation").and_then(revocation::read);
+    let notices = root.section("notices").map(notices::read);
     let tenants = structures::tenants(&mut root);
     let bindings = bindings::read(&mut root, &names);
     let vendor = structures::vendor(&mut root);
@@ -53,6 +55,8 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
         identities: identities?,
         tenants,
         services: services?,
+        revocation: revocation?,
+        notices: notices.map_or(Some(None), |read| read.map(Some))?,
         bindings,
         vendor,
         admin: bound.admin,

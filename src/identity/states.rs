@@ -4,13 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+
 use crate::identity::generation::Generation;
 use crate::identity::load::Problem;
 use crate::identity::profile::Profile;
+use crate::identity::revocation::Revocations;
 use crate::metrics::Metrics;
 
-/// A month: the notice that IGC-Santé itself gives before a certificate ends.
-const EXPIRING_SECONDS: i64 = 30 * 24 * 3600;
+/// How many days before its end somebody is told of a certificate. Ordering one takes a few working days, and longer
+/// where a person must be found who may.
+pub const NOTICE_DAYS: [u16; 4] = [90, 60, 30, 7];
+
+/// From when on a certificate counts as expiring: IGC-Santé itself gives a month's notice.
+const EXPIRING_DAYS: u16 = 30;
+
+const DAY: i64 = 24 * 3600;
 
 /// Where a certificate stands in its life.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -21,32 +30,42 @@ pub enum State {
     Expiring,
     /// It has not begun.
     NotYetValid,
+    /// Its authority has revoked it, whatever its dates.
+    Revoked,
     /// It is valid for longer than thirty days.
     Valid,
 }
 
 impl State {
+    const ALL: [Self; 5] = [
+        Self::Expired,
+        Self::Expiring,
+        Self::NotYetValid,
+        Self::Revoked,
+        Self::Valid,
+    ];
+
     /// The state at a moment in Unix seconds.
-    pub fn of(profile: &Profile, now: i64) -> Self {
-        if now < profile.not_before {
+    pub fn of(profile: &Profile, revocations: &Revocations, now: i64) -> Self {
+        if revocations.is_revoked(profile) {
+            Self::Revoked
+        } else if now < profile.not_before {
             Self::NotYetValid
         } else if now > profile.not_after {
             Self::Expired
-        } else if profile.not_after - now <= EXPIRING_SECONDS {
+        } else if days_left(profile, now, &[EXPIRING_DAYS]).is_some() {
             Self::Expiring
         } else {
             Self::Valid
         }
     }
 
-    /// The moments at which a certificate's state changes.
-    pub fn changes(profile: &Profile) -> [i64; 3] {
+    /// The moments at which a certificate's state changes, or somebody is to be told of its end.
+    pub fn changes(profile: &Profile) -> [i64; 6] {
+        let before = |days: u16| profile.not_after.saturating_sub(i64::from(days) * DAY);
+        let [first, second, third, fourth] = NOTICE_DAYS.map(before);
         let ended = profile.not_after.saturating_add(1);
-        [
-            profile.not_before,
-            profile.not_after.saturating_sub(EXPIRING_SECONDS),
-            ended,
-        ]
+        [profile.not_before, first, second, third, fourth, ended]
     }
 
     /// The word that metrics and the administration interface use.
@@ -55,14 +74,32 @@ impl State {
             Self::Expired => "expired",
             Self::Expiring => "expiring",
             Self::NotYetValid => "not_yet_valid",
+            Self::Revoked => "revoked",
             Self::Valid => "valid",
         }
     }
 }
 
+/// The last of [`NOTICE_DAYS`] that a certificate has come to at a moment in Unix seconds.
+pub fn notice_days(profile: &Profile, now: i64) -> Option<u16> {
+    days_left(profile, now, &NOTICE_DAYS)
+}
+
+/// The fewest of `days` within which the certificate ends.
+fn days_left(profile: &Profile, now: i64, days: &[u16]) -> Option<u16> {
+    let left = profile.not_after.saturating_sub(now);
+    let within = days.iter().filter(|days| left <= i64::from(**days) * DAY);
+    within.min().copied()
+}
+
 /// Publishes the outcome of reading the folder.
-pub fn publish_loaded(generations: &[Arc<Generation>], problems: &[Problem], metrics: &Metrics) {
-    publish_states(generations, metrics);
+pub fn publish_loaded(
+    generations: &[Arc<Generation>],
+    problems: &[Problem],
+    revocations: &Revocations,
+    metrics: &Metrics,
+) {
+    publish_states(generations, revocations, metrics);
     metrics.certificates("unusable", problems.len());
     let outcome = if problems.is_empty() {
         "success"
@@ -73,19 +110,17 @@ pub fn publish_loaded(generations: &[Arc<Generation>], problems: &[Problem], met
 }
 
 /// Publishes how many certificates are in which state now, and when each ends.
-pub fn publish_states(generations: &[Arc<Generation>], metrics: &Metrics) {
+pub fn publish_states(
+    generations: &[Arc<Generation>],
+    revocations: &Revocations,
+    metrics: &Metrics,
+) {
     let now = now();
-    let mut counts: BTreeMap<State, usize> = [
-        State::Expired,
-        State::Expiring,
-        State::NotYetValid,
-        State::Valid,
-    ]
-    .map(|state| (state, 0))
-    .into();
+    let mut counts: BTreeMap<State, usize> = State::ALL.map(|state| (state, 0)).into();
     for generation in generations {
         let profile = &generation.identity().profile;
-        *counts.entry(State::of(profile, now)).or_default() += 1;
+        let state = State::of(profile, revocations, now);
+        *counts.entry(state).or_default() += 1;
         let structure = profile
             .structure
             .as_ref()
@@ -100,6 +135,11 @@ pub fn publish_states(generations: &[Arc<Generation>], metrics: &Metrics) {
     for (state, count) in counts {
         metrics.certificates(state.as_str(), count);
     }
+}
+
+/// A moment in Unix seconds as RFC 3339 writes it.
+pub fn timestamp(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string())
 }
 
 /// Seconds since 1970.

@@ -8,10 +8,11 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{
@@ -26,6 +27,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::identity::generation::Generation;
 use crate::outbound::error::{self, Error};
+use crate::outbound::verifier::Verifier;
 use crate::services::{HttpVersions, Service, TlsVersions};
 
 /// Sessions kept for resumption: rustls keeps this many TLS 1.3 tickets for a server, and a store serves one server.
@@ -43,7 +45,8 @@ tokio::task_local! {
 /// The TLS client of one (generation, service).
 #[derive(Debug)]
 pub(crate) struct Client {
-    /// Made at the first dial: most of the thousands that are loaded are idle.
+    /// Made at the first dial: most of the thousands that are loaded are idle. Made anew, sessions and all, when the
+    /// verifier is another: who resumes a session is not verified again.
     configs: Mutex<Option<Configs>>,
 }
 
@@ -52,6 +55,9 @@ pub(crate) struct Client {
 struct Configs {
     preferred: Arc<ClientConfig>,
     h1_only: Arc<ClientConfig>,
+    verifier: Arc<Verifier>,
+    /// A session was made in which the certificate was not asked for, and may be in the store.
+    spoilt: Arc<AtomicBool>,
 }
 
 /// How a handshake went.
@@ -84,7 +90,7 @@ impl Client {
         tcp: TcpStream,
         service: &Service,
         generation: Option<&Generation>,
-        verifier: &Arc<WebPkiServerVerifier>,
+        verifier: &Arc<Verifier>,
         h1_only: bool,
     ) -> Result<Secured, Error> {
         let configs = self.configs(service, generation, verifier)?;
@@ -113,11 +119,11 @@ impl Client {
         };
         if generation.is_some() && handshake == Handshake::Full && !asked {
             // A session made without the certificate must never be resumed as if it had been shown.
-            *self.configs.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            configs.spoilt.store(true, Ordering::Release);
             return Err(Error::CertificateNotRequested);
         }
-        if generation.is_some() && handshake == Handshake::Resumed && !self.uses(&configs) {
-            // Such a session may have been what this handshake resumed, in the moment before it was thrown away.
+        if handshake == Handshake::Resumed && configs.spoilt.load(Ordering::Acquire) {
+            // Such a session may have been what this handshake resumed, in the moment before it was known.
             return Err(Error::CertificateNotRequested);
         }
         let is_h2 = session.alpn_protocol() == Some(ALPN_H2);
@@ -134,20 +140,14 @@ impl Client {
         })
     }
 
-    fn uses(&self, configs: &Configs) -> bool {
-        let slot = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.as_ref()
-            .is_some_and(|current| Arc::ptr_eq(&current.preferred, &configs.preferred))
-    }
-
     fn configs(
         &self,
         service: &Service,
         generation: Option<&Generation>,
-        verifier: &Arc<WebPkiServerVerifier>,
+        verifier: &Arc<Verifier>,
     ) -> Result<Configs, Error> {
         let mut slot = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(configs) = &*slot {
+        if let Some(configs) = slot.as_ref().filter(|configs| configs.serve(verifier)) {
             return Ok(configs.clone());
         }
         let key = generation.map(|generation| Arc::clone(&generation.identity().key));
@@ -157,14 +157,21 @@ impl Client {
     }
 }
 
+impl Configs {
+    fn serve(&self, verifier: &Arc<Verifier>) -> bool {
+        Arc::ptr_eq(&self.verifier, verifier) && !self.spoilt.load(Ordering::Acquire)
+    }
+}
+
 fn build(
     service: &Service,
     key: Option<Arc<CertifiedKey>>,
-    verifier: &Arc<WebPkiServerVerifier>,
+    verifier: &Arc<Verifier>,
 ) -> Result<Configs, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(service.tls))?
-        .with_webpki_verifier(Arc::clone(verifier));
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(verifier) as _);
     let mut h1_only = match key {
         Some(key) => builder.with_client_cert_resolver(Arc::new(Present { key })),
         None => builder.with_no_client_auth(),
@@ -181,6 +188,8 @@ fn build(
     Ok(Configs {
         preferred: Arc::new(preferred),
         h1_only: Arc::new(h1_only),
+        verifier: Arc::clone(verifier),
+        spoilt: Arc::default(),
     })
 }
 

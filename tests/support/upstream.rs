@@ -34,6 +34,8 @@ pub struct Tls {
     pub names: &'static [&'static str],
     /// End of the server certificate's validity, in Unix seconds.
     pub not_after: Option<i64>,
+    /// Serial number of the server certificate; a random one unless said otherwise.
+    pub serial: Option<[u8; 16]>,
     /// Whether another authority than the site's issued it.
     pub foreign: bool,
 }
@@ -58,6 +60,7 @@ impl Default for Tls {
             client: Asks::SitePki,
             names: &["localhost"],
             not_after: None,
+            serial: None,
             foreign: false,
         }
     }
@@ -83,6 +86,7 @@ impl Tls {
             purpose: Purpose::SslServer(names),
             not_before: self.not_after.map(|end| end - 86_400),
             not_after: self.not_after,
+            serial: self.serial,
             ..Order::new("3187512751", "test upstream")
         });
         let chain = vec![issued.cert_der.clone(), issuer.issuing_der().clone()];

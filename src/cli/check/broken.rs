@@ -12,6 +12,7 @@ use crate::identity::finess::Finess;
 use crate::identity::generation::Generation;
 use crate::identity::profile::{Authority, Profile};
 use crate::identity::registry::Registry;
+use crate::identity::revocation::Revocations;
 use crate::identity::rules::{Rule, Severity};
 use crate::identity::select::{Refusal, objection_to_all};
 use crate::identity::states::{State, now};
@@ -242,10 +243,11 @@ fn named(profile: &Profile) -> String {
 
 fn validity(profile: &Profile, now: i64) -> Option<String> {
     let date = |seconds| crate::cli::date(seconds);
-    match State::of(profile, now) {
+    match State::of(profile, &Revocations::default(), now) {
         State::Expired => Some(format!("ended on {}", date(profile.not_after))),
         State::NotYetValid => Some(format!("is not valid before {}", date(profile.not_before))),
         State::Expiring => Some(format!("ends on {}", date(profile.not_after))),
-        State::Valid => None,
+        // Lists are looked at elsewhere.
+        State::Valid | State::Revoked => None,
     }
 }

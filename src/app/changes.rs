@@ -1,0 +1,138 @@
+//! What changes while the process runs: certificates begin and end, and lists revoke them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustls_pki_types::CertificateDer;
+
+use super::App;
+use crate::config::{Revocation, Unknown};
+use crate::crls::{self, Source};
+use crate::identity::generation::Generation;
+use crate::identity::revocation::{Authorities, List, Revocations};
+use crate::identity::states::{self, now};
+use crate::metrics::Metrics;
+use crate::notices::{self, Webhook};
+use crate::outbound;
+use crate::services::{Service, Trust};
+
+/// How late a certificate's beginning or end may be acted upon.
+const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_millis(200);
+
+/// How late a list may be looked for.
+const LISTS_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+
+/// Reads the lists that are on disk: what they name is refused from the first request on.
+///
+/// # Errors
+/// When a file of authorities cannot be used, or the folder for fetched lists cannot be made.
+pub fn open_lists(
+    config: &Revocation,
+    services: &[Arc<Service>],
+    generations: &[Arc<Generation>],
+    metrics: &Metrics,
+) -> anyhow::Result<(Vec<Source>, Revocations)> {
+    let must_know = config.unknown == Unknown::Refuse;
+    if config.crls.is_empty() {
+        return Ok((Vec::new(), Revocations::new(Vec::new(), must_know)));
+    }
+    let trusted = services.iter().filter_map(|service| match &service.trust {
+        Trust::File(path) => Some(path),
+        Trust::Public => None,
+    });
+    let mut anchors: Vec<CertificateDer<'static>> = Vec::new();
+    for path in trusted.chain(&config.trust) {
+        anchors.extend(outbound::authorities(path)?);
+    }
+    let chains = generations
+        .iter()
+        .flat_map(|generation| generation.identity().key.cert.iter().skip(1));
+    let authorities = Authorities::new(&anchors, chains);
+    let sources = crls::open(config, authorities, now())
+        .context("the folder for revocation lists (revocation.cache) cannot be made")?;
+    for source in &sources {
+        publish(source.list(), metrics);
+    }
+    let lists = sources.iter().map(|source| source.list().clone()).collect();
+    Ok((sources, Revocations::new(lists, must_know)))
+}
+
+/// Makes the table anew whenever a certificate begins or ends, so that the one that is right by now is shown.
+pub(super) async fn follow_the_clock(app: Arc<App>) {
+    let mut next = app.gateway.table.load().changes_at(now());
+    loop {
+        // A clock that is set leaps over any time slept through, so it is looked at again and again.
+        tokio::time::sleep(CLOCK_LOOKED_AT_EVERY).await;
+        let now = now();
+        if next.is_none_or(|next| now < next) {
+            continue;
+        }
+        app.certificates_changed();
+        next = app.gateway.table.load().changes_at(now);
+        tracing::info!(
+            "a certificate has begun, ended or come near its end: certificates chosen anew"
+        );
+    }
+}
+
+/// Keeps lists fresh, and posts what there is to tell.
+pub(super) fn follow_lists(app: &Arc<App>, sources: Vec<Source>, webhook: Option<Webhook>) {
+    for (index, source) in sources.into_iter().enumerate() {
+        tokio::spawn(follow_list(Arc::clone(app), index, source));
+    }
+    if let Some(webhook) = webhook {
+        let (notices, metrics) = (Arc::clone(&app.notices), Arc::clone(&app.gateway.metrics));
+        tokio::spawn(notices::deliver(notices, webhook, metrics));
+    }
+}
+
+/// Keeps one source fresh, the `index`th of the configuration, for as long as it is polled.
+async fn follow_list(app: Arc<App>, index: usize, mut source: Source) {
+    loop {
+        if source.is_due(now()) {
+            let changed = source.look(now(), &app.gateway.metrics).await;
+            app.take_list(index, source.list().clone(), changed);
+        }
+        tokio::time::sleep(LISTS_LOOKED_AT_EVERY).await;
+    }
+}
+
+fn publish(list: &List, metrics: &Metrics) {
+    let next_update = list.crl.as_ref().map_or(0, |crl| crl.next_update);
+    metrics.crl_next_update(&list.source, next_update);
+}
+
+impl App {
+    /// Chooses certificates anew, now that one has begun, ended or been revoked. What is open under one that is no
+    /// longer chosen is not used again.
+    pub fn certificates_changed(&self) {
+        let old = self.gateway.table.load_full();
+        let renewed = Arc::new(old.renewed(&self.outbound));
+        self.gateway.table.store(Arc::clone(&renewed));
+        old.retire_for(&renewed);
+        let revocations = self.revocations.load();
+        states::publish_states(renewed.generations(), &revocations, &self.gateway.metrics);
+        self.tell();
+    }
+
+    /// Tells what needs somebody's attention and was not told yet.
+    pub(super) fn tell(&self) {
+        let table = self.gateway.table.load();
+        self.notices
+            .look(table.generations(), &self.revocations.load(), now());
+    }
+
+    /// Puts a list in the place of the one before. `changed` says that it names other certificates.
+    fn take_list(&self, index: usize, list: List, changed: bool) {
+        self.revocations
+            .rcu(|revocations| revocations.with(index, list.clone()));
+        if changed {
+            self.outbound.refuse_revoked(&self.revocations.load());
+            self.certificates_changed();
+        } else {
+            self.tell();
+        }
+        publish(&list, &self.gateway.metrics);
+    }
+}

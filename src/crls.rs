@@ -1,0 +1,261 @@
+//! Keeps revocation lists fresh: files that change, URLs that are fetched before a list ends and kept on disk.
+//!
+//! What cannot be fetched or is not right never takes the place of what is in use.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri};
+
+use crate::config::{CrlSource, Revocation};
+use crate::fetch;
+use crate::identity::profile::Fingerprint;
+use crate::identity::revocation::{Authorities, Crl, CrlProblem, LARGEST, List};
+use crate::metrics::Metrics;
+
+/// How often a file is looked at, in seconds.
+const FILES_LOOKED_AT_EVERY: i64 = 60;
+
+/// The shortest time between two fetches, in seconds. After failures it doubles each time.
+const SOONEST: i64 = 60;
+
+/// The longest time between two fetches that fail, in seconds.
+const LATEST_AFTER_FAILURE: i64 = 3600;
+
+/// One source of revocation lists, what it gave last, and when it is looked at next.
+#[derive(Debug)]
+pub struct Source {
+    origin: CrlSource,
+    /// Where a fetched list is kept.
+    kept: Option<PathBuf>,
+    rules: Arc<Rules>,
+    list: List,
+    failures: u32,
+    /// In seconds since 1970.
+    due: i64,
+}
+
+/// What all sources share.
+#[derive(Debug)]
+struct Rules {
+    authorities: Authorities,
+    /// In seconds.
+    refresh: i64,
+    timeout: Duration,
+}
+
+/// Reads files, and what was kept of URLs. Nothing is fetched yet, so that no server delays a start.
+///
+/// # Errors
+/// When the folder for fetched lists cannot be made. A list that cannot be used is a problem of its own.
+pub fn open(config: &Revocation, authorities: Authorities, now: i64) -> io::Result<Vec<Source>> {
+    if let Some(cache) = &config.cache {
+        fs::create_dir_all(cache)?;
+    }
+    let rules = Arc::new(Rules {
+        authorities,
+        refresh: i64::try_from(config.refresh.as_secs()).unwrap_or(i64::MAX),
+        timeout: config.timeout,
+    });
+    let open = |origin: &CrlSource| {
+        let mut source = Source::new(origin.clone(), config.cache.as_deref(), &rules);
+        source.read(now);
+        source
+    };
+    Ok(config.crls.iter().map(open).collect())
+}
+
+impl Source {
+    fn new(origin: CrlSource, cache: Option<&Path>, rules: &Arc<Rules>) -> Self {
+        let (source, kept) = match &origin {
+            CrlSource::File(path) => (path.display().to_string(), None),
+            CrlSource::Url(uri) => {
+                let uri = uri.to_string();
+                let name = format!("{}.crl", Fingerprint::of(uri.as_bytes()));
+                (uri, cache.map(|folder| folder.join(name)))
+            }
+        };
+        Self {
+            origin,
+            kept,
+            rules: Arc::clone(rules),
+            list: List {
+                source: source.into(),
+                crl: None,
+                problem: None,
+            },
+            failures: 0,
+            due: 0,
+        }
+    }
+
+    /// What it gave last, and what is wrong with it.
+    pub fn list(&self) -> &List {
+        &self.list
+    }
+
+    /// Whether to look at it. A clock that was set back does not put it off for long.
+    pub fn is_due(&self, now: i64) -> bool {
+        now >= self.due || self.due - now > self.rules.refresh.max(SOONEST)
+    }
+
+    /// Looks whether there is another list. True if there is, and it is in use from now on.
+    pub async fn look(&mut self, now: i64, metrics: &Metrics) -> bool {
+        let (rules, current) = (Arc::clone(&self.rules), self.list.crl.clone());
+        let fetched = match &self.origin {
+            CrlSource::Url(uri) => Some(fetch(uri, rules.timeout).await),
+            CrlSource::File(_) => None,
+        };
+        let (origin, kept) = (self.origin.clone(), self.kept.clone());
+        // A large list takes a second to read and verify.
+        let looked = tokio::task::spawn_blocking(move || {
+            let bytes = match (fetched, &origin) {
+                (Some(fetched), _) => fetched?,
+                (None, CrlSource::File(path)) => read_bounded(path)?.into(),
+                (None, CrlSource::Url(_)) => return Ok(None),
+            };
+            let next = rules.examine(&bytes, current.as_deref(), now)?;
+            if let (Some(_), Some(kept)) = (&next, &kept) {
+                keep(kept, &bytes);
+            }
+            Ok(next)
+        });
+        let looked = looked.await.unwrap_or(Err(CrlProblem::Malformed));
+        let outcome = match &looked {
+            Ok(Some(_)) => "new",
+            Ok(None) => "unchanged",
+            Err(_) => "failure",
+        };
+        metrics.crl_refresh(&self.list.source, outcome);
+        self.take(looked, now)
+    }
+
+    /// Reads the file, or what was kept of the URL.
+    fn read(&mut self, now: i64) {
+        let path = match &self.origin {
+            CrlSource::File(path) => path,
+            CrlSource::Url(_) => match &self.kept {
+                Some(kept) if kept.exists() => kept,
+                _ => return,
+            },
+        };
+        let read = read_bounded(path).and_then(|bytes| self.rules.examine(&bytes, None, now));
+        self.take(read, now);
+        if matches!(self.origin, CrlSource::Url(_)) {
+            self.due = now;
+        }
+    }
+
+    fn take(&mut self, looked: Result<Option<Crl>, CrlProblem>, now: i64) -> bool {
+        let (next, problem) = match looked {
+            Ok(next) => (next, None),
+            Err(problem) => (None, Some(problem)),
+        };
+        let changed = next.is_some();
+        if let Some(crl) = next {
+            tracing::info!(
+                source = %self.list.source,
+                issuer = %crl.issuer,
+                revoked = crl.entries(),
+                "revocation list in use"
+            );
+            self.list.crl = Some(Arc::new(crl));
+        }
+        if let (Some(problem), Some(_)) = (&problem, &self.list.crl) {
+            tracing::info!(
+                source = %self.list.source,
+                %problem,
+                "no other revocation list: the one in use stays"
+            );
+        }
+        let crl = self.list.crl.as_deref();
+        let ended = crl.filter(|crl| crl.has_ended(now));
+        let problem = problem.or_else(|| Some(CrlProblem::Ended(ended?.next_update)));
+        self.failures = match problem {
+            Some(_) => self.failures.saturating_add(1),
+            None => 0,
+        };
+        self.due = now + self.pause(now);
+        self.list.problem = problem.map(Arc::new);
+        changed
+    }
+
+    /// How many seconds to wait before the next look. A list is fetched again each time that half of what is left of
+    /// it has gone by, so that several attempts may fail before it ends.
+    fn pause(&self, now: i64) -> i64 {
+        let refresh = self.rules.refresh;
+        match (&self.origin, self.failures, &self.list.crl) {
+            (CrlSource::File(_), ..) => FILES_LOOKED_AT_EVERY,
+            (CrlSource::Url(_), 0, Some(crl)) => {
+                let half = (crl.next_update - now) / 2;
+                refresh.min(half.max(SOONEST))
+            }
+            (CrlSource::Url(_), 0, None) => SOONEST,
+            (CrlSource::Url(_), failures, _) => {
+                let doubled = SOONEST << (failures - 1).min(6);
+                doubled.min(LATEST_AFTER_FAILURE).min(refresh)
+            }
+        }
+    }
+}
+
+impl Rules {
+    /// The decoder is others' code, fed with what a network gives: should it panic, the list is malformed.
+    fn examine(
+        &self,
+        bytes: &[u8],
+        current: Option<&Crl>,
+        now: i64,
+    ) -> Result<Option<Crl>, CrlProblem> {
+        let read = || Crl::read_next(bytes, &self.authorities, current, now);
+        catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(CrlProblem::Malformed))
+    }
+}
+
+async fn fetch(uri: &Uri, timeout: Duration) -> Result<Bytes, CrlProblem> {
+    let request = Request::get(uri).body(Bytes::new());
+    let request = request.map_err(|error| CrlProblem::Fetch(error.to_string()))?;
+    let answer = fetch::exchange(request, None, timeout, LARGEST)
+        .await
+        .map_err(|error| CrlProblem::Fetch(error.to_string()))?;
+    match answer.status() {
+        StatusCode::OK => Ok(answer.into_body()),
+        status => Err(CrlProblem::Fetch(format!("the server answers {status}"))),
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, CrlProblem> {
+    let mut bytes = Vec::new();
+    let mut file = File::open(path)
+        .map_err(CrlProblem::Unreadable)?
+        .take(LARGEST as u64 + 1);
+    file.read_to_end(&mut bytes)
+        .map_err(CrlProblem::Unreadable)?;
+    if bytes.len() > LARGEST {
+        return Err(CrlProblem::TooLarge);
+    }
+    Ok(bytes)
+}
+
+/// Keeps a list for the next start. A list that cannot be kept is used all the same.
+fn keep(path: &Path, bytes: &[u8]) {
+    let kept = || {
+        let folder = path.parent().unwrap_or(path);
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        io::Result::Ok(())
+    };
+    if let Err(error) = kept() {
+        tracing::warn!(path = %path.display(), %error, "a revocation list cannot be kept for the next start");
+    }
+}

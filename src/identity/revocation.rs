@@ -1,0 +1,79 @@
+//! What is revoked: the revocation lists (CRLs) of authorities, verified once, as one immutable view.
+//!
+//! A certificate is told by its issuer's name and its serial number, which no authority gives twice (RFC 5280
+//! section 4.1.2.2). A list goes on refusing what it names when its successor is late: what is revoked stays so.
+
+mod authorities;
+mod crl;
+mod problem;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use self::authorities::Authorities;
+pub use self::crl::{Crl, LARGEST};
+pub use self::problem::CrlProblem;
+use super::profile::Profile;
+
+/// All lists as they stand. A change makes another.
+#[derive(Clone, Debug, Default)]
+pub struct Revocations {
+    lists: Vec<List>,
+    must_know: bool,
+}
+
+/// One source of lists, and what came of it.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// The file or URL, as configured.
+    pub source: Arc<str>,
+    /// The list in use: the last one that was right, even if its successor is overdue.
+    pub crl: Option<Arc<Crl>>,
+    /// What is wrong with the source at present.
+    pub problem: Option<Arc<CrlProblem>>,
+}
+
+impl Revocations {
+    /// A view of these lists. `must_know` makes services unbelievable whose authority has no list in force.
+    pub fn new(lists: Vec<List>, must_know: bool) -> Self {
+        Self { lists, must_know }
+    }
+
+    /// The same view with one list put in the place of another.
+    pub fn with(&self, index: usize, list: List) -> Self {
+        let mut next = self.clone();
+        next.lists[index] = list;
+        next
+    }
+
+    /// The sources in the order of the configuration.
+    pub fn lists(&self) -> &[List] {
+        &self.lists
+    }
+
+    /// Whether a certificate is revoked.
+    pub fn is_revoked(&self, profile: &Profile) -> bool {
+        let serial = &profile.serial;
+        let bytes: Vec<u8> = (0..serial.len() / 2)
+            .filter_map(|at| u8::from_str_radix(&serial[2 * at..2 * at + 2], 16).ok())
+            .collect();
+        self.revokes(&profile.issuer, &bytes)
+    }
+
+    /// Whether some list of this issuer (as RFC 4514 writes it) has this serial number (big-endian).
+    pub fn revokes(&self, issuer: &str, serial: &[u8]) -> bool {
+        self.of(issuer).any(|crl| crl.has(serial))
+    }
+
+    /// Whether nobody can say if certificates of this issuer are revoked at that time, in seconds since 1970, and
+    /// the configuration wants to know.
+    pub fn is_in_doubt(&self, issuer: &str, now: i64) -> bool {
+        self.must_know && !self.of(issuer).any(|crl| !crl.has_ended(now))
+    }
+
+    fn of(&self, issuer: &str) -> impl Iterator<Item = &Crl> {
+        let crls = self.lists.iter().filter_map(|list| list.crl.as_deref());
+        crls.filter(move |crl| &*crl.issuer == issuer)
+    }
+}

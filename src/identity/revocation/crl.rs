@@ -1,0 +1,167 @@
+//! One revocation list: read, verified, and reduced to the serial numbers that it names.
+
+use std::fmt;
+
+use rustls_pki_types::CertificateRevocationListDer;
+use rustls_pki_types::pem::PemObject as _;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::oid_registry::{
+    OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_CRL_NUMBER,
+    OID_X509_EXT_DELTA_CRL_INDICATOR,
+};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+use super::authorities::Authorities;
+use super::problem::CrlProblem;
+use crate::identity::profile::Fingerprint;
+use crate::identity::profile::name::rfc4514;
+
+/// The largest list read, in bytes: some 900,000 entries, where IGC-Santé has issued fewer certificates in all.
+pub const LARGEST: usize = 32 << 20;
+
+/// A revocation list that its issuer has signed.
+pub struct Crl {
+    /// The issuer, as RFC 4514 writes it.
+    pub issuer: Box<str>,
+    /// When it was made, in seconds since 1970.
+    pub this_update: i64,
+    /// When its successor is due at the latest, in seconds since 1970.
+    pub next_update: i64,
+    /// The SHA-256 of the bytes that it was read from.
+    pub(super) fingerprint: Fingerprint,
+    /// Big-endian without leading zeros, in order.
+    serials: Box<[Box<[u8]>]>,
+}
+
+impl fmt::Debug for Crl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crl")
+            .field("issuer", &self.issuer)
+            .field("next_update", &self.next_update)
+            .field("entries", &self.entries())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Crl {
+    /// Reads a list in DER or PEM and verifies it; `now` is in seconds since 1970. A list that has ended is read:
+    /// what it names is revoked all the same.
+    ///
+    /// # Errors
+    /// Why the list is not to be used.
+    pub fn read(bytes: &[u8], authorities: &Authorities, now: i64) -> Result<Self, CrlProblem> {
+        let der = der(bytes)?;
+        let (rest, crl) =
+            CertificateRevocationList::from_der(&der).map_err(|_| CrlProblem::Malformed)?;
+        if !rest.is_empty() {
+            return Err(CrlProblem::Malformed);
+        }
+        let issuer = rfc4514(crl.issuer());
+        authorities.verify(&issuer, &crl)?;
+        check_extensions(&crl)?;
+        let this_update = crl.last_update().timestamp();
+        if this_update > now {
+            return Err(CrlProblem::NotYetValid(this_update));
+        }
+        let mut serials: Vec<Box<[u8]>> = crl
+            .iter_revoked_certificates()
+            .map(|revoked| without_zeros(revoked.raw_serial()).into())
+            .collect();
+        serials.sort_unstable();
+        Ok(Self {
+            issuer: issuer.into(),
+            this_update,
+            next_update: crl.next_update().ok_or(CrlProblem::NoEnd)?.timestamp(),
+            fingerprint: Fingerprint::of(bytes),
+            serials: serials.into(),
+        })
+    }
+
+    /// Reads what a source gives now, `current` being in use. Nothing, if it is the same list.
+    ///
+    /// # Errors
+    /// Why the list is not to be used; also if it is older than the one in use, or another authority's, since whoever
+    /// can answer in place of the authority's server could otherwise undo a revocation.
+    pub fn read_next(
+        bytes: &[u8],
+        authorities: &Authorities,
+        current: Option<&Self>,
+        now: i64,
+    ) -> Result<Option<Self>, CrlProblem> {
+        if current.is_some_and(|current| current.fingerprint == Fingerprint::of(bytes)) {
+            return Ok(None);
+        }
+        let next = Self::read(bytes, authorities, now)?;
+        match current {
+            Some(current) if next.issuer != current.issuer => {
+                Err(CrlProblem::OtherIssuer(next.issuer.into()))
+            }
+            Some(current) if next.this_update < current.this_update => {
+                Err(CrlProblem::Older(next.this_update))
+            }
+            _ => Ok(Some(next)),
+        }
+    }
+
+    /// How many certificates it names.
+    pub fn entries(&self) -> usize {
+        self.serials.len()
+    }
+
+    /// Whether its successor is overdue at that time, in seconds since 1970.
+    pub fn has_ended(&self, now: i64) -> bool {
+        now > self.next_update
+    }
+
+    pub(super) fn has(&self, serial: &[u8]) -> bool {
+        let serial = without_zeros(serial);
+        (self.serials)
+            .binary_search_by(|known| (**known).cmp(serial))
+            .is_ok()
+    }
+}
+
+fn der(bytes: &[u8]) -> Result<CertificateRevocationListDer<'_>, CrlProblem> {
+    // A list in DER is a SEQUENCE.
+    if bytes.first() == Some(&0x30) {
+        return Ok(bytes.into());
+    }
+    let mut lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|_| CrlProblem::Malformed)?;
+    match (lists.pop(), lists.len()) {
+        (Some(list), 0) => Ok(list),
+        (None, _) => Err(CrlProblem::Malformed),
+        (Some(_), others) => Err(CrlProblem::Several(others + 1)),
+    }
+}
+
+/// Refuses a list that does not say what it seems to: one of changes only, one that speaks for other issuers, one
+/// with a critical extension that is not understood (RFC 5280 section 5.2).
+pub(super) fn check_extensions(crl: &CertificateRevocationList<'_>) -> Result<(), CrlProblem> {
+    for extension in crl.extensions() {
+        match extension.parsed_extension() {
+            _ if extension.oid == OID_X509_EXT_DELTA_CRL_INDICATOR => {
+                return Err(CrlProblem::Delta);
+            }
+            ParsedExtension::IssuingDistributionPoint(point) if point.indirect_crl => {
+                return Err(CrlProblem::Indirect);
+            }
+            ParsedExtension::IssuingDistributionPoint(_) => {}
+            _ if extension.oid == OID_X509_EXT_CRL_NUMBER
+                || extension.oid == OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER => {}
+            _ if extension.critical => {
+                return Err(CrlProblem::Extension(extension.oid.to_id_string()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A serial number is a number: what encoders put in front of it does not count.
+fn without_zeros(serial: &[u8]) -> &[u8] {
+    let start = serial.iter().position(|byte| *byte != 0);
+    &serial[start.unwrap_or(serial.len())..]
+}

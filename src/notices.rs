@@ -1,0 +1,279 @@
+//! What needs somebody's attention: certificates near their end, ended or revoked, and revocation lists that are
+//! missing, wrong or overdue. Each is logged once, and posted to a webhook where there is one.
+
+#[cfg(test)]
+mod tests;
+mod webhook;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use crate::identity::generation::Generation;
+use crate::identity::profile::Fingerprint;
+use crate::identity::revocation::{CrlProblem, List, Revocations};
+use crate::identity::states::{State, notice_days, timestamp};
+
+pub use webhook::{Webhook, deliver};
+
+/// Fewer days than these before its end, a certificate is worth a warning: IGC-Santé itself writes then.
+const WARNING_DAYS: u16 = 30;
+
+/// One thing to tell.
+#[derive(Clone, Debug, Serialize)]
+pub struct Notice {
+    /// The same whenever the same thing is told, in another process too.
+    pub id: String,
+    #[serde(flatten)]
+    fact: Fact,
+}
+
+/// What a notice is about; its name becomes that of the JSON object.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Fact {
+    Certificate(Certificate),
+    RevocationList(RevocationList),
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Certificate {
+    state: &'static str,
+    /// The certificate ends within so many days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold_days: Option<u16>,
+    not_after: String,
+    subject: String,
+    serial: String,
+    sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    structure: Option<String>,
+    file: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct RevocationList {
+    source: String,
+    problem: &'static str,
+    detail: String,
+    hint: &'static str,
+    /// When the successor of the list in use is or was due; absent if none is in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_update: Option<String>,
+}
+
+/// What has been told, and what still has to be posted. Both are bounded by what is loaded: a certificate or a list
+/// has one notice at a time, and a later one takes the place of one that was not posted.
+#[derive(Debug, Default)]
+pub struct Notices {
+    told: Mutex<HashSet<String>>,
+    /// By what they are about.
+    waiting: Mutex<BTreeMap<String, Waiting>>,
+    has_webhook: bool,
+    arrived: Notify,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    notice: Notice,
+    since: Instant,
+}
+
+impl Notices {
+    /// Nothing told yet. Without a webhook, what there is to tell is only logged.
+    pub fn new(has_webhook: bool) -> Self {
+        Self {
+            has_webhook,
+            ..Self::default()
+        }
+    }
+
+    /// Tells what is new at a moment in Unix seconds. Never waits.
+    pub fn look(&self, generations: &[Arc<Generation>], revocations: &Revocations, now: i64) {
+        let certificates = generations
+            .iter()
+            .filter_map(|one| Subject::certificate(one, revocations, now));
+        let lists = revocations.lists().iter();
+        let lists = lists.filter_map(|list| Subject::list(list, now));
+        let mut told = lock(&self.told);
+        let mut current = HashSet::new();
+        for subject in certificates.chain(lists) {
+            let id = subject.id();
+            if !told.contains(&id) {
+                subject.log();
+                self.post(&subject, id.clone());
+            }
+            current.insert(id);
+        }
+        *told = current;
+    }
+
+    fn post(&self, subject: &Subject<'_>, id: String) {
+        if self.has_webhook {
+            let waiting = Waiting {
+                notice: Notice {
+                    id,
+                    fact: subject.fact(),
+                },
+                since: Instant::now(),
+            };
+            lock(&self.waiting).insert(subject.key(), waiting);
+            self.arrived.notify_one();
+        }
+    }
+
+    /// A notice that waits to be posted, and what it is about.
+    fn first(&self) -> Option<(String, Notice)> {
+        let waiting = lock(&self.waiting);
+        let (key, first) = waiting.first_key_value()?;
+        Some((key.clone(), first.notice.clone()))
+    }
+
+    /// Forgets a notice that was posted, unless another has taken its place meanwhile.
+    fn done(&self, key: &str, id: &str) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.get(key).is_some_and(|one| one.notice.id == id) {
+            waiting.remove(key);
+        }
+    }
+
+    /// Takes out what has waited for longer than `limit`.
+    fn overdue(&self, limit: Duration) -> Vec<Notice> {
+        let mut waiting = lock(&self.waiting);
+        let overdue = waiting.extract_if(.., |_, one| one.since.elapsed() > limit);
+        overdue.map(|(_, one)| one.notice).collect()
+    }
+}
+
+/// Something that needs attention.
+enum Subject<'a> {
+    Certificate {
+        generation: &'a Generation,
+        state: State,
+        days: Option<u16>,
+    },
+    List {
+        list: &'a List,
+        problem: &'a CrlProblem,
+    },
+}
+
+impl<'a> Subject<'a> {
+    fn certificate(
+        generation: &'a Generation,
+        revocations: &Revocations,
+        now: i64,
+    ) -> Option<Self> {
+        let profile = &generation.identity().profile;
+        let state = State::of(profile, revocations, now);
+        let days = match state {
+            State::Revoked | State::Expired => None,
+            // It is there for later, and its end is further off.
+            State::NotYetValid => return None,
+            State::Valid | State::Expiring => Some(notice_days(profile, now)?),
+        };
+        Some(Self::Certificate {
+            generation,
+            state,
+            days,
+        })
+    }
+
+    /// A list that could not be had once is nobody's concern as long as the one in use is in force.
+    fn list(list: &'a List, now: i64) -> Option<Self> {
+        let problem = list.problem.as_deref()?;
+        let in_force = list.crl.as_ref().is_some_and(|crl| !crl.has_ended(now));
+        (!in_force || !problem.may_pass()).then_some(Self::List { list, problem })
+    }
+
+    fn key(&self) -> String {
+        match self {
+            Self::Certificate { generation, .. } => {
+                generation.identity().profile.fingerprint.to_string()
+            }
+            Self::List { list, .. } => Fingerprint::of(list.source.as_bytes()).to_string(),
+        }
+    }
+
+    fn id(&self) -> String {
+        let key = self.key();
+        match self {
+            Self::Certificate {
+                days: Some(days), ..
+            } => format!("{key}/{days}-days"),
+            Self::Certificate { state, .. } => format!("{key}/{}", state.as_str()),
+            Self::List { list, problem } => {
+                let next_update = list.crl.as_ref().map_or(0, |crl| crl.next_update);
+                format!("{key}/{}/{next_update}", problem.code())
+            }
+        }
+    }
+
+    fn fact(&self) -> Fact {
+        match self {
+            Self::Certificate {
+                generation,
+                state,
+                days,
+            } => {
+                let identity = generation.identity();
+                let profile = &identity.profile;
+                Fact::Certificate(Certificate {
+                    state: state.as_str(),
+                    threshold_days: *days,
+                    not_after: timestamp(profile.not_after),
+                    subject: profile.subject.to_string(),
+                    serial: profile.serial.to_string(),
+                    sha256: profile.fingerprint.to_string(),
+                    structure: profile.structure.as_ref().map(ToString::to_string),
+                    file: identity.path.display().to_string(),
+                })
+            }
+            Self::List { list, problem } => Fact::RevocationList(RevocationList {
+                source: list.source.to_string(),
+                problem: problem.code(),
+                detail: problem.to_string(),
+                hint: problem.hint(),
+                next_update: (list.crl.as_ref()).map(|crl| timestamp(crl.next_update)),
+            }),
+        }
+    }
+
+    fn log(&self) {
+        match self {
+            Self::Certificate {
+                generation,
+                state,
+                days,
+            } => {
+                let identity = generation.identity();
+                let (subject, serial) = (&identity.profile.subject, &identity.profile.serial);
+                let path = identity.path.display();
+                let not_after = timestamp(identity.profile.not_after);
+                match days {
+                    Some(days) if *days > WARNING_DAYS => {
+                        tracing::info!(%path, %subject, %serial, not_after, "a certificate ends within {days} days");
+                    }
+                    Some(days) => {
+                        tracing::warn!(%path, %subject, %serial, not_after, "a certificate ends within {days} days");
+                    }
+                    None => {
+                        let state = state.as_str();
+                        tracing::warn!(%path, %subject, %serial, not_after, "a certificate is {state}");
+                    }
+                }
+            }
+            Self::List { list, problem } => {
+                let (source, hint) = (&list.source, problem.hint());
+                tracing::warn!(%source, %problem, hint, "a revocation list needs attention");
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,183 @@
+//! What is told, how often, and how it reaches a webhook.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::config;
+use crate::identity::profile::Profile;
+use crate::identity::select::tests::{generation, profile_of};
+use crate::metrics::Metrics;
+use crate::services::Trust;
+
+const DAY: i64 = 86_400;
+const END: i64 = 1_800_000_000;
+
+fn certificate(serial: &str) -> Arc<Generation> {
+    generation(Profile {
+        fingerprint: Fingerprint::of(serial.as_bytes()),
+        not_before: END - 1000 * DAY,
+        not_after: END,
+        ..profile_of(serial)
+    })
+}
+
+/// What is new to tell at that moment, as `state` and threshold.
+fn told(
+    notices: &Notices,
+    generations: &[Arc<Generation>],
+    now: i64,
+) -> Vec<(String, Option<u64>)> {
+    notices.look(generations, &Revocations::default(), now);
+    let told = notices.overdue(Duration::ZERO).into_iter().map(|notice| {
+        let json = serde_json::to_value(&notice).unwrap();
+        let certificate = &json["certificate"];
+        (
+            certificate["state"].as_str().unwrap().to_owned(),
+            certificate["threshold_days"].as_u64(),
+        )
+    });
+    told.collect()
+}
+
+#[test]
+fn each_threshold_is_told_once() {
+    let notices = Notices::new(true);
+    let generations = [certificate("A1")];
+    let at = |days: i64| told(&notices, &generations, END - days * DAY);
+    assert_eq!(at(2000), [], "it has not begun");
+    assert_eq!(at(91), []);
+    assert_eq!(at(90), [("valid".to_owned(), Some(90))]);
+    assert_eq!(at(61), []);
+    assert_eq!(at(60), [("valid".to_owned(), Some(60))]);
+    assert_eq!(at(30), [("expiring".to_owned(), Some(30))]);
+    assert_eq!(at(29), []);
+    // The gateway was suspended in between: only what holds now is told.
+    assert_eq!(at(-1), [("expired".to_owned(), None)]);
+    assert_eq!(at(-2), []);
+    let another = Notices::new(true);
+    let late = told(&another, &generations, END - 6 * DAY);
+    assert_eq!(late, [("expiring".to_owned(), Some(7))]);
+}
+
+#[test]
+fn a_later_notice_takes_the_place_of_one_that_was_not_posted() {
+    let notices = Notices::new(true);
+    let generations = [certificate("A1"), certificate("B2")];
+    for days in [90, 60, 30] {
+        notices.look(&generations, &Revocations::default(), END - days * DAY);
+    }
+    let waiting = notices.overdue(Duration::ZERO);
+    assert_eq!(waiting.len(), 2);
+    assert!(waiting.iter().all(|one| one.id.ends_with("/30-days")));
+}
+
+#[test]
+fn a_list_is_worth_a_notice_when_nothing_in_force_is_left_of_it() {
+    let source: Arc<str> = "http://crl.example/a.crl".into();
+    let list = |problem: Option<CrlProblem>| {
+        let problem = problem.map(Arc::new);
+        let (source, crl) = (Arc::clone(&source), None);
+        Revocations::new(
+            vec![List {
+                source,
+                crl,
+                problem,
+            }],
+            false,
+        )
+    };
+    let notices = Notices::new(true);
+    notices.look(&[], &list(None), END);
+    assert!(notices.first().is_none());
+    for _ in 0..2 {
+        notices.look(&[], &list(Some(CrlProblem::Fetch("no answer".into()))), END);
+    }
+    let waiting = notices.overdue(Duration::ZERO);
+    assert_eq!(waiting.len(), 1);
+    let json = serde_json::to_value(&waiting[0]).unwrap();
+    assert_eq!(json["revocation_list"]["source"], *source);
+    assert_eq!(json["revocation_list"]["problem"], "fetch");
+    assert!(json["id"].as_str().unwrap().is_ascii());
+}
+
+/// Reads a request from a webhook's client, and answers it.
+async fn take(listener: &TcpListener, status: &str) -> (String, serde_json::Value) {
+    let taking = async {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let request = read(&mut tcp).await;
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+        tcp.write_all(answer.as_bytes()).await.unwrap();
+        request
+    };
+    tokio::time::timeout(Duration::from_secs(20), taking)
+        .await
+        .expect("nothing was posted")
+}
+
+async fn read(tcp: &mut TcpStream) -> (String, serde_json::Value) {
+    let mut bytes = Vec::new();
+    loop {
+        let mut piece = [0; 4096];
+        let length = tcp.read(&mut piece).await.unwrap();
+        assert_ne!(length, 0);
+        bytes.extend_from_slice(&piece[..length]);
+        let text = String::from_utf8_lossy(&bytes);
+        if let Some((head, body)) = text.split_once("\r\n\r\n")
+            && let Ok(json) = serde_json::from_str(body)
+        {
+            return (head.to_owned(), json);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_notice_is_posted_until_it_is_taken_and_a_refused_one_makes_way() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let mut secret = http::HeaderValue::from_static("s3cret");
+    secret.set_sensitive(true);
+    let config = config::Notices {
+        webhook: url.parse().unwrap(),
+        headers: vec![(http::HeaderName::from_static("x-key"), secret)],
+        trust: Trust::Public,
+    };
+    let webhook = Webhook::new(config).unwrap();
+    let shown = format!("{webhook:?}");
+    assert!(
+        !shown.contains("s3cret") && !shown.contains("hook\""),
+        "{shown}"
+    );
+    let (notices, metrics) = (Arc::new(Notices::new(true)), Metrics::new());
+    let delivering = tokio::spawn(deliver(Arc::clone(&notices), webhook, Arc::clone(&metrics)));
+    let first = [certificate("A1")];
+    notices.look(&first, &Revocations::default(), END - 20 * DAY);
+    let (head, json) = take(&listener, "503 Service Unavailable").await;
+    assert!(head.starts_with("POST /hook HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("x-key: s3cret"), "{head}");
+    assert_eq!(json["certificate"]["threshold_days"], 30);
+    assert_eq!(json["certificate"]["serial"], "A1");
+    let key = format!("idempotency-key: {}", json["id"].as_str().unwrap());
+    assert!(head.contains(&key), "{head}");
+    let (head, again) = take(&listener, "204 No Content").await;
+    assert!(head.contains(&key) && again == json, "{head}");
+
+    let both = [certificate("A1"), certificate("B2")];
+    notices.look(&both, &Revocations::default(), END - 20 * DAY);
+    let (_, json) = take(&listener, "400 Bad Request").await;
+    assert_eq!(
+        json["certificate"]["serial"], "B2",
+        "the first is not posted again"
+    );
+    notices.look(&both, &Revocations::default(), END - 7 * DAY);
+    for _ in 0..2 {
+        let (_, json) = take(&listener, "200 OK").await;
+        assert_eq!(json["certificate"]["threshold_days"], 7);
+    }
+    delivering.abort();
+    let rendered = metrics.render();
+    for outcome in ["delivered", "failed", "refused"] {
+        let line = format!("relais_notices_total{{outcome=\"{outcome}\"}}");
+        assert!(rendered.contains(&line), "{rendered}");
+    }
+}

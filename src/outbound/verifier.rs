@@ -1,0 +1,101 @@
+//! Whom to believe at the other end: the chain up to a trust anchor, and whether the certificate was revoked.
+//!
+//! `webpki` checks the chain. It could check revocation too, but verifies the signature over a whole list of
+//! megabytes in every handshake; [`Revocations`] holds lists that were verified once.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
+
+use crate::identity::profile::name::rfc4514;
+use crate::identity::revocation::Revocations;
+
+/// Verifies services' certificates under one trust policy. Never changed: a new list makes another, and with it TLS
+/// configurations whose sessions were all begun under that list.
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    chain: Arc<WebPkiServerVerifier>,
+    /// None where the web's public authorities are believed: their lists are not for Relais to fetch.
+    revocations: Option<Arc<Revocations>>,
+}
+
+impl Verifier {
+    pub(super) fn new(chain: Arc<WebPkiServerVerifier>) -> Self {
+        Self {
+            chain,
+            revocations: None,
+        }
+    }
+
+    /// The same trust, with what is revoked by now.
+    pub(super) fn with(&self, revocations: &Arc<Revocations>) -> Self {
+        Self {
+            chain: Arc::clone(&self.chain),
+            revocations: Some(Arc::clone(revocations)),
+        }
+    }
+
+    fn check_revocation(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+        let Some(revocations) = &self.revocations else {
+            return Ok(());
+        };
+        let (_, certificate) =
+            X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
+        let issuer = rfc4514(certificate.issuer());
+        if revocations.revokes(&issuer, certificate.raw_serial()) {
+            return Err(CertificateError::Revoked.into());
+        }
+        if revocations.is_in_doubt(&issuer, now.as_secs().cast_signed()) {
+            return Err(CertificateError::UnknownRevocationStatus.into());
+        }
+        Ok(())
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.chain.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )?;
+        self.check_revocation(end_entity, now)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
