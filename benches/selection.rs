@@ -33,6 +33,7 @@ fn selection(criterion: &mut Criterion) {
             &services,
             identities.into_iter().map(Generation::new).collect(),
             Registry::default(),
+            Arc::default(),
             &outbound,
             &metrics,
         );

@@ -20,7 +20,8 @@ use crate::gateway::diagnosis::Seen;
 use crate::gateway::guard::Hosts;
 use crate::identity::generation::Generation;
 use crate::identity::revocation::Revocations;
-use crate::identity::states::{self, now};
+use crate::identity::revocation::{Crl, List};
+use crate::identity::states::{self, now, timestamp};
 use crate::inbound::listener::BindError;
 use crate::outbound::pool::Pool;
 use crate::services::Service;
@@ -110,6 +111,32 @@ struct Status {
     upstream_connections: usize,
     /// What answers of services revealed of certificates since the start.
     certificate_problems: Vec<CertificateProblem>,
+    revocation_lists: Vec<RevocationList>,
+}
+
+#[derive(Serialize)]
+struct RevocationList {
+    source: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_update: Option<String>,
+    revoked: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+impl From<&List> for RevocationList {
+    fn from(list: &List) -> Self {
+        let crl = list.crl.as_deref();
+        Self {
+            source: Arc::clone(&list.source),
+            issuer: crl.map(|crl| crl.issuer.to_string()),
+            next_update: crl.map(|crl| timestamp(crl.next_update)),
+            revoked: crl.map_or(0, Crl::entries),
+            problem: list.problem.as_ref().map(ToString::to_string),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -131,7 +158,7 @@ impl From<(Arc<str>, Seen)> for CertificateProblem {
             service,
             problem: seen.trouble.name,
             count: seen.count,
-            last: unix(seen.last),
+            last: timestamp(seen.last),
             tenant: seen.tenant,
             serial: seen.serial,
             hint: seen.trouble.hint,
@@ -165,6 +192,9 @@ async fn status(State(app): State<Arc<App>>) -> Json<Status> {
             .sum(),
         certificate_problems: (app.gateway.diagnosis.seen().into_iter())
             .map(CertificateProblem::from)
+            .collect(),
+        revocation_lists: (app.revocations.load().lists().iter())
+            .map(RevocationList::from)
             .collect(),
     })
 }
@@ -294,8 +324,8 @@ impl Certificate {
             environment: profile
                 .environment
                 .map(crate::services::Environment::as_str),
-            not_before: unix(profile.not_before),
-            not_after: unix(profile.not_after),
+            not_before: timestamp(profile.not_before),
+            not_after: timestamp(profile.not_after),
         }
     }
 }
@@ -343,12 +373,6 @@ async fn pools(State(app): State<Arc<App>>) -> Json<Vec<Occupied>> {
         }
     });
     Json(occupied.collect())
-}
-
-fn unix(seconds: i64) -> String {
-    Timestamp::from_second(seconds)
-        .map(|at| at.to_string())
-        .unwrap_or_default()
 }
 
 fn instant(at: SystemTime) -> String {

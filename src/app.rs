@@ -2,6 +2,7 @@
 
 pub mod changes;
 
+use std::fs;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,6 +141,9 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         );
     }
     let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
+    if let Some(cache) = &config.revocation.cache {
+        fs::create_dir_all(cache).context("the folder for revocation lists (revocation.cache)")?;
+    }
     let (crls, revocations) =
         changes::open_lists(&config.revocation, &services, &generations, &metrics)?;
     let revocations = Arc::new(ArcSwap::from_pointee(revocations));
@@ -159,7 +163,14 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
             "the table of structures has a mistake"
         );
     }
-    let table = Table::new(&services, generations, registry, &outbound, &metrics);
+    let table = Table::new(
+        &services,
+        generations,
+        registry,
+        revocations.load_full(),
+        &outbound,
+        &metrics,
+    );
     let gateway = Arc::new(Gateway {
         table: ArcSwap::from_pointee(table),
         request_head: config.limits.request_head,

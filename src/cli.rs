@@ -87,13 +87,6 @@ pub fn run(arguments: Arguments) -> ExitCode {
     })
 }
 
-/// A moment in seconds since 1970, as people and programs read it.
-pub(crate) fn date(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds)
-        .map(|at| at.to_string())
-        .unwrap_or_default()
-}
-
 /// Prints to standard output. A reader that has had enough (`| head`) is no error.
 pub(crate) fn print(text: &str) {
     use std::io::Write;

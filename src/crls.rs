@@ -5,7 +5,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -53,13 +53,7 @@ struct Rules {
 }
 
 /// Reads files, and what was kept of URLs. Nothing is fetched yet, so that no server delays a start.
-///
-/// # Errors
-/// When the folder for fetched lists cannot be made. A list that cannot be used is a problem of its own.
-pub fn open(config: &Revocation, authorities: Authorities, now: i64) -> io::Result<Vec<Source>> {
-    if let Some(cache) = &config.cache {
-        fs::create_dir_all(cache)?;
-    }
+pub fn open(config: &Revocation, authorities: Authorities, now: i64) -> Vec<Source> {
     let rules = Arc::new(Rules {
         authorities,
         refresh: i64::try_from(config.refresh.as_secs()).unwrap_or(i64::MAX),
@@ -70,7 +64,7 @@ pub fn open(config: &Revocation, authorities: Authorities, now: i64) -> io::Resu
         source.read(now);
         source
     };
-    Ok(config.crls.iter().map(open).collect())
+    config.crls.iter().map(open).collect()
 }
 
 impl Source {

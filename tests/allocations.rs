@@ -37,7 +37,14 @@ fn table(site: Finess) -> (Table, tempfile::TempDir) {
     };
     let (registry, _) = Registry::load(&tenants, Vec::new(), Vec::new());
     let generations = identities.into_iter().map(Generation::new).collect();
-    let table = Table::new(&services, generations, registry, &outbound, &metrics);
+    let table = Table::new(
+        &services,
+        generations,
+        registry,
+        Arc::default(),
+        &outbound,
+        &metrics,
+    );
     (table, folder)
 }
 

@@ -44,7 +44,14 @@ fn each_structure_of_the_example_has_a_certificate_for_each_service() {
     let metrics = Metrics::new();
     let outbound = Outbound::new(&services, 1, NonZeroUsize::MIN, Arc::clone(&metrics)).unwrap();
     let registry = Registry::default();
-    let table = Table::new(&services, generations, registry, &outbound, &metrics);
+    let table = Table::new(
+        &services,
+        generations,
+        registry,
+        Arc::default(),
+        &outbound,
+        &metrics,
+    );
     for finess in [sample_finess(0), sample_finess(1)] {
         for (index, service) in services.iter().enumerate() {
             let pool = (table.choose(finess, index))

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use rustls_pki_types::CertificateDer;
 
 use super::App;
@@ -14,7 +13,7 @@ use crate::identity::revocation::{Authorities, List, Revocations};
 use crate::identity::states::{self, now};
 use crate::metrics::Metrics;
 use crate::notices::{self, Webhook};
-use crate::outbound;
+use crate::outbound::{self, TrustError};
 use crate::services::{Service, Trust};
 
 /// How late a certificate's beginning or end may be acted upon.
@@ -26,13 +25,13 @@ const LISTS_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
 /// Reads the lists that are on disk: what they name is refused from the first request on.
 ///
 /// # Errors
-/// When a file of authorities cannot be used, or the folder for fetched lists cannot be made.
+/// When a file of authorities cannot be used.
 pub fn open_lists(
     config: &Revocation,
     services: &[Arc<Service>],
     generations: &[Arc<Generation>],
     metrics: &Metrics,
-) -> anyhow::Result<(Vec<Source>, Revocations)> {
+) -> Result<(Vec<Source>, Revocations), TrustError> {
     let must_know = config.unknown == Unknown::Refuse;
     if config.crls.is_empty() {
         return Ok((Vec::new(), Revocations::new(Vec::new(), must_know)));
@@ -49,8 +48,7 @@ pub fn open_lists(
         .iter()
         .flat_map(|generation| generation.identity().key.cert.iter().skip(1));
     let authorities = Authorities::new(&anchors, chains);
-    let sources = crls::open(config, authorities, now())
-        .context("the folder for revocation lists (revocation.cache) cannot be made")?;
+    let sources = crls::open(config, authorities, now());
     for source in &sources {
         publish(source.list(), metrics);
     }
@@ -108,10 +106,10 @@ impl App {
     /// longer chosen is not used again.
     pub fn certificates_changed(&self) {
         let old = self.gateway.table.load_full();
-        let renewed = Arc::new(old.renewed(&self.outbound));
+        let revocations = self.revocations.load_full();
+        let renewed = Arc::new(old.renewed(Arc::clone(&revocations), &self.outbound));
         self.gateway.table.store(Arc::clone(&renewed));
         old.retire_for(&renewed);
-        let revocations = self.revocations.load();
         states::publish_states(renewed.generations(), &revocations, &self.gateway.metrics);
         self.tell();
     }

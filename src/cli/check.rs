@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 pub use rules::page as rules_page;
 
+use crate::app::changes::open_lists;
 use crate::cli::check::broken::Broken;
 use crate::cli::check::findings::{Finding, Findings};
 use crate::cli::check::report::Report;
@@ -20,6 +21,7 @@ use crate::gateway::table::Table;
 use crate::identity::generation::Generation;
 use crate::identity::load::{self, Loaded};
 use crate::identity::registry::Registry;
+use crate::identity::revocation::Revocations;
 use crate::identity::rules::Severity;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
@@ -109,10 +111,25 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
     let Some(outbound) = outbound else {
         return Ok(Report::of(findings));
     };
-    let generations = identities.into_iter().map(Generation::new).collect();
+    let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
+    let revocations = match open_lists(&config.revocation, &services, &generations, &metrics) {
+        Ok((_, revocations)) => revocations,
+        Err(error) => {
+            findings.push(Finding::error(error.to_string(), "see revocation.trust"));
+            Revocations::default()
+        }
+    };
+    findings.extend(findings::of_lists(&revocations));
     let (registry, mistakes) = Registry::load(&config.tenants, config.bindings, config.vendor);
     findings.extend(mistakes.iter().map(Finding::from));
-    let table = Table::new(&services, generations, registry, &outbound, &metrics);
+    let table = Table::new(
+        &services,
+        generations,
+        registry,
+        Arc::new(revocations),
+        &outbound,
+        &metrics,
+    );
     findings.extend(findings::of_table(&table, &mut broken));
     findings.extend(broken.into_findings());
     let mut report = Report::new(&table);

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::cli::{EXIT_ERROR, Format, date, print};
+use crate::cli::{EXIT_ERROR, Format, print};
 use crate::identity::load::{ExaminedCertificate, examine};
 use crate::identity::profile::{Profile, Usage};
 use crate::identity::revocation::Revocations;
 use crate::identity::select::objection;
-use crate::identity::states::{State, now};
+use crate::identity::states::{State, now, timestamp};
 use crate::services::{CATALOGUE, Environment, WantedCertificate};
 
 /// Arguments of `relais inspect`.
@@ -134,8 +134,8 @@ impl From<&ExaminedCertificate> for Described {
                 .map(|one| one.to_string()),
             serial: profile.serial.to_string(),
             sha256: profile.fingerprint.to_string(),
-            not_before: date(profile.not_before),
-            not_after: date(profile.not_after),
+            not_before: timestamp(profile.not_before),
+            not_after: timestamp(profile.not_after),
             state: State::of(profile, &Revocations::default(), now()).as_str(),
             private_key_in_file: examined.has_key,
             serves,

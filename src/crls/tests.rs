@@ -1,5 +1,6 @@
 //! When lists are looked for, and what stays when one cannot be had.
 
+use std::fs;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -32,7 +33,7 @@ fn config(origin: CrlSource, cache: &Path) -> Revocation {
 }
 
 fn source(origin: CrlSource, cache: &Path) -> Source {
-    let mut sources = open(&config(origin, cache), authorities(), NOW).unwrap();
+    let mut sources = open(&config(origin, cache), authorities(), NOW);
     sources.pop().unwrap()
 }
 

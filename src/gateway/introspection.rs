@@ -4,13 +4,13 @@
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::gateway::address::Address;
 use crate::gateway::reply::{Code, Problem};
 use crate::gateway::table::Table;
 use crate::identity::profile::Profile;
+use crate::identity::states::timestamp;
 
 #[derive(Serialize)]
 struct Identity<'a> {
@@ -76,11 +76,6 @@ pub(super) fn answer(
 }
 
 fn describe<'a>(profile: &'a Profile, service: &'a str, tenant: Option<&'a str>) -> Identity<'a> {
-    let date = |seconds| {
-        Timestamp::from_second(seconds)
-            .map(|at| at.to_string())
-            .unwrap_or_default()
-    };
     Identity {
         service,
         tenant,
@@ -91,7 +86,7 @@ fn describe<'a>(profile: &'a Profile, service: &'a str, tenant: Option<&'a str>)
         issuer: &profile.issuer,
         serial: &profile.serial,
         sha256: profile.fingerprint.to_string(),
-        not_before: date(profile.not_before),
-        not_after: date(profile.not_after),
+        not_before: timestamp(profile.not_before),
+        not_after: timestamp(profile.not_after),
     }
 }

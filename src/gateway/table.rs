@@ -11,6 +11,7 @@ use crate::gateway::reply::{Code, Problem};
 use crate::identity::finess::Finess;
 use crate::identity::generation::Generation;
 use crate::identity::registry::Registry;
+use crate::identity::revocation::Revocations;
 use crate::identity::select::Refusal;
 use crate::identity::states::{State, now};
 use crate::metrics::ServiceMetrics;
@@ -27,6 +28,7 @@ pub struct Table {
     vendor: Box<[Option<Arc<Pool>>]>,
     generations: Vec<Arc<Generation>>,
     registry: Arc<Registry>,
+    revocations: Arc<Revocations>,
     /// The loaded certificates that bindings mean.
     pinned: HashMap<BoundBy, Vec<Arc<Generation>>>,
 }
@@ -172,6 +174,11 @@ impl Table {
     /// Who is who.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What was revoked when it was made.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     /// The structures that have certificates of their own or pinned ones, in order of their number, each with its

@@ -335,5 +335,12 @@ fn what_is_served_is_never_taken_for_what_waits() {
     assert!(file.exists());
     desk.run("check", &[])
         // The renewal was made on the old key, which is no fault of the installation.
-        .expect(3, &["certificates  4", "warning[key-shared]", "0 errors, 1 warnings"]);
+        .expect(
+            3,
+            &[
+                "certificates  4",
+                "warning[key-shared]",
+                "0 errors, 1 warnings",
+            ],
+        );
 }

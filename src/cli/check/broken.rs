@@ -15,8 +15,11 @@ use crate::identity::registry::Registry;
 use crate::identity::revocation::Revocations;
 use crate::identity::rules::{Rule, Severity};
 use crate::identity::select::{Refusal, objection_to_all};
-use crate::identity::states::{State, now};
+use crate::identity::states::{State, now, timestamp};
 use crate::services::{Environment, Owner, Trust, WantedCertificate};
+
+/// Files named where many hold one key; the others are counted.
+const NAMED_FILES: usize = 5;
 
 /// Broken rules, each with its cases.
 #[derive(Debug, Default)]
@@ -78,11 +81,8 @@ impl Broken {
                 let text = format!("{place}: {} is for {own}", named(profile));
                 self.add(Rule::Environment, text);
             }
-            if let Some(case) = validity(profile, now) {
-                self.add(
-                    Rule::Validity,
-                    format!("{place}: {} {case}", named(profile)),
-                );
+            if let Some((rule, case)) = standing(profile, table.revocations(), now) {
+                self.add(rule, format!("{place}: {} {case}", named(profile)));
             }
             self.by_structure(generation, table.registry());
         }
@@ -136,12 +136,15 @@ impl Broken {
         for users in shared {
             let files: Vec<_> = users
                 .iter()
+                .take(NAMED_FILES)
                 .map(|identity| identity.path.display().to_string())
                 .collect();
-            self.add(
-                Rule::KeyShared,
-                format!("one key in {}", files.join(" and ")),
-            );
+            let more = match users.len() - files.len() {
+                0 => String::new(),
+                others => format!(" and {others} others"),
+            };
+            let text = format!("one key in {}{more}", files.join(" and "));
+            self.add(Rule::KeyShared, text);
         }
     }
 
@@ -241,13 +244,23 @@ fn named(profile: &Profile) -> String {
     }
 }
 
-fn validity(profile: &Profile, now: i64) -> Option<String> {
-    let date = |seconds| crate::cli::date(seconds);
-    match State::of(profile, &Revocations::default(), now) {
-        State::Expired => Some(format!("ended on {}", date(profile.not_after))),
-        State::NotYetValid => Some(format!("is not valid before {}", date(profile.not_before))),
-        State::Expiring => Some(format!("ends on {}", date(profile.not_after))),
-        // Lists are looked at elsewhere.
-        State::Valid | State::Revoked => None,
-    }
+/// What a certificate's state at that moment breaks.
+fn standing(profile: &Profile, revocations: &Revocations, now: i64) -> Option<(Rule, String)> {
+    let (rule, case) = match State::of(profile, revocations, now) {
+        State::Valid => return None,
+        State::Revoked => (Rule::Revoked, "is revoked".to_owned()),
+        State::Expired => (
+            Rule::Validity,
+            format!("ended on {}", timestamp(profile.not_after)),
+        ),
+        State::NotYetValid => (
+            Rule::Validity,
+            format!("is not valid before {}", timestamp(profile.not_before)),
+        ),
+        State::Expiring => (
+            Rule::Validity,
+            format!("ends on {}", timestamp(profile.not_after)),
+        ),
+    };
+    Some((rule, case))
 }

@@ -9,6 +9,7 @@ use crate::config;
 use crate::gateway::table::{Offered, Table};
 use crate::identity::finess::Finess;
 use crate::identity::load::{self, ProblemKind};
+use crate::identity::revocation::Revocations;
 use crate::identity::rules::{Rule, Severity};
 use crate::identity::select::Refusal;
 use crate::identity::tenants::Mistake;
@@ -136,6 +137,25 @@ pub(super) fn of_files(problems: &[load::Problem], broken: &mut Broken) -> Vec<F
                 ),
             ),
             _ => found.push(Finding::from(problem)),
+        }
+    }
+    found
+}
+
+/// What is wrong with revocation lists, as far as it can be told without fetching any.
+pub(super) fn of_lists(revocations: &Revocations) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for list in revocations.lists() {
+        match (&list.problem, &list.crl) {
+            (Some(problem), _) => found.push(Finding::warning(
+                format!("revocation list {}: {problem}", list.source),
+                problem.hint(),
+            )),
+            (None, None) => found.push(Finding::note(
+                format!("revocation list {}: not fetched yet", list.source),
+                "`relais serve` fetches it and keeps it in revocation.cache",
+            )),
+            (None, Some(_)) => {}
         }
     }
     found

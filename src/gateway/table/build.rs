@@ -10,6 +10,7 @@ use crate::identity::finess::Finess;
 use crate::identity::generation::{Generation, GenerationId};
 use crate::identity::profile::Profile;
 use crate::identity::registry::{Registry, Relation};
+use crate::identity::revocation::Revocations;
 use crate::identity::rules::Rule;
 use crate::identity::select::{Choice, Refusal};
 use crate::identity::states::now;
@@ -26,6 +27,7 @@ impl Table {
         services: &[Arc<Service>],
         generations: Vec<Arc<Generation>>,
         registry: Registry,
+        revocations: Arc<Revocations>,
         outbound: &Arc<Outbound>,
         metrics: &Metrics,
     ) -> Self {
@@ -38,6 +40,7 @@ impl Table {
             services,
             generations,
             Arc::new(registry),
+            revocations,
             outbound,
             &mut pools,
         )
@@ -45,7 +48,7 @@ impl Table {
 
     /// The same as things stand now that certificates have begun, ended or been revoked. What is still right keeps
     /// its connections.
-    pub fn renewed(&self, outbound: &Arc<Outbound>) -> Self {
+    pub fn renewed(&self, revocations: Arc<Revocations>, outbound: &Arc<Outbound>) -> Self {
         let mut pools = Pools::new();
         let slots = self.tenants.values().map(|tenant| &tenant.pools);
         for (index, pool) in slots
@@ -62,6 +65,7 @@ impl Table {
             self.services.clone(),
             self.generations.clone(),
             Arc::clone(&self.registry),
+            revocations,
             outbound,
             &mut pools,
         )
@@ -71,6 +75,7 @@ impl Table {
         services: Vec<Offered>,
         generations: Vec<Arc<Generation>>,
         registry: Arc<Registry>,
+        revocations: Arc<Revocations>,
         outbound: &Arc<Outbound>,
         pools: &mut Pools,
     ) -> Self {
@@ -101,6 +106,7 @@ impl Table {
             tenants: HashMap::new(),
             generations,
             registry,
+            revocations,
         };
         let mut pool_of = |index: usize, service: &Arc<Service>, generation: &Arc<Generation>| {
             // One pool for each (generation, service), whoever uses it.
@@ -150,7 +156,7 @@ impl Table {
         let choice = Choice {
             service,
             now,
-            is_revoked: &|_| false,
+            is_revoked: &|profile| self.revocations.is_revoked(profile),
             relation: &relation,
         };
         match self.registry.binding(finess, &service.name) {
@@ -168,7 +174,7 @@ impl Table {
         let choice = Choice {
             service,
             now,
-            is_revoked: &|_| false,
+            is_revoked: &|profile| self.revocations.is_revoked(profile),
             relation: &relation,
         };
         if let Some(binding) = self.registry.pinned(None, &service.name) {

@@ -38,7 +38,14 @@ fn table_of(generations: Vec<Arc<Generation>>, registry: Registry) -> Table {
     ];
     let metrics = Metrics::new();
     let outbound = Outbound::new(&services, 10, NonZeroUsize::MIN, Arc::clone(&metrics)).unwrap();
-    Table::new(&services, generations, registry, &outbound, &metrics)
+    Table::new(
+        &services,
+        generations,
+        registry,
+        Arc::default(),
+        &outbound,
+        &metrics,
+    )
 }
 
 /// A certificate of a sample structure that is valid today.

@@ -9,9 +9,7 @@ use zeroize::Zeroizing;
 use super::report::Installed;
 use super::{Refusal, files, verify};
 use crate::config::{Config, Identities};
-use crate::identity::load::{
-    self, BareKey, Certificate, LoadError, PublicKey, Unpacked, Unpacker,
-};
+use crate::identity::load::{self, BareKey, Certificate, LoadError, PublicKey, Unpacked, Unpacker};
 use crate::identity::profile::{Fingerprint, Profile};
 use crate::identity::states::now;
 use crate::services::Environment;

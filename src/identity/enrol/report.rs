@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::install::Known;
-use super::verify::date;
+use crate::identity::states::timestamp;
 
 /// A certificate in its place.
 #[derive(Clone, Debug, Serialize)]
@@ -55,7 +55,7 @@ impl Installed {
         let profile = &new.profile;
         let mut warnings: Vec<_> = unverified.into_iter().collect();
         if profile.not_before > now {
-            let begins = date(profile.not_before);
+            let begins = timestamp(profile.not_before);
             warnings.push(format!("it begins on {begins}, and is not used before"));
         }
         if (profile.structure.as_ref()).is_some_and(|id| id.finess().is_none()) {
@@ -75,8 +75,8 @@ impl Installed {
             subject: profile.subject.clone(),
             serial: profile.serial.clone(),
             sha256: profile.fingerprint.to_string(),
-            not_before: date(profile.not_before),
-            not_after: date(profile.not_after),
+            not_before: timestamp(profile.not_before),
+            not_after: timestamp(profile.not_after),
             was_there: false,
             replaces: (in_use.filter(|_| later.is_none())).map(|old| Replaced::new(old, new, now)),
             warnings,
@@ -109,14 +109,14 @@ impl Replaced {
         let subject = differences(&old.profile.subject, &new.profile.subject);
         let begins = new.profile.not_before;
         let removal = if begins > now {
-            format!("once the new one has begun, on {}", date(begins))
+            format!("once the new one has begun, on {}", timestamp(begins))
         } else {
             "once the gateway runs with the new one".to_owned()
         };
         Self {
             path: old.path.clone(),
             serial: old.profile.serial.to_string(),
-            not_after: date(old.profile.not_after),
+            not_after: timestamp(old.profile.not_after),
             // INSi pins nothing, and its certificates go nowhere else.
             tell: match new.profile.insi {
                 Some(_) => Vec::new(),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, Error, RootCertStore};
@@ -15,6 +14,7 @@ use crate::identity::load::{Certificate, Unpacker};
 use crate::identity::profile::Profile;
 use crate::identity::rules::Rule;
 use crate::identity::select::objection_to_all;
+use crate::identity::states::timestamp;
 use crate::services::{Environment, Trust};
 
 /// Everything that keeps a certificate from being served in these environments, now.
@@ -43,7 +43,7 @@ pub(super) fn objections(
     }
     if now > profile.not_after {
         object(
-            format!("it expired on {}", date(profile.not_after)),
+            format!("it expired on {}", timestamp(profile.not_after)),
             "order its renewal",
         );
     }
@@ -119,10 +119,4 @@ pub(super) fn signatures(
             "compare it with what the platform delivers, and the `trust` files with the authorities that the ANS publishes",
         )),
     }
-}
-
-/// A moment in seconds since 1970, as people and programs read it.
-pub(super) fn date(seconds: i64) -> String {
-    Timestamp::from_second(seconds)
-        .map_or_else(|_| format!("second {seconds}"), |at| at.to_string())
 }
