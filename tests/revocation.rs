@@ -6,8 +6,11 @@ mod support;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use relais::identity::profile::Profile;
 use relais::simulator::pki::{self, Request};
 use relais::simulator::site::{Site, Stand, sample_finess};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use support::upstream::{BOTH, Connection, ONLY_12, ONLY_13, Tls, Upstream};
 use support::{TestGateway, eventually, is_answered, start_on, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -151,6 +154,58 @@ async fn a_list_that_arrives_while_the_gateway_runs_holds_from_the_next_connecti
         let kept = std::fs::read_dir(gateway.path().join("crl-cache")).unwrap();
         assert_eq!(kept.count(), 1, "the list is kept for the next start");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_of_our_own_that_is_revoked_is_retired_at_once_with_its_connections() {
+    let release = Arc::new(Semaphore::new(0));
+    let (gateway, (upstream, _lists)) = start_on(2, &[Stand::new("dmp")], |site, text| {
+        let upstream =
+            Upstream::start(&site.pki, &Tls::default(), |mut connection, _| async move {
+                connection.keep_answering("ok").await;
+            });
+        text.push_str(&upstream.service("up", ""));
+        let own = format!("certs/{}/auth_cli.pem", site.tenants[0]);
+        let pem = std::fs::read(site.directory.join(own)).unwrap();
+        let profile = Profile::parse(&CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+        let serial = u128::from_str_radix(&profile.serial, 16)
+            .unwrap()
+            .to_be_bytes();
+        let list = list(site, &[&serial], 3600);
+        let released = Arc::clone(&release);
+        let lists = Upstream::raw(move |mut tcp, _| {
+            let (list, released) = (list.clone(), Arc::clone(&released));
+            async move {
+                released.acquire().await.unwrap().forget();
+                give(&mut tcp, &list).await;
+            }
+        });
+        text.push_str(&format!(
+            "\n[revocation]\ncrls = [\"http://{}/aci.crl\"]\ncache = \"crl-cache\"\n",
+            lists.address
+        ));
+        (upstream, lists)
+    });
+    let ask = async |tenant| gateway.get(gateway.tenant(tenant), "/up/x").await;
+    assert_eq!(ask(0).await.status(), 200);
+    assert_eq!(ask(1).await.status(), 200);
+    assert_eq!(upstream.open(), 2);
+    release.add_permits(1);
+    eventually("the revoked certificate's connection is closed", || {
+        upstream.open() == 1
+    })
+    .await;
+    let refused = ask(0).await;
+    assert_eq!(
+        (refused.status(), refused.code().as_str()),
+        (503, "certificate_revoked")
+    );
+    assert_eq!(ask(1).await.status(), 200);
+    assert_eq!(
+        upstream.open(),
+        1,
+        "the other certificate keeps its connection"
+    );
 }
 
 async fn give(tcp: &mut TcpStream, body: &[u8]) {

@@ -1,11 +1,13 @@
 //! The snapshot that requests read: which pool, and so which certificate, serves (tenant, service).
 
 mod build;
+mod holders;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::config::{Binding, BoundBy};
+use self::holders::Holders;
+use crate::config::Binding;
 use crate::gateway::rate::Limiter;
 use crate::gateway::reply::{Code, Problem};
 use crate::identity::finess::Finess;
@@ -23,14 +25,14 @@ use crate::services::Service;
 pub struct Table {
     services: Vec<Offered>,
     by_name: HashMap<Arc<str>, usize>,
-    tenants: HashMap<Finess, Tenant>,
-    /// By the service's index: the connections under the éditeur's certificate, where the service takes it.
-    vendor: Box<[Option<Arc<Pool>>]>,
+    /// The structures that have certificates of their own, or pinned ones.
+    tenants: HashMap<Finess, Slots>,
+    /// Under the éditeur's certificate, where the service takes it.
+    vendor: Slots,
     generations: Vec<Arc<Generation>>,
     registry: Arc<Registry>,
     revocations: Arc<Revocations>,
-    /// The loaded certificates that bindings mean.
-    pinned: HashMap<BoundBy, Vec<Arc<Generation>>>,
+    holders: Holders,
 }
 
 /// A service with what all its requests share.
@@ -46,13 +48,8 @@ pub struct Offered {
     anonymous: Option<Arc<Pool>>,
 }
 
-/// A structure that has certificates of its own, or pinned ones, and what was chosen among them for each service.
-#[derive(Debug)]
-struct Tenant {
-    generations: Vec<Arc<Generation>>,
-    /// By the service's index; nothing where no certificate may be shown.
-    pools: Box<[Option<Arc<Pool>>]>,
-}
+/// By the service's index, the connections to it; nothing where no certificate may be shown.
+type Slots = Box<[Option<Arc<Pool>>]>;
 
 impl Table {
     /// The next moment at which a certificate changes its state, in Unix seconds.
@@ -126,10 +123,8 @@ impl Table {
         let valid =
             |slot: &'_ Option<Arc<Pool>>| slot.as_ref().is_some_and(|pool| is_valid(pool, now));
         let of = |finess: &Finess| {
-            let tenant = self.tenants.get(finess)?;
-            Some(&tenant.pools[service])
-                .filter(|slot| valid(slot))?
-                .as_ref()
+            let slots = self.tenants.get(finess)?;
+            Some(&slots[service]).filter(|slot| valid(slot))?.as_ref()
         };
         if let Some(own) = of(&finess) {
             return Some(own);
@@ -165,10 +160,8 @@ impl Table {
     }
 
     /// The loaded certificates that a binding means.
-    pub fn pinned(&self, binding: &Binding) -> &[Arc<Generation>] {
-        self.pinned
-            .get(&binding.certificate)
-            .map_or(&[], Vec::as_slice)
+    pub fn meant(&self, binding: &Binding) -> Vec<Arc<Generation>> {
+        self.holders.meant(binding, &self.registry)
     }
 
     /// Who is who.
@@ -187,7 +180,7 @@ impl Table {
         let mut tenants: Vec<_> = self
             .tenants
             .iter()
-            .map(|(finess, tenant)| (*finess, &*tenant.pools))
+            .map(|(finess, slots)| (*finess, &**slots))
             .collect();
         tenants.sort_unstable_by_key(|(finess, _)| *finess);
         tenants

@@ -18,8 +18,8 @@ pub struct Registry {
     vendor: Vec<StructureId>,
 }
 
-/// What the structure that a certificate names is to a tenant.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// What the structure that a certificate names is to a tenant. The order is that of preference.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Relation {
     /// The tenant itself.
     Own,

@@ -40,6 +40,17 @@ impl Revocations {
         Self { lists, must_know }
     }
 
+    /// A view in which one certificate is revoked.
+    #[cfg(test)]
+    pub(crate) fn naming(issuer: &str, serial: &[u8]) -> Self {
+        let list = List {
+            source: "made-up.crl".into(),
+            crl: Some(Arc::new(Crl::naming(issuer, serial))),
+            problem: None,
+        };
+        Self::new(vec![list], false)
+    }
+
     /// The same view with one list put in the place of another.
     pub fn with(&self, index: usize, list: List) -> Self {
         let mut next = self.clone();

@@ -6,6 +6,7 @@ use crate::identity::finess::Finess;
 use crate::identity::generation::Generation;
 use crate::identity::profile::{InsiMode, Offer, Profile, Usage};
 use crate::identity::registry::Relation;
+use crate::identity::revocation::Revocations;
 use crate::identity::rules::Rule;
 use crate::services::{Environment, Owner, Service, WantedCertificate};
 
@@ -55,8 +56,8 @@ pub struct Choice<'a> {
     pub service: &'a Service,
     /// The moment, in seconds since 1970.
     pub now: i64,
-    /// Whether a certificate is revoked.
-    pub is_revoked: &'a dyn Fn(&Profile) -> bool,
+    /// What is revoked.
+    pub revocations: &'a Revocations,
     /// What a certificate's structure is to the tenant.
     pub relation: &'a dyn Fn(&Profile) -> Relation,
 }
@@ -71,7 +72,8 @@ impl std::fmt::Debug for Choice<'_> {
 }
 
 impl Choice<'_> {
-    /// Picks one certificate: of those that may be shown, the latest that has begun.
+    /// Picks one certificate: of those that may be shown, the tenant's own before its legal entity's before the
+    /// éditeur's, and of several the latest that has begun.
     ///
     /// # Errors
     /// Why there is none, or that two cannot be told apart.
@@ -86,17 +88,20 @@ impl Choice<'_> {
         if right.is_empty() {
             return Err(self.why_none(generations));
         }
-        let begun = |one: &&Arc<Generation>| profile(one).not_before;
+        let rank = |one: &&Arc<Generation>| {
+            let begun = profile(one).not_before;
+            ((self.relation)(profile(one)), std::cmp::Reverse(begun))
+        };
         let mut valid: Vec<_> = right
             .iter()
             .copied()
-            .filter(|one| profile(one).is_valid_at(self.now) && !(self.is_revoked)(profile(one)))
+            .filter(|one| profile(one).is_valid_at(self.now) && !self.is_revoked(one))
             .collect();
         // The sort keeps the order of ties, so which two are named does not change from one request to the next.
-        valid.sort_by_key(|one| std::cmp::Reverse(begun(one)));
+        valid.sort_by_key(rank);
         // Only a tie for the first place is one: older certificates are kept beside a renewal, copies included.
         if let [first, second, ..] = valid[..]
-            && begun(&first) == begun(&second)
+            && rank(&first) == rank(&second)
         {
             return Err(Refusal::Ambiguous(described(first), described(second)));
         }
@@ -104,6 +109,10 @@ impl Choice<'_> {
             .first()
             .copied()
             .ok_or_else(|| self.why_not_now(&right))
+    }
+
+    fn is_revoked(&self, generation: &Arc<Generation>) -> bool {
+        self.revocations.is_revoked(profile(generation))
     }
 
     /// Why a certificate must not be shown, whatever the time.
@@ -115,7 +124,7 @@ impl Choice<'_> {
 
     fn why_not_now(&self, right: &[&Arc<Generation>]) -> Refusal {
         let early = right.iter().find(|one| profile(one).not_before > self.now);
-        let revoked = right.iter().find(|one| (self.is_revoked)(profile(one)));
+        let revoked = right.iter().find(|one| self.is_revoked(one));
         match (revoked, early) {
             (Some(revoked), _) => Refusal::Revoked(described(revoked)),
             (None, Some(early)) => Refusal::NotYetValid(described(early)),

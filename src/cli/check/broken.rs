@@ -184,7 +184,7 @@ impl Broken {
             else {
                 continue;
             };
-            for generation in table.pinned(binding) {
+            for generation in table.meant(binding) {
                 let profile = &generation.identity().profile;
                 clients
                     .entry(profile.fingerprint)

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Offered, Table, Tenant, finess_of};
-use crate::config::{Binding, BoundBy};
+use super::holders::Holders;
+use super::{Offered, Slots, Table};
+use crate::config::Binding;
 use crate::gateway::rate::Limiter;
 use crate::identity::finess::Finess;
 use crate::identity::generation::{Generation, GenerationId};
@@ -17,7 +18,7 @@ use crate::identity::states::now;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::outbound::pool::Pool;
-use crate::services::{Owner, Service, WantedCertificate};
+use crate::services::{Service, WantedCertificate};
 
 type Pools = HashMap<(GenerationId, usize), Arc<Pool>>;
 
@@ -50,7 +51,7 @@ impl Table {
     /// its connections.
     pub fn renewed(&self, revocations: Arc<Revocations>, outbound: &Arc<Outbound>) -> Self {
         let mut pools = Pools::new();
-        let slots = self.tenants.values().map(|tenant| &tenant.pools);
+        let slots = self.tenants.values();
         for (index, pool) in slots
             .chain([&self.vendor])
             .flat_map(|slots| slots.iter().enumerate())
@@ -82,24 +83,8 @@ impl Table {
         let by_name = (services.iter().enumerate())
             .map(|(index, one)| (Arc::clone(&one.service.name), index))
             .collect();
-        let mut theirs: HashMap<Finess, Vec<Arc<Generation>>> = HashMap::new();
-        for generation in &generations {
-            if let Some(finess) = finess_of(generation) {
-                theirs
-                    .entry(finess)
-                    .or_default()
-                    .push(Arc::clone(generation));
-            }
-        }
-        for tenant in registry
-            .bindings()
-            .iter()
-            .filter_map(|binding| binding.tenant)
-        {
-            theirs.entry(tenant).or_default();
-        }
         let mut table = Self {
-            pinned: pinned(&registry, &generations),
+            holders: Holders::new(&generations, &registry),
             vendor: vec![None; services.len()].into(),
             services,
             by_name,
@@ -108,60 +93,52 @@ impl Table {
             registry,
             revocations,
         };
-        let mut pool_of = |index: usize, service: &Arc<Service>, generation: &Arc<Generation>| {
-            // One pool for each (generation, service), whoever uses it.
+        let now = now();
+        let tenants = (table.holders.structures())
+            .map(|finess| {
+                let choose = |service: &Arc<Service>| table.own(finess, service, now);
+                (finess, table.slots(choose, outbound, pools))
+            })
+            .collect();
+        let vendor = table.slots(|service| table.vendors(service, now), outbound, pools);
+        (table.vendor, table.tenants) = (vendor, tenants);
+        table
+    }
+
+    /// The pool for each service. There is one for each (generation, service), whoever uses it.
+    fn slots(
+        &self,
+        choose: impl Fn(&Arc<Service>) -> Result<Arc<Generation>, Refusal>,
+        outbound: &Arc<Outbound>,
+        pools: &mut Pools,
+    ) -> Slots {
+        let slot = |(index, offered): (usize, &Offered)| {
+            let generation = choose(&offered.service).ok()?;
             let pool = pools.entry((generation.id(), index)).or_insert_with(|| {
                 Pool::new(
-                    Arc::clone(service),
-                    Some(Arc::clone(generation)),
+                    Arc::clone(&offered.service),
+                    Some(generation),
                     Arc::clone(outbound),
                 )
             });
-            Arc::clone(pool)
+            Some(Arc::clone(pool))
         };
-        let now = now();
-        let offered = || table.services.iter().map(|one| &one.service).enumerate();
-        let vendor = offered()
-            .map(|(index, service)| {
-                let chosen = table.vendors(service, now).ok()?;
-                Some(pool_of(index, service, &chosen))
-            })
-            .collect();
-        let tenants = theirs
-            .into_iter()
-            .map(|(finess, generations)| {
-                let pools = offered()
-                    .map(|(index, service)| {
-                        let chosen = table.own(finess, &generations, service, now).ok()?;
-                        Some(pool_of(index, service, &chosen))
-                    })
-                    .collect();
-                (finess, Tenant { generations, pools })
-            })
-            .collect();
-        (table.vendor, table.tenants) = (vendor, tenants);
-        table
+        self.services.iter().enumerate().map(slot).collect()
     }
 
     /// The choice for a tenant among what is pinned, or else among its own certificates.
     fn own(
         &self,
         finess: Finess,
-        generations: &[Arc<Generation>],
         service: &Arc<Service>,
         now: i64,
     ) -> Result<Arc<Generation>, Refusal> {
         let relation =
             |profile: &Profile| self.registry.relation(finess, profile.structure.as_ref());
-        let choice = Choice {
-            service,
-            now,
-            is_revoked: &|profile| self.revocations.is_revoked(profile),
-            relation: &relation,
-        };
+        let choice = self.choice(service, now, &relation);
         match self.registry.binding(finess, &service.name) {
             Some(binding) => self.choose_pinned(binding, &choice),
-            None => choice.among(generations).cloned(),
+            None => choice.among(self.holders.of(finess)).cloned(),
         }
     }
 
@@ -171,22 +148,24 @@ impl Table {
             Some(structure) if self.registry.is_vendor(structure) => Relation::Vendor,
             _ => Relation::Stranger,
         };
-        let choice = Choice {
+        let choice = self.choice(service, now, &relation);
+        match self.registry.pinned(None, &service.name) {
+            Some(binding) => self.choose_pinned(binding, &choice),
+            None => choice.among(self.holders.vendor()).cloned(),
+        }
+    }
+
+    fn choice<'a>(
+        &'a self,
+        service: &'a Service,
+        now: i64,
+        relation: &'a dyn Fn(&Profile) -> Relation,
+    ) -> Choice<'a> {
+        Choice {
             service,
             now,
-            is_revoked: &|profile| self.revocations.is_revoked(profile),
-            relation: &relation,
-        };
-        if let Some(binding) = self.registry.pinned(None, &service.name) {
-            return self.choose_pinned(binding, &choice);
-        }
-        let theirs: Vec<_> = (self.generations.iter())
-            .filter(|one| relation(&one.identity().profile) == Relation::Vendor)
-            .cloned()
-            .collect();
-        match service.owner {
-            Owner::Vendor => choice.among(&theirs).cloned(),
-            Owner::Structure => choice.among(&[]).cloned(),
+            revocations: &self.revocations,
+            relation,
         }
     }
 
@@ -195,10 +174,11 @@ impl Table {
         binding: &Binding,
         choice: &Choice<'_>,
     ) -> Result<Arc<Generation>, Refusal> {
-        let Some(meant) = self.pinned.get(&binding.certificate) else {
+        let meant = self.holders.meant(binding, &self.registry);
+        if meant.is_empty() {
             return Err(Refusal::Unbound(binding.certificate.to_string()));
-        };
-        match choice.among(meant).cloned() {
+        }
+        match choice.among(&meant).cloned() {
             // Of another kind than the service wants: elsewhere that is no fault, here it was asked for.
             Err(Refusal::Missing {
                 passed_over: Some(text),
@@ -214,22 +194,16 @@ impl Table {
         if !self.knows(finess) {
             return Refusal::Unknown(finess);
         }
-        let refused = |finess: &Finess| {
-            let generations = self
-                .tenants
-                .get(finess)
-                .map_or(&[][..], |own| &own.generations);
-            match self.own(*finess, generations, offered, now) {
-                Err(refusal) => refusal,
-                // A certificate began or ended a moment ago, and the table is about to be made anew.
-                Ok(generation) => Refusal::NotYetValid(format!(
-                    "serial {} of {}",
-                    generation.identity().profile.serial,
-                    generation.identity().path.display()
-                )),
-            }
+        let refused = |finess: Finess| match self.own(finess, offered, now) {
+            Err(refusal) => refusal,
+            // A certificate began or ended a moment ago, and the table is about to be made anew.
+            Ok(generation) => Refusal::NotYetValid(format!(
+                "serial {} of {}",
+                generation.identity().profile.serial,
+                generation.identity().path.display()
+            )),
         };
-        let own = refused(&finess);
+        let own = refused(finess);
         let Refusal::Missing {
             wanted,
             environment,
@@ -253,7 +227,7 @@ impl Table {
                 ),
             };
         }
-        match refused(&entity) {
+        match refused(entity) {
             Refusal::Missing { .. } => Refusal::Missing {
                 wanted: *wanted,
                 environment: *environment,
@@ -263,37 +237,6 @@ impl Table {
             of_entity => of_entity,
         }
     }
-}
-
-/// The loaded certificates that bindings mean.
-fn pinned(
-    registry: &Registry,
-    generations: &[Arc<Generation>],
-) -> HashMap<BoundBy, Vec<Arc<Generation>>> {
-    let mut meant: HashMap<_, Vec<_>> = registry
-        .bindings()
-        .iter()
-        .map(|binding| (binding.certificate.clone(), Vec::new()))
-        .collect();
-    if meant.is_empty() {
-        return meant;
-    }
-    for generation in generations {
-        let identity = generation.identity();
-        let name = identity.profile.common_name.as_deref().unwrap_or_default();
-        let called = [
-            BoundBy::Fingerprint(identity.profile.fingerprint),
-            BoundBy::File(identity.path.clone()),
-            BoundBy::CommonName(name.to_owned()),
-        ];
-        for way in &called {
-            if let Some(known) = meant.get_mut(way) {
-                known.push(Arc::clone(generation));
-            }
-        }
-    }
-    meant.retain(|_, known| !known.is_empty());
-    meant
 }
 
 impl Offered {

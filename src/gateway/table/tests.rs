@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::*;
-use crate::config::Tenants;
+use crate::config::{BoundBy, Tenants};
 use crate::identity::profile::{InsiMode, Profile};
 use crate::identity::registry::Registry;
 use crate::identity::select::tests::{generation, profile_of, service};
@@ -308,4 +308,20 @@ fn no_binding_makes_a_structure_act_as_another() {
         Code::CertificateRefusedByRule
     );
     assert_eq!(serial(pool(&table, 9, "ror").unwrap()), "FOREIGN");
+}
+
+#[test]
+fn a_name_that_many_certificates_have_means_the_tenants_own_before_its_legal_entitys() {
+    let bindings = vec![Binding {
+        certificate: BoundBy::CommonName("DUI".into()),
+        ..bound(Some(2), AUTH_CLI, "")
+    }];
+    let registry = Registry::new(sites(), bindings, Vec::new());
+    let older = Profile {
+        not_before: now() - 2000,
+        ..of(2, "EG")
+    };
+    let generations = [of(ENTITY, "EJ"), older, of(5, "OTHER")].map(generation);
+    let table = table_of(generations.to_vec(), registry);
+    assert_eq!(serial(pool(&table, 2, AUTH_CLI).unwrap()), "EG");
 }

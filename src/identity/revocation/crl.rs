@@ -45,6 +45,18 @@ impl fmt::Debug for Crl {
 }
 
 impl Crl {
+    /// A list of one entry that never ends.
+    #[cfg(test)]
+    pub(super) fn naming(issuer: &str, serial: &[u8]) -> Self {
+        Self {
+            issuer: issuer.into(),
+            this_update: 0,
+            next_update: i64::MAX,
+            fingerprint: Fingerprint::of(serial),
+            serials: [serial.into()].into(),
+        }
+    }
+
     /// Reads a list in DER or PEM and verifies it; `now` is in seconds since 1970. A list that has ended is read:
     /// what it names is revoked all the same.
     ///

@@ -16,7 +16,7 @@ use crate::simulator::pki::shared;
 pub(crate) const NOW: i64 = 1_800_000_000;
 
 /// The serial number of a revoked certificate.
-const REVOKED: &str = "REVOKED";
+const REVOKED: &str = "4BAD";
 
 pub(crate) fn service(certificate: WantedCertificate) -> Service {
     let second = Duration::from_secs(1);
@@ -116,7 +116,7 @@ fn chosen_by(
     let choice = Choice {
         service,
         now: NOW,
-        is_revoked: &|profile| &*profile.serial == REVOKED,
+        revocations: &Revocations::naming("CN=TEST AC", &[0x4b, 0xad]),
         relation: &|_| relation,
     };
     (choice.among(generations)).map(|one| profile(one).serial.to_string())
