@@ -28,14 +28,13 @@ fn a_site() -> Finess {
 
 /// Writes a table in which `a_site` belongs to the first tenant, in that sector.
 fn with_table(sector: &'static str) -> TestGateway {
-    let edit = |site: &Site, text: &mut String| {
+    let edit = |site: &Site, _: &mut String| {
         let lines = format!(
             "finess;legal_entity;name;sector\n{};{};Site fictif;{sector}\n",
             a_site(),
             site.tenants[0]
         );
         std::fs::write(site.directory.join("tenants.csv"), lines).unwrap();
-        text.push_str("\n[tenants]\nfile = \"tenants.csv\"\n");
     };
     start_on(2, &[DMP], edit).0
 }

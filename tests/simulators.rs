@@ -175,13 +175,18 @@ async fn a_token_of_pro_sante_connect_is_good_with_one_certificate() {
 
 #[tokio::test]
 async fn what_is_over_annuaires_rate_is_told_when_to_come_back() {
-    let gateway = start(1, &services(&["annuaire"]), "");
+    // Under a name of its own, for which the gateway knows no rate.
+    let (gateway, ()) = start_on(1, &services(&["annuaire"]), |site, text| {
+        let wanted = "certificate = \"none\"";
+        text.push_str(&declare(site, "annuaire-nu", "annuaire", wanted));
+    });
     let tenant = gateway.tenant(0);
     let mut client = gateway.connect().await;
     let mut refused = None;
     // Far more than a second's worth: they are refused once they come faster than they may.
     for _ in 0..1000 {
-        let answer = (client.send(requests::annuaire(tenant, Some(ANNUAIRE_API_KEY)))).await;
+        let request = requests::annuaire(tenant, "annuaire-nu", Some(ANNUAIRE_API_KEY));
+        let answer = client.send(request).await;
         if answer.status() != 200 {
             refused = Some(answer);
             break;

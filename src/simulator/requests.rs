@@ -6,7 +6,7 @@ use http::request::Builder;
 
 use crate::gateway::address::X_FINESS;
 use crate::identity::finess::Finess;
-use crate::simulator::services::{ANNUAIRE_API_KEY, SAMPLE_NAME, SOFTWARE_NUMBER};
+use crate::simulator::services::{SAMPLE_NAME, SOFTWARE_NUMBER};
 
 const SOAP: &str = "application/soap+xml; charset=utf-8";
 
@@ -61,9 +61,10 @@ pub fn ror_search(tenant: Finess, token: Option<&str>) -> Request<Bytes> {
     finished(request, "")
 }
 
-/// A search in Annuaire Santé with an API key, if there is one.
-pub fn annuaire(tenant: Finess, api_key: Option<&str>) -> Request<Bytes> {
-    let request = Request::get("/annuaire/Practitioner?_count=1").header(X_FINESS, tenant.as_str());
+/// A search in Annuaire Santé, sent to a service of that name, with an API key if the gateway does not put one on it.
+pub fn annuaire(tenant: Finess, service: &str, api_key: Option<&str>) -> Request<Bytes> {
+    let path = format!("/{service}/Practitioner?_count=1");
+    let request = Request::get(path).header(X_FINESS, tenant.as_str());
     let request = match api_key {
         Some(key) => request.header("esante-api-key", key),
         None => request,
@@ -127,7 +128,7 @@ pub fn right(tenant: Finess, service: &str, token: Option<&str>) -> Request<Byte
         "insi-auto" | "insi-manu" => insi(tenant, service, SOFTWARE_NUMBER),
         "psc" | "ror" => self::token(tenant, service, &client_id(tenant)),
         "ror-fhir" => ror_search(tenant, token),
-        "annuaire" => annuaire(tenant, Some(ANNUAIRE_API_KEY)),
+        "annuaire" => annuaire(tenant, service, None),
         _ => get(tenant, &format!("/{service}/check")),
     }
 }

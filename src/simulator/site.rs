@@ -12,7 +12,7 @@ use crate::identity::profile::{InsiMode, Profile};
 use crate::services::{Environment, HttpVersions, TlsVersions, WantedCertificate};
 use crate::simulator::pki::{self, Pki, Request};
 use crate::simulator::server::{ClientCertificate, Settings, Simulator};
-use crate::simulator::services::{Behaviour, Coherence, Register};
+use crate::simulator::services::{ANNUAIRE_API_KEY, Behaviour, Coherence, Register};
 
 /// Different keys in a site, at most. Making one takes a tenth of a second; a site of a thousand tenants shares
 /// them, which real structures never may.
@@ -20,6 +20,9 @@ const KEYS_MAX: usize = 64;
 
 /// The number of the sample establishment, out of the way of the tenants'.
 const ESTABLISHMENT: usize = 900_000;
+
+/// Where the gateway finds the API key of Annuaire Santé.
+const API_KEY_FILE: &str = "annuaire.key";
 
 /// How a simulated service differs from the plainest one.
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +176,7 @@ impl Site {
         }
         issue(directory, &pki, &tenants, stands, &mut register)?;
         fs::write(directory.join("tenants.csv"), table_of(&tenants, &register))?;
+        pki::write_private(&directory.join(API_KEY_FILE), ANNUAIRE_API_KEY)?;
         let register = Arc::new(register);
         let start = |stand: &Stand| Ok((*stand, stand.start(&pki, &register)?));
         let simulators = stands.iter().map(start).collect::<io::Result<Vec<_>>>()?;
@@ -261,6 +265,7 @@ fn configuration_of(simulators: &[(Stand, Simulator)], ports: Ports) -> String {
         "environment = \"test\"\n\n\
          [[listeners]]\naddress = \"127.0.0.1:{}\"\n\n\
          [identities]\ndirectory = \"certs\"\n\n\
+         [tenants]\nfile = \"tenants.csv\"\n\n\
          [admin]\naddress = \"127.0.0.1:{}\"\n\n\
          [log]\naccess = \"access.log\"\n",
         ports.data, ports.admin
@@ -281,6 +286,12 @@ fn configuration_of(simulators: &[(Stand, Simulator)], ports: Ports) -> String {
             port = simulator.address.port(),
         );
         written.expect("writing to a String does not fail");
+        if stand.behaviour == Behaviour::Annuaire {
+            let name = stand.name;
+            text += &format!(
+                "\n[services.{name}.headers]\nESANTE-API-KEY = {{ file = \"{API_KEY_FILE}\" }}\n"
+            );
+        }
     }
     text
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -84,9 +85,20 @@ pub(super) struct Odd {
     pub(super) production: Finess,
     /// All is well with its certificate, which no service was told of.
     pub(super) newcomer: Finess,
+    /// Its certificate is revoked.
+    pub(super) revoked: Finess,
+    /// The newcomer's certificate is pinned to it.
+    pub(super) borrower: Finess,
+    /// The éditeur's certificate is pinned to it.
+    pub(super) client: Finess,
+    /// A pharmacy of the first tenant, without certificate of its own.
+    pub(super) pharmacy: Finess,
     /// A service that accepts certificates of another authority only.
     _elsewhere: Simulator,
 }
+
+/// The éditeur's structure: a SIRET number.
+const VENDOR: &str = "339172288100052";
 
 /// The numbers of odd structures begin here, out of the way of the tenants'.
 const ODD: usize = 910_000;
@@ -105,7 +117,7 @@ impl Odd {
                 ..order
             });
             let file = folder.join(format!("{finess}.pem"));
-            pki::write_private(&file, issued.pem()).map(|()| finess)
+            pki::write_private(&file, issued.pem()).map(|()| (finess, issued))
         };
         let now = Timestamp::now().as_second();
         let plain = || Order::new("", "Logiciel de demonstration");
@@ -118,15 +130,52 @@ impl Odd {
             not_after: Some(now - 86_400),
             ..plain()
         };
-        Ok(Self {
+        let (revoked, certificate) = issue(6, &site.pki, plain())?;
+        let list = (site.pki).revoke(&[&certificate.serial()], now - 3600, now + 86_400);
+        fs::write(site.directory.join("aci-el-org.crl"), list.der())?;
+        let vendor = site.pki.issue(&Order::new(VENDOR, "Editeur fictif"));
+        pki::write_private(&folder.join("editeur.pem"), vendor.pem())?;
+        let odd = Self {
             unknown: sample_finess(ODD),
-            near_miss: issue(1, &site.pki, Order::new("", "insi-auto"))?,
-            only_sign: issue(2, &site.pki, sign)?,
-            expired: issue(3, &site.pki, expired)?,
-            production: issue(4, &Pki::new(Environment::Production), plain())?,
-            newcomer: issue(5, &site.pki, plain())?,
+            near_miss: issue(1, &site.pki, Order::new("", "insi-auto"))?.0,
+            only_sign: issue(2, &site.pki, sign)?.0,
+            expired: issue(3, &site.pki, expired)?.0,
+            production: issue(4, &Pki::new(Environment::Production), plain())?.0,
+            newcomer: issue(5, &site.pki, plain())?.0,
+            revoked,
+            borrower: sample_finess(ODD + 7),
+            client: sample_finess(ODD + 8),
+            pharmacy: sample_finess(ODD + 9),
             _elsewhere: declare_services(site)?,
-        })
+        };
+        odd.tell(site)?;
+        Ok(odd)
+    }
+
+    /// Adds what the gateway is told of them: wrong bindings, the éditeur, a pharmacy, the revocation list.
+    fn tell(&self, site: &Site) -> io::Result<()> {
+        let append = |file: &Path, text: String| {
+            let before = fs::read_to_string(file)?;
+            fs::write(file, before + &text)
+        };
+        let table = site.directory.join("tenants.csv");
+        let line = format!(
+            "{},{},PHARMACIE FICTIVE,officine\n",
+            self.pharmacy, site.tenants[0]
+        );
+        append(&table, line)?;
+        let mut text = format!(
+            "\n[vendor]\nstructures = [\"{VENDOR}\"]\n\n[revocation]\ncrls = [\"aci-el-org.crl\"]\n"
+        );
+        for (tenant, file) in [
+            (self.borrower, self.newcomer.to_string()),
+            (self.client, "editeur".to_owned()),
+        ] {
+            text += &format!(
+                "\n[[bindings]]\ntenant = \"{tenant}\"\nservice = \"dmp\"\nfile = \"certs/odd/{file}.pem\"\n"
+            );
+        }
+        append(&site.configuration, text)
     }
 }
 
@@ -155,10 +204,12 @@ fn declare_services(site: &Site) -> io::Result<Simulator> {
         written.expect("writing to a String does not fail");
     };
     let (org, insi) = (WantedCertificate::OrgAuthCli, WantedCertificate::InsiAuto);
+    let none = WantedCertificate::None;
     declare("autre-igc", &simulator, "autre-igc", org);
     for (name, of, wanted) in [
         ("insi-faux", "insi-auto", org),
         ("mssante-faux", "mssante", insi),
+        ("annuaire-nu", "annuaire", none),
     ] {
         let found = site.simulators.iter().find(|(stand, _)| stand.name == of);
         let (_, simulator) = found.expect("the demonstration has all services");
@@ -186,9 +237,29 @@ pub(super) fn all(site: &Site, odd: &Odd) -> Vec<Case> {
             Gateway(404, "tenant_unknown"),
         ),
         case(
-            "a site (EG) without certificate of its own, no table of structures read",
+            "a site (EG) without certificate: under its legal entity's, as it should",
             dmp(site.establishment),
-            Gateway(404, "tenant_unknown"),
+            Service(200, "<Recu"),
+        ),
+        case(
+            "a pharmacy (EG) without certificate: not under its legal entity's",
+            dmp(odd.pharmacy),
+            Gateway(403, "certificate_refused_by_rule"),
+        ),
+        case(
+            "a certificate of another structure, pinned by mistake",
+            dmp(odd.borrower),
+            Gateway(403, "certificate_refused_by_rule"),
+        ),
+        case(
+            "the éditeur's certificate, where DMP wants the structure's own",
+            dmp(odd.client),
+            Gateway(403, "certificate_refused_by_rule"),
+        ),
+        case(
+            "a revoked certificate",
+            dmp(odd.revoked),
+            Gateway(503, "certificate_revoked"),
         ),
         case(
             "a certificate for INSi whose CN is insi-auto",
@@ -262,7 +333,7 @@ pub(super) fn all(site: &Site, odd: &Odd) -> Vec<Case> {
         ),
         case(
             "Annuaire Santé: without API key",
-            requests::annuaire(tenant, None),
+            requests::annuaire(tenant, "annuaire-nu", None),
             Service(401, "OperationOutcome"),
         ),
         Case {
@@ -270,7 +341,7 @@ pub(super) fn all(site: &Site, odd: &Odd) -> Vec<Case> {
             times: 500,
             ..case(
                 "Annuaire Santé: more than 17 requests a second",
-                requests::annuaire(tenant, Some(ANNUAIRE_API_KEY)),
+                requests::annuaire(tenant, "annuaire-nu", Some(ANNUAIRE_API_KEY)),
                 Service(429, "throttled"),
             )
         },

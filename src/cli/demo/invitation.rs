@@ -7,7 +7,7 @@ use super::cases::Odd;
 use super::data_address;
 use crate::app::Bound;
 use crate::simulator::requests;
-use crate::simulator::services::{ANNUAIRE_API_KEY, SOFTWARE_NUMBER};
+use crate::simulator::services::SOFTWARE_NUMBER;
 use crate::simulator::site::Site;
 
 /// Writes the example files that the commands need, and gives the text.
@@ -41,8 +41,10 @@ pub(super) fn text(site: &Site, odd: &Odd, bound: &Bound) -> anyhow::Result<Stri
              http://{gateway}/@{tenant}/psc/protocol/openid-connect/token"
         ),
         format!("curl http://{gateway}/@{tenant}/roc/x   # answers with what it saw"),
+        format!("curl http://{gateway}/annuaire/Practitioner   # Relais puts the API key on it"),
         format!(
-            "curl -H 'ESANTE-API-KEY: {ANNUAIRE_API_KEY}' http://{gateway}/annuaire/Practitioner"
+            "curl http://{gateway}/@{}/-/identity/dmp   # a site: under its legal entity's certificate",
+            site.establishment
         ),
         format!("curl http://{admin}/api/v1/tenants"),
         format!("curl http://{admin}/metrics"),
@@ -63,7 +65,7 @@ pub(super) fn text(site: &Site, odd: &Odd, bound: &Bound) -> anyhow::Result<Stri
         format!(
             "curl {soap} --data-binary @{insi} http://{gateway}/@{tenant}/insi-faux/lps   # INSi itself: desir_560"
         ),
-        format!("curl http://{gateway}/annuaire/Practitioner   # Annuaire itself: no API key"),
+        format!("curl http://{gateway}/annuaire-nu/Practitioner   # Annuaire itself: no API key"),
     ];
     for (title, commands) in [("Try:", &served[..]), ("Refused:", &refused)] {
         write!(text, "\n{title}\n")?;
