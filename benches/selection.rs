@@ -5,42 +5,84 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use relais::config::{Config, Tenants};
 use relais::gateway::table::Table;
+use relais::identity::finess::Finess;
 use relais::identity::generation::Generation;
 use relais::identity::load::load;
 use relais::identity::registry::Registry;
+use relais::identity::tenants::Structure;
 use relais::metrics::Metrics;
 use relais::outbound::Outbound;
-use relais::simulator::site::{DEMONSTRATION, Ports, Site};
+use relais::simulator::site::{Ports, Site, Stand, sample_finess};
+
+/// Structures in the table of those benchmarks that have one: as many as the FINESS register has.
+const STRUCTURES: usize = 150_000;
+
+/// A table in which each tenant has a certificate, and the rest of the structures are sites of tenants.
+fn table(site: &Site, structures: usize) -> Table {
+    let loaded = Config::load(&site.configuration).expect("a site's configuration is valid");
+    let services: Vec<_> = loaded.config.services.into_iter().map(Arc::new).collect();
+    let metrics = Metrics::new();
+    let outbound = Outbound::new(&services, 1, NonZeroUsize::MIN, Arc::clone(&metrics))
+        .expect("a site's trust file is valid");
+    let identities = load(&loaded.config.identities)
+        .expect("a site's folder can be read")
+        .identities;
+    let entities = site.tenants.iter().copied().cycle();
+    let sites = (site.tenants.len()..structures).zip(entities);
+    let tenants = Tenants {
+        files: Vec::new(),
+        inline: sites
+            .map(|(number, entity)| (sample_finess(number), site_of(entity)))
+            .collect(),
+    };
+    let (registry, _) = Registry::load(&tenants, Vec::new(), Vec::new());
+    let generations = identities.into_iter().map(Generation::new).collect();
+    Table::new(
+        &services,
+        generations,
+        registry,
+        Arc::default(),
+        &outbound,
+        &metrics,
+    )
+}
+
+fn site_of(entity: Finess) -> Structure {
+    Structure {
+        legal_entity: Some(entity),
+        ..Structure::default()
+    }
+}
 
 fn selection(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("selection");
-    for tenants in [1, 1_000] {
-        let directory =
-            std::env::temp_dir().join(format!("relais-bench-{}-{tenants}", std::process::id()));
-        let site = Site::build(&directory, tenants, &DEMONSTRATION[..1], Ports::default())
-            .expect("the temporary folder can be written to");
-        let loaded = relais::config::Config::load(&site.configuration)
-            .expect("a site's configuration is valid");
-        let services: Vec<_> = loaded.config.services.into_iter().map(Arc::new).collect();
-        let metrics = Metrics::new();
-        let outbound = Outbound::new(&services, 1, NonZeroUsize::MIN, Arc::clone(&metrics))
-            .expect("a site's trust file is valid");
-        let identities = load(&loaded.config.identities)
-            .expect("a site's folder can be read")
-            .identities;
-        let table = Table::new(
-            &services,
-            identities.into_iter().map(Generation::new).collect(),
-            Registry::default(),
-            Arc::default(),
-            &outbound,
-            &metrics,
-        );
-        let mut tenants_in_turn = site.tenants.iter().copied().cycle();
-        group.bench_function(BenchmarkId::from_parameter(tenants), |bencher| {
+    for (who, tenants, structures) in [
+        ("own certificate, 1 tenant", 1, 0),
+        ("own certificate, 1,000 tenants", 1_000, 0),
+        ("legal entity's, 150,000 structures", 1_000, STRUCTURES),
+    ] {
+        let directory = tempfile::tempdir().expect("a temporary folder can be made");
+        let site = Site::build(
+            directory.path(),
+            tenants,
+            &[Stand::new("dmp")],
+            Ports::default(),
+        )
+        .expect("the temporary folder can be written to");
+        let table = table(&site, structures);
+        let asking: Vec<_> = match structures {
+            0 => site.tenants.clone(),
+            // All over the register, as requests of a whole country would come.
+            _ => (0..10_000)
+                .map(|number| sample_finess(tenants + number * 7919 % (structures - tenants)))
+                .collect(),
+        };
+        let mut in_turn = asking.iter().copied().cycle();
+        group.bench_function(BenchmarkId::from_parameter(who), |bencher| {
             bencher.iter(|| {
-                let tenant = tenants_in_turn.next();
+                let tenant = in_turn.next();
                 let (service, _) = table
                     .service(black_box("dmp"))
                     .expect("the site has this service");
@@ -51,9 +93,6 @@ fn selection(criterion: &mut Criterion) {
                 )
             });
         });
-        drop(site);
-        // What cannot be removed is left to whoever cleans the temporary folder.
-        let _ = std::fs::remove_dir_all(&directory);
     }
     group.finish();
 }

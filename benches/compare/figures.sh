@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# The separate figures: identities under interleaving, memory under large bodies, a thousand tenants at rest, CPU.
+# The separate figures: identities under interleaving, memory under large bodies, a thousand tenants at rest, a whole
+# country's structures, CPU.
 set -euo pipefail
 # shellcheck source=benches/compare/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 PEER=relais
-ONLY="identities bodies idle cpu"
+ONLY="identities bodies idle scale cpu"
 REQUESTS=160000
 SIZE_MIB=1024
 TENANTS=1000
+CERTIFICATES=10000
+STRUCTURES=150000
 RUN=()
 
 usage() {
@@ -20,6 +23,7 @@ Takes these figures and prints them as Markdown, with the machine and the versio
                upstream of HTTP/1.1 and of HTTP/2: responses under another tenant's certificate (must be 0)
   bodies       1 GiB up and 1 GiB down: status, bytes that arrived, growth of the proxy's memory
   idle         $TENANTS tenants: time from start to ready, memory at rest
+  scale        $CERTIFICATES certificates, three services, a table of $STRUCTURES structures: 'relais check', ready, memory
   cpu          CPU per request against the bare forwarder and nginx: run.sh, with RUN_OPTIONS
 What cannot be done here is left out and said. The exit code is 1 if a response was wrong, failed or incomplete.
 
@@ -179,6 +183,54 @@ idle() {
     echo "| per tenant, KiB | $(awk -v kib="$((loaded - before))" -v n="$((TENANTS - 1))" 'BEGIN { printf "%.1f", kib / n }') |"
     echo
     [[ "$PEER" == relais ]] || { echo "Only Relais says when it is ready: for $PEER, until its port is open."; echo; }
+    stop_all
+}
+
+scale() {
+    local folder="$WORK/scale" started took status=0
+    echo "## $CERTIFICATES certificates, three services, $STRUCTURES structures"
+    echo
+    [[ "$PEER" == relais ]] || { echo "Only for Relais."; echo; return; }
+    pki "$CERTIFICATES"
+    mkdir -p "$folder"
+    # Each holder of a certificate is a legal entity, and the sites are theirs in turn.
+    awk -v all="$STRUCTURES" '
+        BEGIN { print "finess,legal_entity,name,sector" }
+        { print $1 ",,ENTITE " NR ",hospital"; entity[NR] = $1 }
+        END { for (i = NR + 1; i <= all; i++) printf "9C%07d,%s,SITE %d,hospital\n", i, entity[i % NR + 1], i }
+    ' "$WORK/pki/tenants-$CERTIFICATES.txt" >"$folder/tenants.csv"
+    cat >"$folder/relais.toml" <<CNF
+environment = "test"
+[[listeners]]
+address = "127.0.0.1:$RELAIS_PORT"
+[identities]
+directory = "$WORK/pki/tenants-$CERTIFICATES"
+[tenants]
+file = "tenants.csv"
+$(for service in dmp roc ror; do
+        printf '[services.%s]\nurl = "https://localhost:%s"\ntrust = "%s/pki/trust.pem"\n' "$service" "$UPSTREAM" "$WORK"
+    done)
+[admin]
+address = "127.0.0.1:$ADMIN_PORT"
+[log]
+access = "off"
+CNF
+    started=${EPOCHREALTIME/[.,]/}
+    # Warnings are right: tenants share keys here, which real ones never may.
+    "$RELAIS" check --config "$folder/relais.toml" >"$folder/check.txt" || status=$?
+    took="$(((${EPOCHREALTIME/[.,]/} - started) / 1000))"
+    ((status == 0 || status == 3)) || fault "relais check: exit code $status, see $folder/check.txt"
+    echo "| | |"
+    echo "|:--|--:|"
+    echo "| relais check, ms | $took |"
+    started=${EPOCHREALTIME/[.,]/}
+    start relais "$RELAIS" serve --config "$folder/relais.toml"
+    wait_relais "$ADMIN_PORT"
+    echo "| from start to ready, ms | $(((${EPOCHREALTIME/[.,]/} - started) / 1000)) |"
+    sleep 3
+    echo "| VmRSS at rest, MiB | $(mib "$(memory_kib relais VmRSS)") |"
+    echo "| VmHWM, MiB | $(mib "$(memory_kib relais VmHWM)") |"
+    echo
     stop_all
 }
 
