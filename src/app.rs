@@ -1,6 +1,7 @@
 //! The composition root: a configuration becomes bound sockets, then a running gateway, then a drained one.
 
 pub mod changes;
+mod listening;
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -11,28 +12,24 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use http::{Request, Response};
-use hyper::body::Incoming;
 use socket2::Socket;
 use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use self::listening::{Entrance, Opened};
 use crate::admin;
-use crate::config::{Config, ListenAddress};
+use crate::config::{self, Config, Identities, ListenAddress, Tenants};
 use crate::crls::Source;
-use crate::gateway::address::Bound as Binding;
+use crate::gateway::Gateway;
 use crate::gateway::diagnosis::Diagnosis;
-use crate::gateway::exchange::Reply;
-use crate::gateway::guard::Hosts;
 use crate::gateway::table::Table;
-use crate::gateway::{Door, Gateway};
 use crate::identity::generation::Generation;
 use crate::identity::load::{self, Loaded, Problem};
 use crate::identity::registry::Registry;
 use crate::identity::revocation::Revocations;
 use crate::identity::states;
-use crate::inbound::listener::{self, SocketFile};
-use crate::inbound::{Answer, Inbound};
+use crate::identity::structure::StructureId;
+use crate::inbound::{Inbound, listener};
 use crate::metrics::Metrics;
 use crate::notices::{Notices, Webhook};
 use crate::outbound::{Outbound, pool};
@@ -68,30 +65,13 @@ pub struct App {
 #[derive(Debug)]
 pub struct Bound {
     app: Arc<App>,
-    doors: Vec<(Door, bool, Vec<Socket>)>,
-    addresses: Vec<ListenAddress>,
-    socket_files: Vec<SocketFile>,
+    listeners: Vec<Opened>,
     admin: Option<std::net::TcpListener>,
     crls: Vec<Source>,
     webhook: Option<Webhook>,
     inbound: Inbound,
     workers: NonZeroUsize,
     grace: Duration,
-}
-
-/// A listener's way into the gateway.
-#[derive(Clone)]
-struct Entrance {
-    gateway: Arc<Gateway>,
-    door: Arc<Door>,
-}
-
-impl Answer for Entrance {
-    type Body = Reply;
-
-    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
-        self.gateway.handle(&self.door, request).await
-    }
 }
 
 impl App {
@@ -127,20 +107,7 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         config.workers,
         Arc::clone(&metrics),
     )?;
-    let Loaded {
-        identities,
-        problems,
-        ..
-    } = load::load(&config.identities)?;
-    for problem in &problems {
-        tracing::warn!(
-            path = %problem.path.display(),
-            reason = %problem.kind,
-            hint = %problem.hint,
-            "a file cannot be used"
-        );
-    }
-    let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
+    let (generations, problems) = read_certificates(&config.identities)?;
     if let Some(cache) = &config.revocation.cache {
         fs::create_dir_all(cache).context("the folder for revocation lists (revocation.cache)")?;
     }
@@ -149,24 +116,10 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
     let revocations = Arc::new(ArcSwap::from_pointee(revocations));
     outbound.refuse_revoked(&revocations.load());
     states::publish_loaded(&generations, &problems, &revocations.load(), &metrics);
-    tracing::info!(
-        certificates = generations.len(),
-        unusable = problems.len(),
-        "certificates loaded"
-    );
-    let (registry, mistakes) = Registry::load(&config.tenants, config.bindings, config.vendor);
-    for mistake in &mistakes {
-        tracing::warn!(
-            place = %mistake.place,
-            reason = %mistake.kind,
-            hint = mistake.hint(),
-            "the table of structures has a mistake"
-        );
-    }
     let table = Table::new(
         &services,
         generations,
-        registry,
+        registry(&config.tenants, config.bindings, config.vendor),
         revocations.load_full(),
         &outbound,
         &metrics,
@@ -178,30 +131,9 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         log,
         diagnosis: Arc::new(Diagnosis::new(Arc::clone(&metrics))),
     });
-
-    let workers = config.workers;
-    let mut doors = Vec::new();
-    let mut addresses = Vec::new();
-    let mut socket_files = Vec::new();
-    for listener in config.listeners {
-        let bound = listener::Bound::bind(&listener.address, workers.get())?;
-        let is_unix = matches!(bound.address(), ListenAddress::Unix(_));
-        let door = Door {
-            name: listener::describe(bound.address()).into(),
-            bound: Binding {
-                tenant: listener.tenant,
-                service: listener.service,
-            },
-            hosts: Hosts {
-                allowed: listener.allowed_hosts,
-                checked: !is_unix,
-            },
-        };
-        tracing::info!(address = %door.name, "listening");
-        addresses.push(bound.address().clone());
-        socket_files.extend(SocketFile::of(&bound));
-        doors.push((door, is_unix, bound.into_sockets()));
-    }
+    let listeners = (config.listeners.into_iter())
+        .map(|listener| listening::open(listener, config.workers))
+        .collect::<Result<_, _>>()?;
     let admin = config
         .admin
         .map(|admin| admin::bind(admin.address))
@@ -229,22 +161,63 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
     };
     Ok(Bound {
         app,
-        doors,
-        addresses,
-        socket_files,
+        listeners,
         admin,
         crls,
         webhook,
         inbound,
-        workers,
+        workers: config.workers,
         grace: config.shutdown_grace,
     })
 }
 
+/// Reads the folder of certificates, and says what of it cannot be used.
+fn read_certificates(config: &Identities) -> anyhow::Result<(Vec<Arc<Generation>>, Vec<Problem>)> {
+    let Loaded {
+        identities,
+        problems,
+    } = load::load(config)?;
+    for problem in &problems {
+        tracing::warn!(
+            path = %problem.path.display(),
+            reason = %problem.kind,
+            hint = %problem.hint,
+            "a file cannot be used"
+        );
+    }
+    let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
+    tracing::info!(
+        certificates = generations.len(),
+        unusable = problems.len(),
+        "certificates loaded"
+    );
+    Ok((generations, problems))
+}
+
+/// Reads the table of structures, and says what is wrong with it.
+fn registry(
+    tenants: &Tenants,
+    bindings: Vec<config::Binding>,
+    vendor: Vec<StructureId>,
+) -> Registry {
+    let (registry, mistakes) = Registry::load(tenants, bindings, vendor);
+    for mistake in &mistakes {
+        tracing::warn!(
+            place = %mistake.place,
+            reason = %mistake.kind,
+            hint = mistake.hint(),
+            "the table of structures has a mistake"
+        );
+    }
+    registry
+}
+
 impl Bound {
     /// The addresses on which applications reach the gateway, in the configuration's order.
-    pub fn addresses(&self) -> &[ListenAddress] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<ListenAddress> {
+        (self.listeners.iter())
+            .map(|one| one.address.clone())
+            .collect()
     }
 
     /// The administration listener's address, if there is one.
@@ -267,8 +240,7 @@ impl Bound {
     pub fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let Self {
             app,
-            doors,
-            socket_files,
+            listeners,
             admin,
             crls,
             webhook,
@@ -279,13 +251,15 @@ impl Bound {
         } = self;
         let mut shares: Vec<Vec<(Socket, bool, Entrance)>> =
             (0..workers.get()).map(|_| Vec::new()).collect();
-        for (door, is_unix, sockets) in doors {
+        let mut socket_files = Vec::new();
+        for listener in listeners {
             let entrance = Entrance {
                 gateway: Arc::clone(&app.gateway),
-                door: Arc::new(door),
+                door: listener.door,
             };
-            for (share, socket) in shares.iter_mut().zip(sockets) {
-                share.push((socket, is_unix, entrance.clone()));
+            socket_files.extend(listener.file);
+            for (share, socket) in shares.iter_mut().zip(listener.sockets) {
+                share.push((socket, listener.is_unix, entrance.clone()));
             }
         }
         let (working, drained) = mpsc::channel::<()>(1);

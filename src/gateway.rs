@@ -22,15 +22,17 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use crate::gateway::address::Bound;
+use crate::gateway::address::{Address, Bound};
 use crate::gateway::diagnosis::{Diagnosis, FaultReader};
 use crate::gateway::exchange::{Exchange, Outcome, Reply, Unanswered};
 use crate::gateway::guard::Hosts;
+use crate::gateway::rate::Limiter;
 use crate::gateway::reply::{Code, Problem};
 use crate::gateway::table::Table;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ServiceMetrics};
 use crate::outbound;
 use crate::outbound::body::{Download, Upload};
+use crate::outbound::pool::Pool;
 use crate::services::Service;
 use crate::telemetry::access::AccessLog;
 
@@ -47,6 +49,14 @@ pub struct Gateway {
     pub log: AccessLog,
     /// What answers reveal of certificates.
     pub diagnosis: Arc<Diagnosis>,
+}
+
+/// What was looked up for a request.
+struct Chosen {
+    pool: Arc<Pool>,
+    metrics: Arc<ServiceMetrics>,
+    /// Whose turn it has to wait for.
+    limiter: Option<Arc<Limiter>>,
 }
 
 /// What a request is answered with.
@@ -113,7 +123,7 @@ impl Gateway {
     async fn forward(
         &self,
         door: &Door,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         exchange: &mut Exchange,
     ) -> Result<Answer<impl Future<Output = ()> + Send + use<>>, Problem> {
         // First: who takes Relais for a forward proxy names foreign hosts, and should not be taken for a browser.
@@ -122,21 +132,18 @@ impl Gateway {
         let address = address::read(path, request.headers(), &door.bound)?;
         exchange.tenant = address.tenant;
 
-        let table = self.table.load();
         if address.service == address::OWN {
-            let answer = introspection::answer(&table, request.method(), &address)?;
+            let answer = introspection::answer(&self.table.load(), request.method(), &address)?;
             return Ok(Answer::Own(answer));
         }
-        let (index, offered) = table.service(address.service)?;
-        let service = &offered.service;
-        exchange.service = Some((Arc::clone(&service.name), Arc::clone(&offered.metrics)));
-        let pool = Arc::clone(table.pool(address.tenant, index)?);
-        exchange.pool = Some(Arc::clone(&pool));
-
-        within_limit(&request, service)?;
-        let limiter = offered.limiter.clone();
-        let uri = service
-            .target
+        let mut chosen = self.choose(&address, exchange)?;
+        within_limit(&request, chosen.pool.service())?;
+        if let Some(limiter) = chosen.limiter.take() {
+            limiter.turn().await?;
+            // The certificate may have been revoked or renewed meanwhile.
+            chosen = self.choose(&address, exchange)?;
+        }
+        let uri = (chosen.pool.service().target)
             .path_and_query(address.remainder)
             .map(Uri::from)
             .map_err(|error| {
@@ -146,17 +153,36 @@ impl Gateway {
                     "",
                 )
             })?;
-        let (silence, lifetime) = (service.timeouts.body, service.pool.max_lifetime);
-        let metrics = Arc::clone(&offered.metrics);
-        let limit = service.max_request_body;
-        drop(table);
+        self.carry(request, uri, &chosen, exchange).await
+    }
 
+    /// Looks up the connections for a request, as the table is now.
+    fn choose(&self, address: &Address<'_>, exchange: &mut Exchange) -> Result<Chosen, Problem> {
+        let table = self.table.load();
+        let (index, offered) = table.service(address.service)?;
+        let (name, metrics) = (Arc::clone(&offered.service.name), &offered.metrics);
+        exchange.service = Some((name, Arc::clone(metrics)));
+        let pool = table.pool(address.tenant, index)?;
+        exchange.pool = Some(Arc::clone(pool));
+        Ok(Chosen {
+            pool: Arc::clone(pool),
+            metrics: Arc::clone(metrics),
+            limiter: offered.limiter.clone(),
+        })
+    }
+
+    /// Carries a request to its service, once it is known which and on which connections.
+    async fn carry(
+        &self,
+        mut request: Request<Incoming>,
+        uri: Uri,
+        Chosen { pool, metrics, .. }: &Chosen,
+        exchange: &mut Exchange,
+    ) -> Result<Answer<impl Future<Output = ()> + Send + use<>>, Problem> {
+        let service = pool.service();
         headers::for_service(request.headers_mut());
-        for (name, value) in &pool.service().headers {
+        for (name, value) in &service.headers {
             request.headers_mut().insert(name, value.clone());
-        }
-        if let Some(limiter) = limiter {
-            limiter.turn().await?;
         }
         let application = request
             .headers()
@@ -165,11 +191,11 @@ impl Gateway {
         let (mut parts, body) = request.into_parts();
         parts.uri = uri;
         parts.extensions.clear();
-        let upload = Upload::new(body, limit, headers::of_trailers);
+        let upload = Upload::new(body, service.max_request_body, headers::of_trailers);
         exchange.upload = upload.progress().cloned();
 
         let handed_over = Instant::now();
-        let answer = outbound::send(&pool, Request::from_parts(parts, upload))
+        let answer = outbound::send(pool, Request::from_parts(parts, upload))
             .await
             .inspect_err(|error| self.diagnosis.of_error(error, exchange))?;
         let elsewhere = handed_over.elapsed();
@@ -183,15 +209,15 @@ impl Gateway {
         } = answer;
         let tunnel = match (response.status(), application) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(application)) => {
-                let service = hyper::upgrade::on(&mut response);
-                Some(tunnel(application, service, lifetime))
+                let upgraded = hyper::upgrade::on(&mut response);
+                Some(tunnel(application, upgraded, service.pool.max_lifetime))
             }
             (StatusCode::SWITCHING_PROTOCOLS, None) => {
                 return Err(outbound::error::Error::broken("it changed protocols unasked").into());
             }
             _ => None,
         };
-        let response = response.map(|body| Download::new(body, lease, silence));
+        let response = response.map(|body| Download::new(body, lease, service.timeouts.body));
         metrics.overhead(exchange.begun.elapsed().saturating_sub(elsewhere));
         Ok(Answer::Service(response, tunnel))
     }

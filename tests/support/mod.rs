@@ -92,7 +92,7 @@ pub fn start_on<T>(
     let loaded = Config::load(&site.configuration).unwrap_or_else(|problems| panic!("{problems}"));
     let bound = app::bind(loaded.config).unwrap();
     let (stop, stopped) = watch::channel(false);
-    let addresses = bound.addresses().to_vec();
+    let addresses = bound.addresses();
     let admin = bound.admin_address().unwrap();
     let app = Arc::clone(bound.app());
     let running = Some(thread::spawn(move || bound.run(stopped)));

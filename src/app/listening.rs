@@ -1,0 +1,71 @@
+//! Listeners: each bound once for every worker, with what it says of the requests that arrive on it.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use socket2::Socket;
+
+use crate::config::{ListenAddress, Listener};
+use crate::gateway::address::Bound as Binding;
+use crate::gateway::exchange::Reply;
+use crate::gateway::guard::Hosts;
+use crate::gateway::{Door, Gateway};
+use crate::inbound::Answer;
+use crate::inbound::listener::{self, BindError, SocketFile};
+
+/// A listener with a socket for each worker.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) address: ListenAddress,
+    pub(super) is_unix: bool,
+    pub(super) door: Arc<Door>,
+    pub(super) sockets: Vec<Socket>,
+    /// Removed when the gateway ends.
+    pub(super) file: Option<SocketFile>,
+}
+
+/// A listener's way into the gateway.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) door: Arc<Door>,
+}
+
+impl Answer for Entrance {
+    type Body = Reply;
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+        self.gateway.handle(&self.door, request).await
+    }
+}
+
+/// Binds a listener, with a socket for each worker.
+///
+/// # Errors
+/// When its address is taken or cannot be bound.
+pub(super) fn open(listener: Listener, workers: NonZeroUsize) -> Result<Opened, BindError> {
+    let bound = listener::Bound::bind(&listener.address, workers.get())?;
+    let address = bound.address().clone();
+    let is_unix = matches!(address, ListenAddress::Unix(_));
+    let door = Door {
+        name: listener::describe(&address).into(),
+        bound: Binding {
+            tenant: listener.tenant,
+            service: listener.service,
+        },
+        hosts: Hosts {
+            allowed: listener.allowed_hosts,
+            checked: !is_unix,
+        },
+    };
+    tracing::info!(address = %door.name, "listening");
+    Ok(Opened {
+        address,
+        is_unix,
+        door: Arc::new(door),
+        file: SocketFile::of(&bound),
+        sockets: bound.into_sockets(),
+    })
+}
