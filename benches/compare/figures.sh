@@ -261,7 +261,7 @@ for figure in $ONLY; do
         continue
     fi
     case "$figure" in
-    identities | bodies | idle | cpu) "$figure" ;;
+    identities | bodies | idle | scale | cpu) "$figure" ;;
     *) die "no such figure: $figure" ;;
     esac
 done

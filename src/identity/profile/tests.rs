@@ -175,6 +175,43 @@ fn an_issuer_of_both_hierarchies_is_of_neither() {
 }
 
 #[test]
+fn the_offer_comes_from_the_issuer_and_a_servers_certificate_is_of_serv() {
+    let issued_by = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.self_signed(&*KEYS[0]).unwrap();
+        Profile::parse(certificate.der()).unwrap().offer
+    };
+    let organisations = "TEST AC IGC-SANTE ELEMENTAIRE ORGANISATIONS";
+    assert_eq!(issued_by(organisations), Some(Offer::Org));
+    assert_eq!(
+        issued_by("AC IGC-SANTE ELEMENTAIRE PERSONNES"),
+        Some(Offer::Pro)
+    );
+    assert_eq!(issued_by("AC RACINE IGC-SANTE ELEMENTAIRE"), None);
+    let server = TEST.issue(&Request {
+        purpose: Purpose::SslServer(vec!["localhost".to_owned()]),
+        ..request("3187512751", "localhost", 0)
+    });
+    assert_eq!(profile(&server).offer, Some(Offer::Serv));
+}
+
+#[test]
+fn every_register_of_structures_is_read_from_the_ou() {
+    for unit in [
+        "0123456789",
+        "1060785003",
+        "2732829320",
+        "339172288100052",
+        "499700735741008",
+    ] {
+        let read = profile(&TEST.issue(&request(unit, "DUI", 0))).structure;
+        assert_eq!(read.map(|id| id.to_string()).as_deref(), Some(unit));
+    }
+}
+
+#[test]
 fn client_authentication_takes_both_usages_and_excludes_servers() {
     use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
     use KeyUsagePurpose::{DigitalSignature, KeyCertSign, KeyEncipherment};
