@@ -227,7 +227,7 @@ async fn tenants(State(app): State<Arc<App>>) -> Json<Vec<Tenant>> {
             .map(|(offered, pool)| {
                 (
                     Arc::clone(&offered.service.name),
-                    pool.as_ref().and_then(fingerprint),
+                    pool.pool().and_then(fingerprint),
                 )
             })
             .collect(),

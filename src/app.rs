@@ -22,7 +22,7 @@ use crate::config::{self, Config, Identities, ListenAddress, Tenants};
 use crate::crls::Source;
 use crate::gateway::Gateway;
 use crate::gateway::diagnosis::Diagnosis;
-use crate::gateway::table::Table;
+use crate::gateway::table::{Offered, Table};
 use crate::identity::generation::Generation;
 use crate::identity::load::{self, Loaded, Problem};
 use crate::identity::registry::Registry;
@@ -33,7 +33,7 @@ use crate::inbound::{Inbound, listener};
 use crate::metrics::Metrics;
 use crate::notices::{Notices, Webhook};
 use crate::outbound::{Outbound, pool};
-use crate::services::Service;
+use crate::services::WantedCertificate;
 use crate::telemetry::access::AccessLog;
 
 /// How long a stop waits for the last lines of the access log.
@@ -81,11 +81,9 @@ impl App {
             return Some("the gateway is stopping");
         }
         let table = self.gateway.table.load();
-        let wants =
-            |service: &Service| service.certificate != crate::services::WantedCertificate::None;
-        if table.generations().is_empty() && table.services().iter().any(|one| wants(&one.service))
-        {
-            return Some("no certificate is loaded");
+        let wants = |one: &Offered| one.service.certificate != WantedCertificate::None;
+        if table.services().iter().any(wants) && !table.serves_anybody() {
+            return Some("no certificate can be used now");
         }
         None
     }

@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use crate::gateway::address::{Address, Bound};
+use crate::gateway::address::Bound;
 use crate::gateway::diagnosis::{Diagnosis, FaultReader};
 use crate::gateway::exchange::{Exchange, Outcome, Reply, Unanswered};
 use crate::gateway::guard::Hosts;
@@ -32,9 +32,14 @@ use crate::gateway::table::Table;
 use crate::metrics::{Metrics, ServiceMetrics};
 use crate::outbound;
 use crate::outbound::body::{Download, Upload};
+use crate::outbound::error::Error;
 use crate::outbound::pool::Pool;
 use crate::services::Service;
 use crate::telemetry::access::AccessLog;
+
+/// How often a certificate is chosen for one request, at most. That it is replaced while the request waits for a
+/// connection happens; that it happens thrice means that something replaces without end.
+const ATTEMPTS: usize = 3;
 
 /// What every worker shares to answer requests.
 #[derive(Debug)]
@@ -136,33 +141,26 @@ impl Gateway {
             let answer = introspection::answer(&self.table.load(), request.method(), &address)?;
             return Ok(Answer::Own(answer));
         }
-        let mut chosen = self.choose(&address, exchange)?;
+        let mut chosen = self.choose(address.service, exchange)?;
         within_limit(&request, chosen.pool.service())?;
+        let mut waited = Duration::ZERO;
         if let Some(limiter) = chosen.limiter.take() {
-            limiter.turn().await?;
+            waited = limiter.turn(address.tenant).await?;
             // The certificate may have been revoked or renewed meanwhile.
-            chosen = self.choose(&address, exchange)?;
+            chosen = self.choose(address.service, exchange)?;
         }
-        let uri = (chosen.pool.service().target)
-            .path_and_query(address.remainder)
-            .map(Uri::from)
-            .map_err(|error| {
-                Problem::new(
-                    Code::RequestMalformed,
-                    format!("the path cannot be passed on: {error}"),
-                    "",
-                )
-            })?;
-        self.carry(request, uri, &chosen, exchange).await
+        let remainder = path.len() - address.remainder.len();
+        self.carry(request, remainder, chosen, waited, exchange)
+            .await
     }
 
     /// Looks up the connections for a request, as the table is now.
-    fn choose(&self, address: &Address<'_>, exchange: &mut Exchange) -> Result<Chosen, Problem> {
+    fn choose(&self, service: &str, exchange: &mut Exchange) -> Result<Chosen, Problem> {
         let table = self.table.load();
-        let (index, offered) = table.service(address.service)?;
+        let (index, offered) = table.service(service)?;
         let (name, metrics) = (Arc::clone(&offered.service.name), &offered.metrics);
         exchange.service = Some((name, Arc::clone(metrics)));
-        let pool = table.pool(address.tenant, index)?;
+        let pool = table.pool(exchange.tenant, index)?;
         exchange.pool = Some(Arc::clone(pool));
         Ok(Chosen {
             pool: Arc::clone(pool),
@@ -171,34 +169,54 @@ impl Gateway {
         })
     }
 
-    /// Carries a request to its service, once it is known which and on which connections.
+    /// Carries a request to its service, once it is known which and on which connections. What the service is to see
+    /// of the path begins at `remainder`. `waited` is what the service's pace has cost.
     async fn carry(
         &self,
         mut request: Request<Incoming>,
-        uri: Uri,
-        Chosen { pool, metrics, .. }: &Chosen,
+        remainder: usize,
+        mut chosen: Chosen,
+        waited: Duration,
         exchange: &mut Exchange,
     ) -> Result<Answer<impl Future<Output = ()> + Send + use<>>, Problem> {
-        let service = pool.service();
         headers::for_service(request.headers_mut());
-        for (name, value) in &service.headers {
-            request.headers_mut().insert(name, value.clone());
-        }
         let application = request
             .headers()
             .contains_key(http::header::UPGRADE)
             .then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
-        parts.uri = uri;
         parts.extensions.clear();
-        let upload = Upload::new(body, service.max_request_body, headers::of_trailers);
+        let asked = std::mem::take(&mut parts.uri);
+        let most = chosen.pool.service().max_request_body;
+        let upload = Upload::new(body, most, headers::of_trailers);
         exchange.upload = upload.progress().cloned();
 
         let handed_over = Instant::now();
-        let answer = outbound::send(pool, Request::from_parts(parts, upload))
-            .await
-            .inspect_err(|error| self.diagnosis.of_error(error, exchange))?;
-        let elsewhere = handed_over.elapsed();
+        let mut request = Request::from_parts(parts, upload);
+        let mut attempts = ATTEMPTS;
+        let answer = loop {
+            let service = chosen.pool.service();
+            address_to(service, &asked, remainder, &mut request)?;
+            let failed = match outbound::send(&chosen.pool, request).await {
+                Ok(answer) => break answer,
+                Err(failed) => failed,
+            };
+            attempts -= 1;
+            match (failed.error, failed.unsent) {
+                // Replaced while the request waited for a connection: nothing of it has left.
+                (Error::Retired, Some(unsent)) if attempts > 0 => {
+                    let name = Arc::clone(&service.name);
+                    chosen = self.choose(&name, exchange)?;
+                    request = unsent;
+                }
+                (error, _) => {
+                    self.diagnosis.of_error(&error, exchange);
+                    return Err(error.into());
+                }
+            }
+        };
+        let elsewhere = handed_over.elapsed() + waited;
+        let (service, metrics) = (chosen.pool.service(), &chosen.metrics);
         exchange.connection = Some((answer.lease.origin(), answer.lease.version()));
         if answer.lease.origin() == outbound::lease::Origin::Reused {
             metrics.reused();
@@ -213,7 +231,7 @@ impl Gateway {
                 Some(tunnel(application, upgraded, service.pool.max_lifetime))
             }
             (StatusCode::SWITCHING_PROTOCOLS, None) => {
-                return Err(outbound::error::Error::broken("it changed protocols unasked").into());
+                return Err(Error::broken("it changed protocols unasked").into());
             }
             _ => None,
         };
@@ -274,11 +292,34 @@ fn begin(door: &Door, request: &Request<Incoming>) -> Exchange {
     }
 }
 
+/// Writes on a request where it goes at the service, and the fields that the service wants on each.
+fn address_to(
+    service: &Service,
+    asked: &Uri,
+    remainder: usize,
+    request: &mut Request<Upload>,
+) -> Result<(), Problem> {
+    let path = asked.path_and_query().map_or("", |path| path.as_str());
+    let target = service.target.path_and_query(&path[remainder..]);
+    let target = target.map_err(|error| {
+        Problem::new(
+            Code::RequestMalformed,
+            format!("the path cannot be passed on: {error}"),
+            "",
+        )
+    })?;
+    *request.uri_mut() = target.into();
+    for (name, value) in &service.headers {
+        request.headers_mut().insert(name, value.clone());
+    }
+    Ok(())
+}
+
 /// Refuses a body that says beforehand that it is too large. One that does not say is cut off when it gets there.
 fn within_limit(request: &Request<Incoming>, service: &Service) -> Result<(), Problem> {
     let announced = hyper::body::Body::size_hint(request.body()).lower();
     if announced > service.max_request_body {
-        return Err(outbound::error::Error::TooLarge(service.max_request_body).into());
+        return Err(Error::TooLarge(service.max_request_body).into());
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ use crate::metrics::{Gauged, Metrics};
 use crate::outbound::body::{Progress, Upload};
 use crate::outbound::dial::Dialer;
 use crate::outbound::error::{Error, Stage};
-use crate::outbound::lease::{Lease, Origin};
+use crate::outbound::lease::{Failed, Lease, Origin};
 use crate::outbound::pool::Pool;
 use crate::outbound::verifier::Verifier;
 use crate::services::{Retry, Service, Trust};
@@ -230,13 +230,17 @@ impl Outbound {
 /// The request's URI is the path and query at the service.
 ///
 /// # Errors
-/// Why there is no answer. Whatever the error, the request was not sent to anybody under another certificate.
-pub async fn send(pool: &Arc<Pool>, request: Request<Upload>) -> Result<Answer, Error> {
+/// Why there is no answer, with the request where no byte of it has left: whatever the error, it was not sent to
+/// anybody under another certificate.
+pub(crate) async fn send(pool: &Arc<Pool>, request: Request<Upload>) -> Result<Answer, Failed> {
     let service = Arc::clone(pool.service());
     let h1_only = request.headers().contains_key(http::header::UPGRADE);
     let progress = request.body().progress().cloned();
     let again = repeatable(&request, service.retry);
-    let mut lease = pool.checkout(h1_only).await?;
+    let mut lease = match pool.checkout(h1_only).await {
+        Ok(lease) => lease,
+        Err(error) => return Err(Failed::unsent(error, request)),
+    };
     let first = exchange(&mut lease, request, progress.as_deref(), &service).await;
     let (error, unsent) = match first {
         Ok(response) => return Ok(Answer { response, lease }),
@@ -252,14 +256,17 @@ pub async fn send(pool: &Arc<Pool>, request: Request<Upload>) -> Result<Answer, 
         _ => None,
     };
     let Some(request) = retry.filter(|_| stale) else {
-        return Err(error);
+        return Err(error.into());
     };
-    let mut lease = pool.checkout_fresh(h1_only).await?;
+    let mut lease = match pool.checkout_fresh(h1_only).await {
+        Ok(lease) => lease,
+        Err(error) => return Err(Failed::unsent(error, request)),
+    };
     match exchange(&mut lease, request, progress.as_deref(), &service).await {
         Ok(response) => Ok(Answer { response, lease }),
         Err(failed) => {
             lease.end(&failed.error);
-            Err(failed.error)
+            Err(failed.error.into())
         }
     }
 }
@@ -282,7 +289,7 @@ async fn exchange(
     request: Request<Upload>,
     progress: Option<&Progress>,
     service: &Service,
-) -> Result<Response<Incoming>, lease::Failed> {
+) -> Result<Response<Incoming>, Failed> {
     let timeouts = service.timeouts;
     let begun = Instant::now();
     if let Some(progress) = progress {
@@ -299,17 +306,14 @@ async fn exchange(
         };
         if deadline <= Instant::now() {
             let error = progress.map_or(Error::Timeout(Stage::Answer), Progress::stall);
-            return Err(lease::Failed {
-                error,
-                unsent: None,
-            });
+            return Err(error.into());
         }
         // A deadline that passes is computed anew, because the upload may have moved on since; so is one that the
         // upload's end brings nearer.
         tokio::select! {
             biased;
             sent = &mut sending => {
-                return sent.map_err(|failed| lease::Failed {
+                return sent.map_err(|failed| Failed {
                     // Over HTTP/2 the exchange learns only that the upload broke off, not why.
                     error: progress.and_then(Progress::failure).cloned().unwrap_or(failed.error),
                     ..failed

@@ -1,5 +1,6 @@
 //! What changes while the process runs: certificates begin and end, and lists revoke them.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::config::{Revocation, Unknown};
 use crate::crls::{self, Source};
 use crate::identity::generation::Generation;
 use crate::identity::revocation::{Authorities, List, Revocations};
-use crate::identity::states::{self, now};
+use crate::identity::states::{self, State, now};
 use crate::metrics::Metrics;
 use crate::notices::{self, Webhook};
 use crate::outbound::{self, TrustError};
@@ -56,21 +57,23 @@ pub fn open_lists(
     Ok((sources, Revocations::new(lists, must_know)))
 }
 
-/// Makes the table anew whenever a certificate begins or ends, so that the one that is right by now is shown.
+/// Makes the table anew whenever a certificate begins or ends, so that the one that is right by now is shown; and tells
+/// of those that come near their end.
 pub(super) async fn follow_the_clock(app: Arc<App>) {
-    let mut next = app.gateway.table.load().changes_at(now());
+    let mut told = app.told_until(now());
     loop {
         // A clock that is set leaps over any time slept through, so it is looked at again and again.
         tokio::time::sleep(CLOCK_LOOKED_AT_EVERY).await;
         let now = now();
-        if next.is_none_or(|next| now < next) {
+        if app.gateway.table.load().is_outdated(now) {
+            app.certificates_changed();
+            tracing::info!("a certificate has begun or ended: certificates chosen anew");
+        } else if !told.contains(&now) {
+            app.publish_states();
+        } else {
             continue;
         }
-        app.certificates_changed();
-        next = app.gateway.table.load().changes_at(now);
-        tracing::info!(
-            "a certificate has begun, ended or come near its end: certificates chosen anew"
-        );
+        told = app.told_until(now);
     }
 }
 
@@ -110,8 +113,23 @@ impl App {
         let renewed = Arc::new(old.renewed(Arc::clone(&revocations), &self.outbound));
         self.gateway.table.store(Arc::clone(&renewed));
         old.retire_for(&renewed);
-        states::publish_states(renewed.generations(), &revocations, &self.gateway.metrics);
+        self.publish_states();
+    }
+
+    /// Publishes how certificates stand, and tells what was not told yet.
+    fn publish_states(&self) {
+        let table = self.gateway.table.load();
+        let metrics = &self.gateway.metrics;
+        states::publish_states(table.generations(), &self.revocations.load(), metrics);
         self.tell();
+    }
+
+    /// From now until the next moment at which a certificate's state changes or somebody is to be told of its end.
+    fn told_until(&self, now: i64) -> Range<i64> {
+        let table = self.gateway.table.load();
+        let profiles = (table.generations().iter()).map(|one| &one.identity().profile);
+        let changes = profiles.flat_map(State::changes).filter(|at| *at > now);
+        now..changes.min().unwrap_or(i64::MAX)
     }
 
     /// Tells what needs somebody's attention and was not told yet.

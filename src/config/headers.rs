@@ -1,5 +1,7 @@
 //! `[services.NAME.headers]`: fields that Relais puts on each request, so that applications need not hold an API key.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::Path;
 
 use ::config::ValueKind;
@@ -9,35 +11,47 @@ use super::files;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use crate::gateway::address::X_FINESS;
+use crate::gateway::headers::HOP_BY_HOP;
 
-/// Fields that HTTP itself or the gateway sets.
-const NOT_FREE: [HeaderName; 9] = [
-    header::CONNECTION,
+/// Fields that HTTP itself or the gateway sets, besides those that speak of one connection only.
+const NOT_FREE: [HeaderName; 5] = [
     header::CONTENT_LENGTH,
     header::EXPECT,
     header::HOST,
-    header::TE,
     header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
     X_FINESS,
 ];
+
+fn is_free(name: &HeaderName) -> bool {
+    // Servers that fold underscores into hyphens would take one field for another (CVE-2025-64484).
+    !name.as_str().contains('_') && !NOT_FREE.contains(name) && !HOP_BY_HOP.contains(name)
+}
 
 /// Reads all fields of a service.
 pub(super) fn read(section: Section<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
     let base = section.reader.base.clone();
-    section.named_values(|name, raw| field(name, raw, &base))
+    let seen = RefCell::new(HashSet::new());
+    section.named_values(|name, raw| {
+        let (name, value) = field(name, raw, &base)?;
+        if !seen.borrow_mut().insert(name.clone()) {
+            return Err(hidden(Mismatch::expected(
+                "each field once: names differ by more than capitals",
+            )));
+        }
+        Ok((name, value))
+    })
+}
+
+/// Found values are never repeated in a message: they are secrets more often than not.
+fn hidden(mut mismatch: Mismatch) -> Mismatch {
+    mismatch.found = Some("a value".to_owned());
+    mismatch
 }
 
 fn field(name: &str, raw: &Raw<'_>, base: &Path) -> Parsed<(HeaderName, HeaderValue)> {
-    // Found values are never repeated in a message: they are secrets more often than not.
-    let hidden = |mut mismatch: Mismatch| {
-        mismatch.found = Some("a value".to_owned());
-        mismatch
-    };
     let name = HeaderName::from_bytes(name.as_bytes())
         .ok()
-        .filter(|name| !NOT_FREE.contains(name))
+        .filter(is_free)
         .ok_or_else(|| {
             hidden(Mismatch::expected(
                 "the name of a field that neither HTTP nor Relais sets itself, such as ESANTE-API-KEY",

@@ -4,12 +4,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
+use http::Uri;
+use http::uri::Authority;
 
 use super::headers;
 use super::parse;
 use super::problem::What;
 use super::raw::{Mismatch, Parsed, Raw};
-use super::reader::Found;
+use super::reader::{Found, Reader, Spot};
 use super::section::Section;
 use super::suggest::closest;
 use super::target;
@@ -112,7 +114,15 @@ fn service(
     let timeouts = section.section("timeouts").and_then(timeouts);
     let pool = section.section("pool").and_then(pool);
     let limits = section.section("limits").and_then(request_body);
+    let (reader, spot) = (section.reader, section.spot.clone());
     section.finish();
+    if let Some(known) = built_in {
+        refuse_other_certificate(reader, known, certificate.as_ref());
+        warn_lent(reader, known, owner.as_ref());
+    }
+    if let (Some(environment), Some((authority, _))) = (environment, &url) {
+        refuse_other_environment(reader, &spot, environment, authority);
+    }
     let (authority, base_path) = url?;
     Some(Service {
         name: Arc::from(name),
@@ -149,6 +159,69 @@ fn default_certificate(built_in: Option<&BuiltIn>) -> WantedCertificate {
 /// What is nobody's to lend has to be lent expressly.
 fn default_owner(built_in: Option<&BuiltIn>) -> Owner {
     built_in.map_or(Owner::Structure, |known| known.owner.value)
+}
+
+/// INSi takes its own certificates alone, and some services must never see one: whatever the configuration says, that is
+/// no longer this service.
+fn refuse_other_certificate(
+    reader: &Reader<'_>,
+    known: &BuiltIn,
+    given: Option<&Found<WantedCertificate>>,
+) {
+    let wanted = known.certificate.value;
+    let Some(given) = given.filter(|given| given.value != wanted) else {
+        return;
+    };
+    if wanted == WantedCertificate::OrgAuthCli {
+        return;
+    }
+    let text = format!(
+        "{} takes {:?} and nothing else",
+        known.name,
+        wanted.as_str()
+    );
+    let hint = "remove the line; to try something else, declare a service of another name";
+    reader.error(&given.spot, What::Rule(text), Some(hint.to_owned()));
+}
+
+fn warn_lent(reader: &Reader<'_>, known: &BuiltIn, given: Option<&Found<Owner>>) {
+    let is_lent = |given: &&Found<Owner>| {
+        given.value == Owner::Vendor && known.owner.value == Owner::Structure
+    };
+    if let Some(given) = given.filter(is_lent) {
+        let text = format!("{} wants the structure's own certificate", known.name);
+        let hint = "remove the line, unless the service has agreed to be shown the éditeur's";
+        reader.warning(&given.spot, text, hint);
+    }
+}
+
+/// Test certificates never reach a production service, nor the reverse: not by a mistaken URL either.
+fn refuse_other_environment(
+    reader: &Reader<'_>,
+    spot: &Spot,
+    environment: Environment,
+    authority: &Authority,
+) {
+    let other = match environment {
+        Environment::Production => Environment::Test,
+        Environment::Test => Environment::Production,
+    };
+    let is_at = |known: &&BuiltIn, environment| {
+        let url: Option<Uri> = known.url(environment).and_then(|url| url.parse().ok());
+        // Annuaire Santé and its like are shown no certificate, and may be the same for both.
+        known.certificate.value != WantedCertificate::None
+            && url.is_some_and(|url| url.host() == Some(authority.host()))
+    };
+    let Some(known) = CATALOGUE.iter().find(|known| is_at(known, other)) else {
+        return;
+    };
+    let text = format!(
+        "{} is where {} is in {other}, and this is a {environment} service",
+        authority.host(),
+        known.name
+    );
+    let hint = format!("correct the url, or set environment = \"{other}\" for this service");
+    reader.error(spot, What::Rule(text), Some(hint));
 }
 
 fn warn_other_environment(

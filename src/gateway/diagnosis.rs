@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{Response, StatusCode};
 use rustls::AlertDescription;
 
@@ -144,7 +144,10 @@ impl FaultReader {
             let content_type = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
             Some(content_type.contains("xml"))
         };
-        if response.status() != StatusCode::INTERNAL_SERVER_ERROR || is_xml() != Some(true) {
+        // What is compressed is not opened for this.
+        let is_encoded = response.headers().contains_key(CONTENT_ENCODING);
+        let is_fault = response.status() == StatusCode::INTERNAL_SERVER_ERROR && !is_encoded;
+        if !is_fault || is_xml() != Some(true) {
             return None;
         }
         Some(Self {

@@ -225,7 +225,9 @@ impl Body for Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         // An answer without a body (HEAD, 204, 304) is complete although nobody polls it.
-        let outcome = if self.is_end_stream() {
+        let is_head =
+            (self.record.as_ref()).is_some_and(|(exchange, _)| exchange.method == Method::HEAD);
+        let outcome = if is_head || self.is_end_stream() {
             Outcome::Complete
         } else {
             Outcome::Aborted

@@ -1,109 +1,146 @@
 //! The pace that a service allows: requests are spread evenly, and those that would wait too long are refused.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::time::Instant;
 
 use crate::gateway::reply::{Code, Problem};
+use crate::identity::finess::Finess;
 
 /// How long a request may wait for its turn. A person at a screen hardly notices; beyond, the caller should know that
 /// it asks for more than the service gives.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Lets so many requests a second through, whoever makes them.
+/// Lets so many requests a second through, whoever makes them. Turns are given in the order of arrival, without
+/// bursts: a burst on top of the rate would be over the limit in any second that the service counts.
 #[derive(Debug)]
 pub struct Limiter {
-    turns: DefaultDirectRateLimiter,
-    clock: DefaultClock,
     rate: NonZeroU32,
+    turns: Mutex<Turns>,
+}
+
+#[derive(Debug)]
+struct Turns {
+    /// The first turn that nobody has.
+    next: Instant,
+    /// Requests that wait, by tenant: never more than fit into [`PATIENCE`].
+    waiting: HashMap<Option<Finess>, u32>,
+}
+
+/// A turn that is waited for; the place is free again when it has come or the request is gone.
+struct Waiting<'a> {
+    limiter: &'a Limiter,
+    tenant: Option<Finess>,
 }
 
 impl Limiter {
     /// A limit in requests a second.
     pub fn new(rate: NonZeroU32) -> Self {
-        // Without bursts: a burst on top of the rate would be over the limit in any second that the service counts.
-        let one = NonZeroU32::MIN;
         Self {
-            turns: RateLimiter::direct(Quota::per_second(rate).allow_burst(one)),
-            clock: DefaultClock::default(),
             rate,
+            turns: Mutex::new(Turns {
+                next: Instant::now(),
+                waiting: HashMap::new(),
+            }),
         }
     }
 
-    /// Waits for its turn.
+    /// Waits for its turn, and tells how long it had to.
     ///
     /// # Errors
-    /// When that would take longer than a second.
-    pub(crate) async fn turn(&self) -> Result<(), Problem> {
-        let mut waited = Duration::ZERO;
-        while let Err(early) = self.turns.check() {
-            let wait = early.wait_time_from(self.clock.now());
-            waited += wait;
-            if waited > PATIENCE {
-                return Err(Problem::new(
-                    Code::Overloaded,
-                    format!("the service allows {} requests a second", self.rate),
-                    "send fewer; `rate` of the service sets how many there are",
-                ));
-            }
-            tokio::time::sleep(wait).await;
+    /// When that would take longer than a second, or when half of those that wait are the same tenant's: one may
+    /// not leave the others without turns.
+    pub(crate) async fn turn(&self, tenant: Option<Finess>) -> Result<Duration, Problem> {
+        let now = Instant::now();
+        let (turn, _waiting) = self.reserve(now, tenant).ok_or_else(|| {
+            Problem::new(
+                Code::Overloaded,
+                format!("the service allows {} requests a second", self.rate),
+                "send fewer; `rate` of the service sets how many there are",
+            )
+        })?;
+        tokio::time::sleep_until(turn).await;
+        Ok(turn - now)
+    }
+
+    fn reserve(&self, now: Instant, tenant: Option<Finess>) -> Option<(Instant, Waiting<'_>)> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turns.next.max(now);
+        let share = (self.rate.get() / 2).max(1);
+        let theirs = turns.waiting.get(&tenant).copied().unwrap_or(0);
+        // Without tenant there is nobody to be fair to.
+        if turn - now > PATIENCE || (tenant.is_some() && theirs >= share) {
+            return None;
         }
-        Ok(())
+        turns.waiting.insert(tenant, theirs + 1);
+        turns.next = turn + PATIENCE / self.rate.get();
+        let waiting = Waiting {
+            limiter: self,
+            tenant,
+        };
+        Some((turn, waiting))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let turns = &self.limiter.turns;
+        let waiting = &mut turns.lock().unwrap_or_else(PoisonError::into_inner).waiting;
+        if let Some(theirs) = waiting.get_mut(&self.tenant) {
+            *theirs -= 1;
+            if *theirs == 0 {
+                waiting.remove(&self.tenant);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
+    use crate::simulator::site::sample_finess;
 
-    #[tokio::test]
-    async fn requests_are_spread_evenly_and_the_excess_is_refused() {
-        let limiter = Limiter::new(NonZeroU32::new(20).unwrap());
-        let begun = Instant::now();
-        let turns = (0..60).map(|_| async { limiter.turn().await.map(|()| begun.elapsed()) });
-        let (mut through, mut refused) = (Vec::new(), 0);
-        for turn in futures_join(turns).await {
-            match turn {
-                Ok(at) => through.push(at),
-                Err(problem) => {
-                    assert_eq!(problem.code, Code::Overloaded);
-                    refused += 1;
-                }
-            }
-        }
-        through.sort();
-        assert!(refused > 0, "60 requests do not fit into a second of 20");
-        // The first goes at once; the nth not before its turn.
-        for (rank, at) in through.iter().enumerate() {
-            let turn = Duration::from_millis(50) * u32::try_from(rank).unwrap();
-            assert!(*at + Duration::from_millis(1) >= turn, "{rank}: {at:?}");
-        }
+    const RATE: u32 = 20;
+
+    fn limiter() -> Limiter {
+        Limiter::new(NonZeroU32::new(RATE).unwrap())
     }
 
-    async fn futures_join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-        let mut pending: Vec<_> = futures.map(|one| (Box::pin(one), None)).collect();
-        std::future::poll_fn(|cx| {
-            for (future, output) in &mut pending {
-                if output.is_none()
-                    && let std::task::Poll::Ready(done) = future.as_mut().poll(cx)
-                {
-                    *output = Some(done);
-                }
-            }
-            if pending.iter().all(|(_, output)| output.is_some()) {
-                std::task::Poll::Ready(())
-            } else {
-                std::task::Poll::Pending
-            }
-        })
-        .await;
-        pending
-            .into_iter()
-            .filter_map(|(_, output)| output)
-            .collect()
+    #[test]
+    fn turns_are_spread_evenly_and_the_excess_is_refused() {
+        let (limiter, now) = (limiter(), Instant::now());
+        let reserved: Vec<_> = (0..60).map_while(|_| limiter.reserve(now, None)).collect();
+        // The first goes at once, and one more at the end of each fraction of the second that they may wait.
+        assert_eq!(reserved.len() as u32, RATE + 1);
+        for (turn, waiting) in reserved.iter().zip(0..) {
+            assert_eq!(turn.0 - now, PATIENCE / RATE * waiting);
+        }
+        assert!(limiter.reserve(now, None).is_none());
+        let later = now + PATIENCE;
+        assert!(limiter.reserve(later, None).is_some(), "turns come back");
+    }
+
+    #[test]
+    fn after_a_pause_there_is_no_burst() {
+        let (limiter, now) = (limiter(), Instant::now());
+        let later = now + PATIENCE * 10;
+        let (first, _one) = limiter.reserve(later, None).unwrap();
+        let (second, _two) = limiter.reserve(later, None).unwrap();
+        assert_eq!((first, second), (later, later + PATIENCE / RATE));
+    }
+
+    #[test]
+    fn one_tenant_leaves_turns_to_the_others_and_has_its_places_back() {
+        let (limiter, now) = (limiter(), Instant::now());
+        let (busy, other) = (Some(sample_finess(0)), Some(sample_finess(1)));
+        let mut theirs: Vec<_> = (0..60).map_while(|_| limiter.reserve(now, busy)).collect();
+        assert_eq!(theirs.len() as u32, RATE / 2);
+        assert!(limiter.reserve(now, other).is_some());
+        assert!(limiter.reserve(now, busy).is_none());
+        drop(theirs.pop());
+        assert!(limiter.reserve(now, busy).is_some());
     }
 }

@@ -314,7 +314,10 @@ impl From<Refusal> for Problem {
                 "wait until it begins, or check the clock",
             ),
             Refusal::Revoked(_) => (Code::CertificateRevoked, Rule::Revoked.remedy()),
-            Refusal::Rule(rule, _) => (Code::CertificateRefusedByRule, rule.remedy()),
+            Refusal::Rule(rule, _) | Refusal::Pinned(rule, _) => {
+                (Code::CertificateRefusedByRule, rule.remedy())
+            }
+            Refusal::Changing => (Code::Overloaded, "send it again"),
             Refusal::Unbound(_) => (
                 Code::CertificateMissing,
                 "put it in the folder, or correct the binding; `relais check` lists what would be loaded",
@@ -366,6 +369,10 @@ impl From<Error> for Problem {
             Error::Protocol(_) => problem(
                 Code::UpstreamProtocolError,
                 "the request may have reached the service: find out before you send it again",
+            ),
+            Error::Retired => problem(
+                Code::Overloaded,
+                "certificates are being replaced faster than requests are sent: send it again",
             ),
             Error::TooLarge(_) => problem(
                 Code::RequestTooLarge,

@@ -7,15 +7,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use self::holders::Holders;
-use crate::config::Binding;
 use crate::gateway::rate::Limiter;
 use crate::gateway::reply::{Code, Problem};
 use crate::identity::finess::Finess;
 use crate::identity::generation::Generation;
+use crate::identity::profile::Fingerprint;
 use crate::identity::registry::Registry;
 use crate::identity::revocation::Revocations;
 use crate::identity::select::Refusal;
-use crate::identity::states::{State, now};
+use crate::identity::states::now;
 use crate::metrics::ServiceMetrics;
 use crate::outbound::pool::Pool;
 use crate::services::Service;
@@ -33,6 +33,10 @@ pub struct Table {
     registry: Arc<Registry>,
     revocations: Arc<Revocations>,
     holders: Holders,
+    /// When it was made, in Unix seconds.
+    made_at: i64,
+    /// When the next certificate begins or ends, in Unix seconds.
+    changes_at: i64,
 }
 
 /// A service with what all its requests share.
@@ -48,17 +52,36 @@ pub struct Offered {
     anonymous: Option<Arc<Pool>>,
 }
 
-/// By the service's index, the connections to it; nothing where no certificate may be shown.
-type Slots = Box<[Option<Arc<Pool>>]>;
+/// What a structure has for a service.
+#[derive(Clone, Debug)]
+pub enum Slot {
+    /// A certificate, and the connections under it.
+    Open(Arc<Pool>),
+    /// No certificate of the kind that the service wants: its legal entity's may be used.
+    Absent,
+    /// A certificate that is not to be used (ended, revoked, pinned wrongly), or several that nothing tells apart.
+    /// Nothing takes its place, or the service would see another identity from one second to the next.
+    Refused,
+}
+
+/// By the service's index.
+type Slots = Box<[Slot]>;
+
+impl Slot {
+    /// The connections, if there is a certificate.
+    pub fn pool(&self) -> Option<&Arc<Pool>> {
+        match self {
+            Self::Open(pool) => Some(pool),
+            Self::Absent | Self::Refused => None,
+        }
+    }
+}
 
 impl Table {
-    /// The next moment at which a certificate changes its state, in Unix seconds.
-    pub fn changes_at(&self, now: i64) -> Option<i64> {
-        let profiles = (self.generations.iter()).map(|one| &one.identity().profile);
-        profiles
-            .flat_map(State::changes)
-            .filter(|at| *at > now)
-            .min()
+    /// Whether certificates have begun or ended since it was made, so that others would be chosen at `now`, in Unix
+    /// seconds. A clock that was set back counts too.
+    pub fn is_outdated(&self, now: i64) -> bool {
+        !(self.made_at..self.changes_at).contains(&now)
     }
 
     /// Lets nothing that is open be used again unless `successor` uses it too.
@@ -119,34 +142,29 @@ impl Table {
             .ok_or_else(|| self.refusal(tenant, service, now))
     }
 
+    /// The first slot that says something: the structure's own, its legal entity's, the éditeur's.
     fn usable(&self, finess: Finess, service: usize, now: i64) -> Option<&Arc<Pool>> {
-        let valid =
-            |slot: &'_ Option<Arc<Pool>>| slot.as_ref().is_some_and(|pool| is_valid(pool, now));
-        let of = |finess: &Finess| {
-            let slots = self.tenants.get(finess)?;
-            Some(&slots[service]).filter(|slot| valid(slot))?.as_ref()
-        };
-        if let Some(own) = of(&finess) {
-            return Some(own);
-        }
-        // What is pinned is meant: nothing takes its place.
-        if self.is_pinned(finess, service) {
-            return None;
-        }
-        let entity = self.registry.legal_entity_that_speaks(finess);
-        entity.and_then(|entity| of(&entity)).or_else(|| {
-            let vendor = Some(&self.vendor[service]).filter(|slot| valid(slot))?;
-            vendor.as_ref().filter(|_| self.knows(finess))
-        })
-    }
-
-    fn is_pinned(&self, finess: Finess, service: usize) -> bool {
-        let service = &self.services[service].service.name;
-        self.registry.pinned(Some(finess), service).is_some()
+        let slot = |finess: Finess| self.tenants.get(&finess).map(|slots| &slots[service]);
+        let own = slot(finess);
+        let entity = || slot(self.registry.legal_entity_that_speaks(finess)?);
+        let vendor = || Some(&self.vendor[service]).filter(|_| self.knows(finess));
+        let says = |slot: Option<&'_ Slot>| !matches!(slot, None | Some(Slot::Absent));
+        let first = Some(own).filter(|slot| says(*slot));
+        let first = first.or_else(|| Some(entity()).filter(|slot| says(*slot)));
+        let pool = first.unwrap_or_else(vendor)?.pool()?;
+        Some(pool).filter(|pool| is_valid(pool, now))
     }
 
     fn knows(&self, finess: Finess) -> bool {
         self.tenants.contains_key(&finess) || self.registry.structures.get(finess).is_some()
+    }
+
+    /// Whether there is a structure that can use a service which wants a certificate.
+    pub fn serves_anybody(&self) -> bool {
+        let slots = self.tenants.values().chain([&self.vendor]);
+        slots
+            .flat_map(|slots| slots.iter())
+            .any(|slot| slot.pool().is_some())
     }
 
     /// All services.
@@ -159,14 +177,14 @@ impl Table {
         &self.generations
     }
 
-    /// The loaded certificates that a binding means.
-    pub fn meant(&self, binding: &Binding) -> Vec<Arc<Generation>> {
-        self.holders.meant(binding, &self.registry)
-    }
-
     /// Who is who.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// The certificates that bindings give to several clients of Pro Santé Connect, with those clients.
+    pub fn shared_clients(&self) -> impl Iterator<Item = (Fingerprint, Vec<&str>)> {
+        self.holders.shared_clients()
     }
 
     /// What was revoked when it was made.
@@ -176,7 +194,7 @@ impl Table {
 
     /// The structures that have certificates of their own or pinned ones, in order of their number, each with its
     /// pool for each service.
-    pub fn tenants(&self) -> Vec<(Finess, &[Option<Arc<Pool>>])> {
+    pub fn tenants(&self) -> Vec<(Finess, &[Slot])> {
         let mut tenants: Vec<_> = self
             .tenants
             .iter()
@@ -188,12 +206,15 @@ impl Table {
 
     /// Every pool once, with the tenant that it speaks for, if it is one.
     pub fn pools(&self) -> Vec<(Option<Finess>, Arc<Pool>)> {
-        let shared = (self.services.iter().map(|one| &one.anonymous)).chain(&self.vendor);
-        let shared = shared.flatten().map(|pool| (None, Arc::clone(pool)));
+        let anonymous = self
+            .services
+            .iter()
+            .filter_map(|one| one.anonymous.as_ref());
+        let shared = anonymous.chain(self.vendor.iter().filter_map(Slot::pool));
+        let shared = shared.map(|pool| (None, Arc::clone(pool)));
         let named = self.tenants().into_iter().flat_map(|(finess, pools)| {
-            pools
-                .iter()
-                .flatten()
+            (pools.iter())
+                .filter_map(Slot::pool)
                 .map(move |pool| (Some(finess), Arc::clone(pool)))
         });
         let mut seen = HashSet::new();

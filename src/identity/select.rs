@@ -42,12 +42,30 @@ pub enum Refusal {
     /// There are certificates, but a rule keeps each of them from this service.
     #[error("{1}")]
     Rule(Rule, String),
+    /// A rule keeps the certificate that is pinned from this service.
+    #[error("{1}")]
+    Pinned(Rule, String),
+    /// A certificate began or ended a moment ago, and another is being chosen.
+    #[error("a certificate began or ended this very moment, and another is being chosen")]
+    Changing,
     /// A certificate is pinned that is not loaded.
     #[error("the certificate that [[bindings]] names for this is not loaded: {0}")]
     Unbound(String),
     /// No such structure is known.
     #[error("no certificate of structure {0} is loaded, nor one of its legal entity")]
     Unknown(Finess),
+}
+
+impl Refusal {
+    /// Whether the certificate of the legal entity may be used instead: there is none of the structure's own that was
+    /// ever right here. One that has ended, is revoked or cannot be told from another is a mistake to mend, and no
+    /// reason to appear under another identity.
+    pub fn gives_way(&self) -> bool {
+        matches!(
+            self,
+            Self::Missing { .. } | Self::NotYetValid(_) | Self::Rule(..) | Self::Unknown(_)
+        )
+    }
 }
 
 /// Certificates to choose among, and for whom.

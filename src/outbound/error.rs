@@ -46,6 +46,9 @@ pub enum Error {
     /// The service broke HTTP, or closed the connection before it answered.
     #[error("the service broke off or broke HTTP: {}", Chain(.0.as_ref()))]
     Protocol(Arc<dyn std::error::Error + Send + Sync>),
+    /// The certificate was taken out of use before the request was sent: another is to be chosen.
+    #[error("the certificate was replaced or withdrawn meanwhile")]
+    Retired,
     /// The request's body is over the service's limit.
     #[error("the request's body is over {0} bytes")]
     TooLarge(u64),

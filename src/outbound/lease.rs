@@ -69,6 +69,25 @@ pub(crate) struct Failed {
     pub(crate) unsent: Option<Request<Upload>>,
 }
 
+impl Failed {
+    /// No byte of the request has left.
+    pub(crate) fn unsent(error: Error, request: Request<Upload>) -> Self {
+        Self {
+            error,
+            unsent: Some(request),
+        }
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            unsent: None,
+        }
+    }
+}
+
 impl Lease {
     pub(crate) fn h1(pool: Arc<Pool>, connection: H1, origin: Origin) -> Self {
         Self {

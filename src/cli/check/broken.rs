@@ -6,7 +6,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use crate::cli::check::findings::Finding;
-use crate::config::Binding;
+use crate::config::BoundBy;
 use crate::gateway::table::{Table, finess_of};
 use crate::identity::finess::Finess;
 use crate::identity::generation::Generation;
@@ -158,42 +158,32 @@ impl Broken {
             // Told of the certificate itself already.
             Refusal::Rule(Rule::AuthCli | Rule::IgcSante | Rule::Environment | Rule::InsiCn, _) => {
             }
-            Refusal::Rule(rule, _) => self.add(*rule, text),
-            Refusal::Missing { .. } | Refusal::Unbound(_) | Refusal::Unknown(_) => {}
+            Refusal::Rule(rule, _) | Refusal::Pinned(rule, _) => self.add(*rule, text),
+            Refusal::Missing { .. }
+            | Refusal::Changing
+            | Refusal::Unbound(_)
+            | Refusal::Unknown(_) => {}
         }
     }
 
     /// What bindings break, beyond what they keep tenants from.
     pub(super) fn by_bindings(&mut self, table: &Table) {
-        let mut clients: HashMap<_, BTreeSet<&str>> = HashMap::new();
         for binding in table.registry().bindings() {
             let owner = table
                 .service(&binding.service)
                 .map(|(_, one)| one.service.owner);
-            if binding.tenant.is_none() && owner.is_ok_and(|owner| owner == Owner::Structure) {
+            // By its CN it may be each tenant's own.
+            let is_one = !matches!(binding.certificate, BoundBy::CommonName(_));
+            let is_for_all = binding.tenant.is_none() && is_one;
+            if is_for_all && owner.is_ok_and(|owner| owner == Owner::Structure) {
                 let text = format!(
                     "{} is bound for all tenants to {}",
                     binding.certificate, binding.service
                 );
                 self.add(Rule::Vendor, text);
             }
-            let Binding {
-                client_id: Some(client),
-                ..
-            } = binding
-            else {
-                continue;
-            };
-            for generation in table.meant(binding) {
-                let profile = &generation.identity().profile;
-                clients
-                    .entry(profile.fingerprint)
-                    .or_default()
-                    .insert(client);
-            }
         }
-        for (fingerprint, clients) in clients.into_iter().filter(|(_, clients)| clients.len() > 1) {
-            let clients: Vec<_> = clients.into_iter().collect();
+        for (fingerprint, clients) in table.shared_clients() {
             let text = format!(
                 "SHA-256 {fingerprint} is bound to {}",
                 clients.join(" and ")

@@ -192,6 +192,7 @@ pub(super) fn of_table(table: &Table, broken: &mut Broken) -> Vec<Finding> {
         .into_iter()
         .map(|(index, tenants)| without(&table.services()[index].service, &tenants));
     found.extend(missing);
+    found.extend(sites_without_sector(table));
     if table.generations().is_empty() && services.iter().any(|one| is_shown(&one)) {
         found.push(Finding::error(
             "no certificate of a structure is loaded",
@@ -199,6 +200,29 @@ pub(super) fn of_table(table: &Table, broken: &mut Broken) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// Where nothing says that a site is a pharmacy or an SPSTI, its legal entity's certificate is used for it.
+fn sites_without_sector(table: &Table) -> Option<Finding> {
+    let holders: HashSet<_> = table
+        .tenants()
+        .into_iter()
+        .map(|(finess, _)| finess)
+        .collect();
+    let structures = table.registry().structures.iter();
+    let without = structures.filter(|(finess, structure)| {
+        let entity = structure.legal_entity;
+        structure.sector.is_none()
+            && !holders.contains(finess)
+            && entity.is_some_and(|entity| holders.contains(&entity))
+    });
+    let count = without.count();
+    (count > 0).then(|| {
+        Finding::note(
+            format!("{count} sites of unknown sector use the certificate of their legal entity"),
+            "pharmacies (officines) and SPSTI must not: give the `sector` of such sites in the table of structures",
+        )
+    })
 }
 
 /// Whoever has a certificate, or would be expected to use that of its legal entity.

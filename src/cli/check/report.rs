@@ -57,7 +57,7 @@ impl Report {
                 services: names
                     .iter()
                     .zip(pools)
-                    .filter(|(_, pool)| pool.is_some())
+                    .filter(|(_, slot)| slot.pool().is_some())
                     .map(|(name, _)| name.clone())
                     .collect(),
             });

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::holders::Holders;
-use super::{Offered, Slots, Table};
+use super::{Offered, Slot, Slots, Table};
 use crate::config::Binding;
 use crate::gateway::rate::Limiter;
 use crate::identity::finess::Finess;
@@ -56,7 +56,7 @@ impl Table {
             .chain([&self.vendor])
             .flat_map(|slots| slots.iter().enumerate())
         {
-            if let Some(pool) = pool
+            if let Some(pool) = pool.pool()
                 && let Some(generation) = pool.generation()
             {
                 pools.insert((generation.id(), index), Arc::clone(pool));
@@ -83,9 +83,12 @@ impl Table {
         let by_name = (services.iter().enumerate())
             .map(|(index, one)| (Arc::clone(&one.service.name), index))
             .collect();
+        let now = now();
         let mut table = Self {
+            made_at: now,
+            changes_at: changes_at(&generations, now),
             holders: Holders::new(&generations, &registry),
-            vendor: vec![None; services.len()].into(),
+            vendor: vec![Slot::Absent; services.len()].into(),
             services,
             by_name,
             tenants: HashMap::new(),
@@ -93,7 +96,6 @@ impl Table {
             registry,
             revocations,
         };
-        let now = now();
         let tenants = (table.holders.structures())
             .map(|finess| {
                 let choose = |service: &Arc<Service>| table.own(finess, service, now);
@@ -113,7 +115,11 @@ impl Table {
         pools: &mut Pools,
     ) -> Slots {
         let slot = |(index, offered): (usize, &Offered)| {
-            let generation = choose(&offered.service).ok()?;
+            let generation = match choose(&offered.service) {
+                Ok(generation) => generation,
+                Err(refusal) if refusal.gives_way() => return Slot::Absent,
+                Err(_) => return Slot::Refused,
+            };
             let pool = pools.entry((generation.id(), index)).or_insert_with(|| {
                 Pool::new(
                     Arc::clone(&offered.service),
@@ -121,7 +127,7 @@ impl Table {
                     Arc::clone(outbound),
                 )
             });
-            Some(Arc::clone(pool))
+            Slot::Open(Arc::clone(pool))
         };
         self.services.iter().enumerate().map(slot).collect()
     }
@@ -137,7 +143,7 @@ impl Table {
             |profile: &Profile| self.registry.relation(finess, profile.structure.as_ref());
         let choice = self.choice(service, now, &relation);
         match self.registry.binding(finess, &service.name) {
-            Some(binding) => self.choose_pinned(binding, &choice),
+            Some(binding) => self.choose_pinned(binding, Some(finess), &choice),
             None => choice.among(self.holders.of(finess)).cloned(),
         }
     }
@@ -150,7 +156,7 @@ impl Table {
         };
         let choice = self.choice(service, now, &relation);
         match self.registry.pinned(None, &service.name) {
-            Some(binding) => self.choose_pinned(binding, &choice),
+            Some(binding) => self.choose_pinned(binding, None, &choice),
             None => choice.among(self.holders.vendor()).cloned(),
         }
     }
@@ -172,20 +178,31 @@ impl Table {
     fn choose_pinned(
         &self,
         binding: &Binding,
+        tenant: Option<Finess>,
         choice: &Choice<'_>,
     ) -> Result<Arc<Generation>, Refusal> {
-        let meant = self.holders.meant(binding, &self.registry);
+        let meant = self.holders.meant(binding, tenant, &self.registry);
         if meant.is_empty() {
             return Err(Refusal::Unbound(binding.certificate.to_string()));
         }
-        match choice.among(&meant).cloned() {
+        let chosen = match choice.among(&meant).cloned() {
             // Of another kind than the service wants: elsewhere that is no fault, here it was asked for.
             Err(Refusal::Missing {
                 passed_over: Some(text),
                 ..
-            }) => Err(Refusal::Rule(Rule::InsiOnly, text)),
-            chosen => chosen,
+            }) => return Err(Refusal::Pinned(Rule::InsiOnly, text)),
+            Err(Refusal::Rule(rule, text)) => return Err(Refusal::Pinned(rule, text)),
+            chosen => chosen?,
+        };
+        let profile = &chosen.identity().profile;
+        if binding.client_id.is_some() && self.holders.is_shared(profile.fingerprint) {
+            let text = format!(
+                "the certificate of serial number {} is bound to several client_ids",
+                profile.serial
+            );
+            return Err(Refusal::Pinned(Rule::PscClient, text));
         }
+        Ok(chosen)
     }
 
     /// Why a tenant has no certificate for a service now.
@@ -237,6 +254,16 @@ impl Table {
             of_entity => of_entity,
         }
     }
+}
+
+/// When the next certificate begins or ends, in Unix seconds.
+fn changes_at(generations: &[Arc<Generation>], now: i64) -> i64 {
+    let profiles = (generations.iter()).map(|one| &one.identity().profile);
+    profiles
+        .flat_map(|profile| [profile.not_before, profile.not_after.saturating_add(1)])
+        .filter(|at| *at > now)
+        .min()
+        .unwrap_or(i64::MAX)
 }
 
 impl Offered {

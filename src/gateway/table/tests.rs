@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::*;
-use crate::config::{BoundBy, Tenants};
+use crate::config::{Binding, BoundBy, Tenants};
 use crate::identity::profile::{InsiMode, Profile};
 use crate::identity::registry::Registry;
 use crate::identity::select::tests::{generation, profile_of, service};
@@ -324,4 +324,67 @@ fn a_name_that_many_certificates_have_means_the_tenants_own_before_its_legal_ent
     let generations = [of(ENTITY, "EJ"), older, of(5, "OTHER")].map(generation);
     let table = table_of(generations.to_vec(), registry);
     assert_eq!(serial(pool(&table, 2, AUTH_CLI).unwrap()), "EG");
+}
+
+#[test]
+fn a_certificate_that_ended_or_is_ambiguous_does_not_give_way_to_the_legal_entitys_or_the_editeurs()
+{
+    let ended = Profile {
+        not_after: now() - 1,
+        ..of(2, "ENDED")
+    };
+    let twin = |serial| Profile {
+        not_before: now() - 5000,
+        ..of(3, serial)
+    };
+    let early = Profile {
+        not_before: now() + 5000,
+        not_after: now() + 9000,
+        ..of(4, "EARLY")
+    };
+    let mut generations = vec![of(ENTITY, "EJ"), of_vendor("VENDOR"), ended, early];
+    generations.extend(["TWIN 1", "TWIN 2"].map(twin));
+    let registry = Registry::new(sites(), Vec::new(), vec![vendor()]);
+    let table = table_of(generations.into_iter().map(generation).collect(), registry);
+    for service in [AUTH_CLI, "ror"] {
+        assert_eq!(
+            pool(&table, 2, service).unwrap_err(),
+            Code::CertificateExpired
+        );
+        assert_eq!(
+            pool(&table, 3, service).unwrap_err(),
+            Code::CertificateRefusedByRule
+        );
+    }
+    // One that has not begun was never in use: nothing changes before it does.
+    assert_eq!(serial(pool(&table, 4, "ror").unwrap()), "VENDOR");
+}
+
+#[test]
+fn a_name_pinned_for_all_tenants_means_each_ones_own() {
+    let bindings = vec![Binding {
+        certificate: BoundBy::CommonName("DUI".into()),
+        ..bound(None, AUTH_CLI, "")
+    }];
+    let other = Profile {
+        common_name: Some("OTHER".into()),
+        not_before: now() - 10,
+        ..of(0, "LATER")
+    };
+    let registry = Registry::new(sites(), bindings, Vec::new());
+    let generations = [of(0, "A"), other, of(5, "B")].map(generation);
+    let table = table_of(generations.to_vec(), registry);
+    assert_eq!(serial(pool(&table, 0, AUTH_CLI).unwrap()), "A");
+    assert_eq!(serial(pool(&table, 5, AUTH_CLI).unwrap()), "B");
+    assert_eq!(serial(pool(&table, 0, "ror").unwrap()), "LATER");
+}
+
+#[test]
+fn a_table_is_outdated_when_a_certificate_ends_or_the_clock_was_set_back() {
+    let table = table(vec![generation(of(0, "A"))]);
+    let now = now();
+    assert!(!table.is_outdated(now));
+    assert!(!table.is_outdated(now + 900));
+    assert!(table.is_outdated(now + 1001));
+    assert!(table.is_outdated(now - 60));
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder, Terminator};
 
 use super::gather::Gathered;
-use super::{MistakeKind, Place, Structure};
+use super::{MistakeKind, Place, Sector, Structure};
 use crate::identity::finess::Finess;
 
 /// The FINESS register of the whole country has about 100,000 sites and 35 MB; several times that is something else.
@@ -34,6 +34,11 @@ const EXTRACT: Columns = Columns {
     sector: None,
     is_extract: true,
 };
+
+/// Where the extract has the category of a site (`categetab`), and the one for pharmacies: the only of the sectors that
+/// a category tells for certain.
+const EXTRACT_CATEGORY: usize = 18;
+const PHARMACIE_D_OFFICINE: &str = "620";
 
 /// Where a file has what is read of it.
 struct Columns {
@@ -228,7 +233,12 @@ fn row(values: &[&str], columns: &Columns, place: &Place, gathered: &mut Gathere
     };
     let value = |column: Option<usize>| column.map(|at| values[at]).filter(|text| !text.is_empty());
     let legal_entity = value(columns.legal_entity).map(Finess::parse).transpose();
-    let sector = value(columns.sector).map(str::parse).transpose();
+    let sector = if columns.is_extract {
+        let category = values.get(EXTRACT_CATEGORY);
+        Ok((category == Some(&PHARMACIE_D_OFFICINE)).then_some(Sector::Officine))
+    } else {
+        value(columns.sector).map(str::parse).transpose()
+    };
     let name = columns.names.into_iter().find_map(value).map(Box::from);
     let mut structure = Structure {
         name,

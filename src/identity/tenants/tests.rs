@@ -107,8 +107,20 @@ fn latin_1_and_windows_1252_names_are_read() {
 }
 
 #[test]
+fn the_extract_tells_pharmacies_from_the_rest() {
+    let line = |number: &str, category: &str| {
+        format!(
+            "structureet;{number};{EJ};NOM;;;;1;R;X;;;001;01;AIN;01000 X;;;{category};Libelle\n"
+        )
+    };
+    let structures = good(line(EG, "620") + &line(OTHER, "355"));
+    let sector = |text| structures.get(finess(text)).unwrap().sector;
+    assert_eq!((sector(EG), sector(OTHER)), (Some(Sector::Officine), None));
+}
+
+#[test]
 fn the_extract_of_the_register_is_read_as_it_is_published() {
-    let rest = ";;900;RTE;DE PARIS;;;451;01;AIN;01440 VIRIAT;;;355;Centre Hospitalier (C.H.)";
+    let rest = ";;;900;RTE;DE PARIS;;;451;01;AIN;01440 VIRIAT;;;355;Centre Hospitalier (C.H.)";
     let lines = format!(
         "structureet;{EG};{EJ};CH;\"CH \"\"FLEYRIAT\"\"\"{rest}\n\
          structureet;{OTHER};{EJ};COURT;{rest}\n\

@@ -17,7 +17,7 @@ const ALL_TAKEN: &str = "the tenant's connections to this service are all in use
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) waiting: AtomicUsize,
-    freed: Notify,
+    pub(super) freed: Notify,
 }
 
 /// Which connections serve a request.
@@ -48,6 +48,7 @@ impl Pool {
     /// Takes a connection: an idle one, a stream of a shared one, or a new one. With `h1_only`, what is taken
     /// speaks HTTP/1.1 (a protocol upgrade needs it).
     pub(crate) async fn checkout(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
+        self.still_in_use()?;
         let wish = Wish::of(h1_only);
         match self.reuse(wish) {
             Some(lease) => Ok(lease),
@@ -157,6 +158,7 @@ impl Pool {
             tokio::pin!(freed);
             // Listen before looking, so that what is freed in between is not missed.
             freed.as_mut().enable();
+            self.still_in_use()?;
             if let Some(lease) = self.reuse(wish) {
                 return Ok(lease);
             }
@@ -171,7 +173,17 @@ impl Pool {
         };
         // Out of the queue before the dial: what comes free meanwhile is for those who still wait.
         drop(waiting);
-        self.dial(wish.is_h1_only(), room).await
+        let opened = self.dial(wish.is_h1_only(), room).await;
+        // A handshake takes time, and what is retired starts no request.
+        self.still_in_use().and(opened)
+    }
+
+    /// What is retired serves nobody any more, however long they have waited for it.
+    fn still_in_use(&self) -> Result<(), Error> {
+        match self.retired.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Error::Retired),
+        }
     }
 
     /// Waits for room for one more connection: in this pool first, then in the process.

@@ -6,7 +6,8 @@ use std::time::Instant;
 use super::{Pool, lock};
 
 impl Pool {
-    /// Hands out nothing that is open any more; what is in flight finishes.
+    /// Hands out nothing that is open any more, and opens nothing; what is in flight finishes. Who waits here is told to
+    /// choose again.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Release);
         let Some(active) = self.active.get() else {
@@ -17,6 +18,9 @@ impl Pool {
         }
         for h2 in lock(&active.h2).drain(..) {
             h2.drain();
+        }
+        for queue in [&active.queue, &active.picky] {
+            queue.freed.notify_waiters();
         }
     }
 
