@@ -48,6 +48,8 @@ pub struct Arguments {
 /// # Errors
 /// What keeps it from starting.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    // First: a temporary folder is removed also when somebody loses patience.
+    let signals = shutdown::on_signals()?;
     let directory = Directory::new(arguments.dir.as_deref())?;
     let default = |port| if arguments.check { 0 } else { port };
     let ports = Ports {
@@ -71,7 +73,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // What the environment overrides in a real gateway must not lead a demonstration to a real service.
     let loaded = Config::from_toml(&text, &site.configuration, [])?;
     telemetry::install(&loaded.config.log)?;
-    let signals = shutdown::on_signals()?;
     let bound = app::bind(loaded.config).map_err(|error| {
         let is_port = error.is::<BindError>();
         let advice = "--port and --admin-port choose other ports";

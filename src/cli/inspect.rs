@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cli::{EXIT_ERROR, Format, print};
 use crate::identity::load::{ExaminedCertificate, examine};
-use crate::identity::profile::{Profile, Usage};
+use crate::identity::profile::{Authority, Profile, Usage};
 use crate::identity::revocation::Revocations;
 use crate::identity::select::objection;
 use crate::identity::states::{State, now, timestamp};
@@ -51,6 +51,9 @@ struct Described {
     subject: String,
     issuer: String,
     environment: Option<&'static str>,
+    /// Whether it is one of IGC-Santé's production authorities, where it is an authority's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    official: Option<bool>,
     structure: Option<String>,
     finess: Option<String>,
     serial: String,
@@ -126,6 +129,8 @@ impl From<&ExaminedCertificate> for Described {
             subject: profile.subject.to_string(),
             issuer: profile.issuer.to_string(),
             environment: profile.environment.map(Environment::as_str),
+            official: (profile.usage == Usage::Authority)
+                .then(|| Authority::of(profile) == Authority::Official),
             structure: profile.structure.as_ref().map(ToString::to_string),
             finess: profile
                 .structure
@@ -200,6 +205,17 @@ impl Described {
             "  certificate   {} ({environment}), {}",
             self.usage, self.state
         )?;
+        match self.official {
+            Some(true) => writeln!(
+                text,
+                "    authority   one of the official ones of IGC-Santé"
+            )?,
+            Some(false) => writeln!(
+                text,
+                "    authority   none of the official ones of production"
+            )?,
+            None => {}
+        }
         writeln!(text, "    subject     {}", self.subject)?;
         writeln!(text, "    issuer      {}", self.issuer)?;
         if let Some(structure) = &self.structure {

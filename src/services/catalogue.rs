@@ -113,7 +113,7 @@ const INSI: BuiltIn = BuiltIn {
     tls: assumed(TlsVersions::Tls12And13),
     defaults: &[SMALL_REQUESTS],
     notes: "Requests add `/lps`. Only the `-tlsm` hosts take a structure's certificate. `Emetteur` in the request must \
-            be the certificate's OU, which `GET /-/identity/insi-auto` tells. Faults are HTTP 500: `desir_560` is a CN \
+            be the certificate's OU, which `GET /-/identity/…` tells. Faults are HTTP 500: `desir_560` is a CN \
             that is not INSi's. Test platforms may show a server certificate of the production chain.",
 };
 

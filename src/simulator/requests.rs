@@ -10,6 +10,11 @@ use crate::simulator::services::{SAMPLE_NAME, SOFTWARE_NUMBER};
 
 const SOAP: &str = "application/soap+xml; charset=utf-8";
 
+/// A GET that names no tenant but in its path.
+pub fn bare(path: &str) -> Request<Bytes> {
+    finished(Request::get(path), "")
+}
+
 /// A GET for a tenant.
 pub fn get(tenant: Finess, path: &str) -> Request<Bytes> {
     finished(Request::get(path).header(X_FINESS, tenant.as_str()), "")

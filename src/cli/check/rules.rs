@@ -49,7 +49,8 @@ pub fn page() -> String {
         "# Rules\n\nWhat `relais check` reports by name, and what Relais refuses to do. Made from the code; \
          `relais check --rules` prints the same.\n\n\
          An *error* keeps something from working that is meant to; a *warning* may not be meant; a *note* is good to know. \
-         A refused request is answered with `certificate_refused_by_rule` and the hint of the rule.\n",
+         A request that a rule keeps from its service is answered with `certificate_refused_by_rule` and what to do; \
+         one under an expired or revoked certificate with `certificate_expired` or `certificate_revoked`.\n",
     );
     for rule in Rule::ALL {
         let written = write!(

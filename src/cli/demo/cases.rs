@@ -87,14 +87,16 @@ pub(super) struct Odd {
     pub(super) newcomer: Finess,
     /// Its certificate is revoked.
     pub(super) revoked: Finess,
+    /// It has two certificates that nothing tells apart.
+    pub(super) twin: Finess,
     /// The newcomer's certificate is pinned to it.
     pub(super) borrower: Finess,
     /// The éditeur's certificate is pinned to it.
     pub(super) client: Finess,
     /// A pharmacy of the first tenant, without certificate of its own.
     pub(super) pharmacy: Finess,
-    /// A service that accepts certificates of another authority only.
-    _elsewhere: Simulator,
+    /// A service that accepts certificates of another authority only, and one that asks for none.
+    _elsewhere: [Simulator; 2],
 }
 
 /// The éditeur's structure: a SIRET number.
@@ -133,6 +135,17 @@ impl Odd {
         let (revoked, certificate) = issue(6, &site.pki, plain())?;
         let list = (site.pki).revoke(&[&certificate.serial()], now - 3600, now + 86_400);
         fs::write(site.directory.join("aci-el-org.crl"), list.der())?;
+        let twin = || Order {
+            not_before: Some(now - 86_400),
+            ..plain()
+        };
+        let (twin_finess, _) = issue(10, &site.pki, twin())?;
+        let structure = format!("1{twin_finess}");
+        let second = site.pki.issue(&Order {
+            structure: &structure,
+            ..twin()
+        });
+        pki::write_private(&folder.join("twin.pem"), second.pem())?;
         let vendor = site.pki.issue(&Order::new(VENDOR, "Editeur fictif"));
         pki::write_private(&folder.join("editeur.pem"), vendor.pem())?;
         let odd = Self {
@@ -143,6 +156,7 @@ impl Odd {
             production: issue(4, &Pki::new(Environment::Production), plain())?.0,
             newcomer: issue(5, &site.pki, plain())?.0,
             revoked,
+            twin: twin_finess,
             borrower: sample_finess(ODD + 7),
             client: sample_finess(ODD + 8),
             pharmacy: sample_finess(ODD + 9),
@@ -180,7 +194,7 @@ impl Odd {
 }
 
 /// Adds services to the configuration that are declared wrongly, and one that knows another authority only.
-fn declare_services(site: &Site) -> io::Result<Simulator> {
+fn declare_services(site: &Site) -> io::Result<[Simulator; 2]> {
     let elsewhere = Stand::new("autre-igc");
     let authority = Pki::new(Environment::Test);
     fs::write(
@@ -206,6 +220,13 @@ fn declare_services(site: &Site) -> io::Result<Simulator> {
     let (org, insi) = (WantedCertificate::OrgAuthCli, WantedCertificate::InsiAuto);
     let none = WantedCertificate::None;
     declare("autre-igc", &simulator, "autre-igc", org);
+    declare("inconnu", &simulator, "igc-sante-test", org);
+    let nobody = Stand {
+        certificate: none,
+        ..Stand::new("sans-certificat")
+    };
+    let nobody = nobody.start(&site.pki, &site.register)?;
+    declare("sans-certificat", &nobody, "igc-sante-test", org);
     for (name, of, wanted) in [
         ("insi-faux", "insi-auto", org),
         ("mssante-faux", "mssante", insi),
@@ -216,7 +237,7 @@ fn declare_services(site: &Site) -> io::Result<Simulator> {
         declare(name, simulator, "igc-sante-test", wanted);
     }
     fs::write(&site.configuration, text)?;
-    Ok(simulator)
+    Ok([simulator, nobody])
 }
 
 /// The table. Rows may be added anywhere but after the last: it uses a rate up.
@@ -231,6 +252,36 @@ pub(super) fn all(site: &Site, odd: &Odd) -> Vec<Case> {
     };
     let dmp = |tenant| requests::dmp(tenant, tenant);
     vec![
+        case(
+            "no tenant named",
+            requests::bare("/dmp/x"),
+            Gateway(400, "tenant_missing"),
+        ),
+        case(
+            "something that is not a FINESS number",
+            requests::bare("/@06078500X/dmp/x"),
+            Gateway(400, "tenant_malformed"),
+        ),
+        case(
+            "two tenants in one request",
+            requests::get(tenant, &format!("/@{}/dmp/x", odd.newcomer)),
+            Gateway(400, "tenant_ambiguous"),
+        ),
+        case(
+            "a service that is not configured",
+            requests::get(tenant, "/ameli/x"),
+            Gateway(404, "service_unknown"),
+        ),
+        case(
+            "INSi, for a structure without a certificate for it",
+            requests::insi(odd.newcomer, "insi-auto", SOFTWARE_NUMBER),
+            Gateway(503, "certificate_missing"),
+        ),
+        case(
+            "two certificates that began in the same second",
+            dmp(odd.twin),
+            Gateway(403, "certificate_refused_by_rule"),
+        ),
         case(
             "a tenant that nobody knows",
             dmp(odd.unknown),
@@ -285,6 +336,16 @@ pub(super) fn all(site: &Site, odd: &Odd) -> Vec<Case> {
             "a service that accepts another authority's certificates only",
             requests::get(tenant, "/autre-igc/x"),
             Gateway(502, "certificate_rejected_by_upstream"),
+        ),
+        case(
+            "a service whose own certificate is another authority's",
+            requests::get(tenant, "/inconnu/x"),
+            Gateway(502, "upstream_untrusted"),
+        ),
+        case(
+            "a service that asks for no certificate",
+            requests::get(tenant, "/sans-certificat/x"),
+            Gateway(502, "certificate_not_requested"),
         ),
         case(
             "DMP: an assertion (VIHF) of another structure",
