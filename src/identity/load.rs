@@ -13,6 +13,7 @@ mod permissions;
 mod pkcs12;
 mod pkcs8;
 mod problem;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod unpack;
@@ -34,6 +35,7 @@ pub(crate) use self::material::{Certificate, PublicKey, sha256};
 use self::pairing::Source;
 use self::password::Passwords;
 pub use self::problem::{LoadError, Problem, ProblemKind};
+use self::stamp::Stamp;
 pub(crate) use self::unpack::{BareKey, Unpacked, Unpacker};
 use super::profile::Profile;
 use crate::config::{Identities, KeyReaders};
@@ -73,13 +75,70 @@ pub struct Loaded {
 ///
 /// Fails only if the folder itself or a configured source of passwords cannot be read.
 pub fn load(config: &Identities) -> Result<Loaded, LoadError> {
-    let passwords = Passwords::gather(config)?;
-    let (paths, unlisted) = walk::walk(&config.directory)?;
-    let sources = decode_all(paths, &passwords, config.key_readers);
-    let mut loaded = pairing::pair(&config.directory, sources);
-    loaded.problems.extend(unlisted);
-    loaded.problems.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(loaded)
+    Folder::new(config.clone()).read()
+}
+
+/// A folder that is read time and again: what has not changed since is not decoded anew.
+pub struct Folder {
+    config: Identities,
+    /// What was decoded without a problem, with what the system said of the file then.
+    decoded: HashMap<PathBuf, (Stamp, Material)>,
+}
+
+impl fmt::Debug for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folder")
+            .field("directory", &self.config.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Folder {
+    /// The folder that the configuration names; nothing is read yet.
+    pub fn new(config: Identities) -> Self {
+        Self {
+            config,
+            decoded: HashMap::new(),
+        }
+    }
+
+    /// Reads what is in the folder now, at any depth.
+    ///
+    /// # Errors
+    /// If the folder itself or a configured source of passwords cannot be read. What was known before is not lost.
+    pub fn read(&mut self) -> Result<Loaded, LoadError> {
+        let passwords = Passwords::gather(&self.config)?;
+        let (paths, unlisted) = walk::walk(&self.config.directory)?;
+        let stamps: Vec<_> = paths.iter().map(|path| Stamp::of(path)).collect();
+        let mut known = std::mem::take(&mut self.decoded);
+        let mut sources = Vec::with_capacity(paths.len());
+        let mut changed = Vec::new();
+        for (path, stamp) in paths.iter().zip(&stamps) {
+            match known.remove(path) {
+                Some((then, material)) if *stamp == Some(then) => sources.push(Source {
+                    path: path.clone(),
+                    material,
+                }),
+                _ => changed.push(path.clone()),
+            }
+        }
+        sources.extend(decode_all(changed, &passwords, self.config.key_readers));
+        sources.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        // A file that cannot be decoded is tried again each time: a password may have come, or its owner changed.
+        let is_whole: Vec<_> = sources.iter().map(|source| !source.is_damaged()).collect();
+        let mut loaded = pairing::pair(&self.config.directory, &mut sources);
+        loaded.problems.extend(unlisted);
+        loaded.problems.sort_by(|a, b| a.path.cmp(&b.path));
+        self.decoded = sources
+            .into_iter()
+            .zip(stamps)
+            .zip(is_whole)
+            .filter_map(|((source, stamp), is_whole)| {
+                Some((source.path, (stamp.filter(|_| is_whole)?, source.material)))
+            })
+            .collect();
+        Ok(loaded)
+    }
 }
 
 /// Decodes files on all cores: making ready ten thousand RSA keys takes seconds on one.

@@ -30,7 +30,7 @@ impl Source {
     }
 
     /// Whether part of it could not be decoded, so that what seems to lack is likely in there.
-    fn is_damaged(&self) -> bool {
+    pub(super) fn is_damaged(&self) -> bool {
         !self.material.problems.is_empty()
     }
 
@@ -41,11 +41,11 @@ impl Source {
 }
 
 /// Puts together what the files below `root` hold; sources are sorted by path.
-pub(super) fn pair(root: &Path, mut sources: Vec<Source>) -> Loaded {
+pub(super) fn pair(root: &Path, sources: &mut [Source]) -> Loaded {
     let mut pairing = Pairing::default();
     {
-        let directories = by_directory(&sources);
-        let authorities = Authorities::index(root, &sources);
+        let directories = by_directory(sources);
+        let authorities = Authorities::index(root, sources);
         for files in directories.values() {
             pairing.pair_directory(files, &authorities);
         }
