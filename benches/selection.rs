@@ -42,7 +42,7 @@ fn table(site: &Site, structures: usize) -> Table {
     Table::new(
         &services,
         generations,
-        registry,
+        Arc::new(registry),
         Arc::default(),
         &outbound,
         &metrics,

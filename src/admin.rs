@@ -10,7 +10,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -59,6 +59,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/api/v1/services", get(services))
         .route("/api/v1/certificates", get(certificates))
         .route("/api/v1/pools", get(pools))
+        .route("/api/v1/reload", post(reload))
         .layer(middleware::from_fn(local_only))
         .with_state(app)
 }
@@ -168,7 +169,7 @@ impl From<(Arc<str>, Seen)> for CertificateProblem {
 
 async fn status(State(app): State<Arc<App>>) -> Json<Status> {
     let table = app.gateway.table.load();
-    let mut certificates = BTreeMap::from([("unusable", app.problems.len())]);
+    let mut certificates = BTreeMap::from([("unusable", app.problems.load().len())]);
     let (revocations, now) = (app.revocations.load(), now());
     for generation in table.generations() {
         let state = states::State::of(&generation.identity().profile, &revocations, now);
@@ -338,7 +339,8 @@ async fn certificates(State(app): State<Arc<App>>) -> Json<Certificates> {
         .iter()
         .map(|generation| Certificate::of(generation, &revocations, now))
         .collect();
-    let unusable = app.problems.iter().map(|problem| Unusable {
+    let problems = app.problems.load();
+    let unusable = problems.iter().map(|problem| Unusable {
         file: problem.path.display().to_string(),
         reason: problem.kind.to_string(),
     });
@@ -373,6 +375,24 @@ async fn pools(State(app): State<Arc<App>>) -> Json<Vec<Occupied>> {
         }
     });
     Json(occupied.collect())
+}
+
+async fn reload(State(app): State<Arc<App>>) -> Response {
+    match app.reload().await {
+        Ok(report) => Json(report).into_response(),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Json(Failed {
+                error: format!("{error:#}"),
+            }),
+        )
+            .into_response(),
+    }
+}
+
+#[derive(Serialize)]
+struct Failed {
+    error: String,
 }
 
 fn instant(at: SystemTime) -> String {

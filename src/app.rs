@@ -2,11 +2,12 @@
 
 pub mod changes;
 mod listening;
+pub mod reload;
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -17,18 +18,17 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::listening::{Entrance, Opened};
+use self::reload::Sources;
 use crate::admin;
-use crate::config::{self, Config, Identities, ListenAddress, Tenants};
+use crate::config::{Config, ListenAddress};
 use crate::crls::Source;
 use crate::gateway::Gateway;
 use crate::gateway::diagnosis::Diagnosis;
 use crate::gateway::table::{Offered, Table};
-use crate::identity::generation::Generation;
-use crate::identity::load::{self, Loaded, Problem};
-use crate::identity::registry::Registry;
+use crate::identity::load::Problem;
 use crate::identity::revocation::Revocations;
 use crate::identity::states;
-use crate::identity::structure::StructureId;
+use crate::identity::store::Change;
 use crate::inbound::{Inbound, listener};
 use crate::metrics::Metrics;
 use crate::notices::{Notices, Webhook};
@@ -53,8 +53,12 @@ pub struct App {
     pub revocations: Arc<ArcSwap<Revocations>>,
     /// What somebody is told.
     pub notices: Arc<Notices>,
-    /// What the folder of certificates held that could not be used.
-    pub problems: Vec<Problem>,
+    /// What the folder of certificates holds that cannot be used.
+    pub problems: ArcSwap<Vec<Problem>>,
+    /// Where certificates and structures come from. Held while they are read.
+    sources: Mutex<Sources>,
+    /// Held while the table is replaced by one that is made of it.
+    replacing: Mutex<()>,
     /// When the process was ready.
     pub since: SystemTime,
     /// Whether a stop has begun.
@@ -67,6 +71,7 @@ pub struct Bound {
     app: Arc<App>,
     listeners: Vec<Opened>,
     admin: Option<std::net::TcpListener>,
+    reload: Option<watch::Receiver<()>>,
     crls: Vec<Source>,
     webhook: Option<Webhook>,
     inbound: Inbound,
@@ -105,7 +110,17 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         config.workers,
         Arc::clone(&metrics),
     )?;
-    let (generations, problems) = read_certificates(&config.identities)?;
+    let mut sources = Sources::new(
+        config.identities,
+        config.tenants,
+        config.bindings,
+        config.vendor,
+    );
+    let Change {
+        generations,
+        problems,
+        ..
+    } = sources.read_certificates(&Revocations::default())?;
     if let Some(cache) = &config.revocation.cache {
         fs::create_dir_all(cache).context("the folder for revocation lists (revocation.cache)")?;
     }
@@ -117,7 +132,7 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
     let table = Table::new(
         &services,
         generations,
-        registry(&config.tenants, config.bindings, config.vendor),
+        sources.registry(),
         revocations.load_full(),
         &outbound,
         &metrics,
@@ -146,7 +161,9 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         outbound,
         revocations,
         notices: Arc::new(Notices::new(webhook.is_some())),
-        problems,
+        problems: ArcSwap::from_pointee(problems),
+        sources: Mutex::new(sources),
+        replacing: Mutex::default(),
         since: SystemTime::now(),
         draining: AtomicBool::new(false),
     });
@@ -161,53 +178,13 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         app,
         listeners,
         admin,
+        reload: None,
         crls,
         webhook,
         inbound,
         workers: config.workers,
         grace: config.shutdown_grace,
     })
-}
-
-/// Reads the folder of certificates, and says what of it cannot be used.
-fn read_certificates(config: &Identities) -> anyhow::Result<(Vec<Arc<Generation>>, Vec<Problem>)> {
-    let Loaded {
-        identities,
-        problems,
-    } = load::load(config)?;
-    for problem in &problems {
-        tracing::warn!(
-            path = %problem.path.display(),
-            reason = %problem.kind,
-            hint = %problem.hint,
-            "a file cannot be used"
-        );
-    }
-    let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
-    tracing::info!(
-        certificates = generations.len(),
-        unusable = problems.len(),
-        "certificates loaded"
-    );
-    Ok((generations, problems))
-}
-
-/// Reads the table of structures, and says what is wrong with it.
-fn registry(
-    tenants: &Tenants,
-    bindings: Vec<config::Binding>,
-    vendor: Vec<StructureId>,
-) -> Registry {
-    let (registry, mistakes) = Registry::load(tenants, bindings, vendor);
-    for mistake in &mistakes {
-        tracing::warn!(
-            place = %mistake.place,
-            reason = %mistake.kind,
-            hint = mistake.hint(),
-            "the table of structures has a mistake"
-        );
-    }
-    registry
 }
 
 impl Bound {
@@ -230,6 +207,13 @@ impl Bound {
         &self.app
     }
 
+    /// Reads certificates again whenever this changes.
+    #[must_use]
+    pub fn reload_on(mut self, changes: watch::Receiver<()>) -> Self {
+        self.reload = Some(changes);
+        self
+    }
+
     /// Serves until `stop` turns true, then finishes what is in flight. Blocks the calling thread, which runs the
     /// side plane; requests are served on threads of their own.
     ///
@@ -240,12 +224,12 @@ impl Bound {
             app,
             listeners,
             admin,
+            reload,
             crls,
             webhook,
             inbound,
             workers,
             grace,
-            ..
         } = self;
         let mut shares: Vec<Vec<(Socket, bool, Entrance)>> =
             (0..workers.get()).map(|_| Vec::new()).collect();
@@ -277,7 +261,13 @@ impl Bound {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         drop(working);
-        side_plane(&app, admin, (crls, webhook), stop, drained)?;
+        let tasks = Tasks {
+            admin,
+            reload,
+            crls,
+            webhook,
+        };
+        side_plane(&app, tasks, stop, drained)?;
         for thread in threads {
             match thread.join() {
                 Ok(ended) => ended?,
@@ -290,6 +280,14 @@ impl Bound {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// What the side plane does besides watching over connections and the clock.
+struct Tasks {
+    admin: Option<std::net::TcpListener>,
+    reload: Option<watch::Receiver<()>>,
+    crls: Vec<Source>,
+    webhook: Option<Webhook>,
 }
 
 fn work(
@@ -324,8 +322,7 @@ fn work(
 /// so that whoever watches is told that the gateway is stopping, and returns when the last worker has ended.
 fn side_plane(
     app: &Arc<App>,
-    admin: Option<std::net::TcpListener>,
-    (crls, webhook): (Vec<Source>, Option<Webhook>),
+    tasks: Tasks,
     mut stop: watch::Receiver<bool>,
     mut drained: mpsc::Receiver<()>,
 ) -> anyhow::Result<()> {
@@ -337,8 +334,11 @@ fn side_plane(
         tokio::spawn(Arc::clone(&app.outbound).reap());
         tokio::spawn(tidy(Arc::clone(&app.gateway.metrics)));
         tokio::spawn(changes::follow_the_clock(Arc::clone(app)));
-        changes::follow_lists(app, crls, webhook);
-        if let Some(listener) = admin {
+        changes::follow_lists(app, tasks.crls, tasks.webhook);
+        if let Some(changes) = tasks.reload {
+            tokio::spawn(reload::on(Arc::clone(app), changes));
+        }
+        if let Some(listener) = tasks.admin {
             tokio::spawn(admin::serve(listener, Arc::clone(app)));
         }
         // An error means that whoever could have said stop is gone: stop.

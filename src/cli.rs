@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod ask;
 pub mod check;
 pub mod client;
 pub mod csr;
@@ -43,6 +44,12 @@ enum Command {
     ///
     /// Exit code: 0 clean, 1 errors, 2 wrong usage, 3 warnings only.
     Check(check::Arguments),
+    /// Have a running gateway read certificates and the table of structures again, and tell what has changed.
+    ///
+    /// Exit code: 0 all in order, 1 not done, 2 wrong usage, 3 done, with files that cannot be used.
+    Reload(ask::Arguments),
+    /// Tell how a running gateway is. Exit code: 0 ready, 1 not.
+    Status(ask::Arguments),
     /// Run a gateway with simulated services and tenants, all on this machine.
     Demo(demo::Arguments),
     /// Tell what certificates, keys and PKCS#12 files are, what they may serve, and what not and why.
@@ -76,6 +83,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let ended = match arguments.command {
         Command::Serve(config) => serve::run(&config),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Reload(arguments) => ask::reload(&arguments),
+        Command::Status(arguments) => ask::status(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Csr(arguments) => csr::run(&arguments),

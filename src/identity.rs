@@ -12,5 +12,6 @@ pub mod revocation;
 pub mod rules;
 pub mod select;
 pub mod states;
+pub mod store;
 pub mod structure;
 pub mod tenants;

@@ -1,4 +1,5 @@
-//! Signals: the first SIGINT or SIGTERM asks the gateway to finish and stop, the second does not ask.
+//! Signals: the first SIGINT or SIGTERM asks the gateway to finish and stop, the second does not ask; SIGHUP asks it to
+//! read certificates again.
 
 use std::thread;
 
@@ -9,15 +10,25 @@ use tokio::sync::watch;
 /// The exit code of a gateway that was told twice: 128 and the number of SIGINT, as shells have it.
 const TOLD_TWICE: i32 = 130;
 
-/// Watches for SIGINT and SIGTERM on a thread of its own. The receiver turns true at the first.
+/// What signals ask for.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// Turns true when the gateway is to stop.
+    pub stop: watch::Receiver<bool>,
+    /// Changes when certificates are to be read again.
+    pub reload: watch::Receiver<()>,
+}
+
+/// Watches for signals on a thread of its own.
 ///
 /// # Errors
 /// When signals cannot be watched.
-pub fn on_signals() -> anyhow::Result<watch::Receiver<bool>> {
+pub fn on_signals() -> anyhow::Result<Signals> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let (stop, stopped) = watch::channel(false);
+    let (reload, reloads) = watch::channel(());
     let (mut interrupt, mut terminate, mut hangup) = {
         let _entered = runtime.enter();
         (
@@ -35,8 +46,7 @@ pub fn on_signals() -> anyhow::Result<watch::Receiver<bool>> {
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
                         _ = hangup.recv() => {
-                            // A terminal that closes, or a log rotation, must not kill a gateway undrained.
-                            tracing::warn!("SIGHUP changes nothing: new certificates are read at the next start");
+                            reload.send_replace(());
                             continue;
                         }
                     }
@@ -48,5 +58,8 @@ pub fn on_signals() -> anyhow::Result<watch::Receiver<bool>> {
             });
         })
         .context("signals cannot be watched")?;
-    Ok(stopped)
+    Ok(Signals {
+        stop: stopped,
+        reload: reloads,
+    })
 }

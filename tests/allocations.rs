@@ -40,7 +40,7 @@ fn table(site: Finess) -> (Table, tempfile::TempDir) {
     let table = Table::new(
         &services,
         generations,
-        registry,
+        Arc::new(registry),
         Arc::default(),
         &outbound,
         &metrics,

@@ -47,7 +47,7 @@ fn each_structure_of_the_example_has_a_certificate_for_each_service() {
     let table = Table::new(
         &services,
         generations,
-        registry,
+        Arc::new(registry),
         Arc::default(),
         &outbound,
         &metrics,

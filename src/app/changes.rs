@@ -1,7 +1,7 @@
 //! What changes while the process runs: certificates begin and end, and lists revoke them.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
@@ -9,7 +9,9 @@ use rustls_pki_types::CertificateDer;
 use super::App;
 use crate::config::{Revocation, Unknown};
 use crate::crls::{self, Source};
+use crate::gateway::table::Table;
 use crate::identity::generation::Generation;
+use crate::identity::registry::Registry;
 use crate::identity::revocation::{Authorities, List, Revocations};
 use crate::identity::states::{self, State, now};
 use crate::metrics::Metrics;
@@ -108,11 +110,27 @@ impl App {
     /// Chooses certificates anew, now that one has begun, ended or been revoked. What is open under one that is no
     /// longer chosen is not used again.
     pub fn certificates_changed(&self) {
+        self.replace(|old| (old.generations().to_vec(), Arc::clone(old.registry())));
+    }
+
+    /// Puts these certificates and structures in the place of those in use.
+    pub(super) fn replace_table(&self, generations: &[Arc<Generation>], registry: Arc<Registry>) {
+        self.replace(|_| (generations.to_vec(), registry));
+    }
+
+    /// One at a time: each table is made of the one before, or something that another has changed would be lost.
+    fn replace(&self, with: impl FnOnce(&Table) -> (Vec<Arc<Generation>>, Arc<Registry>)) {
+        let replacing = self
+            .replacing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let old = self.gateway.table.load_full();
+        let (generations, registry) = with(&old);
         let revocations = self.revocations.load_full();
-        let renewed = Arc::new(old.renewed(Arc::clone(&revocations), &self.outbound));
+        let renewed = Arc::new(old.renewed(generations, registry, revocations, &self.outbound));
         self.gateway.table.store(Arc::clone(&renewed));
         old.retire_for(&renewed);
+        drop(replacing);
         self.publish_states();
     }
 

@@ -125,7 +125,7 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
     let table = Table::new(
         &services,
         generations,
-        registry,
+        Arc::new(registry),
         Arc::new(revocations),
         &outbound,
         &metrics,

@@ -84,7 +84,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })?;
     if !arguments.check {
         print(&invitation::text(&site, &odd, &bound)?);
-        bound.run(signals)?;
+        bound.reload_on(signals.reload).run(signals.stop)?;
         return Ok(ExitCode::SUCCESS);
     }
     let (stop, stopped) = watch::channel(false);

@@ -18,11 +18,11 @@ pub fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     // Before the sockets: a signal that arrives while they are bound must not kill half a gateway.
-    let stop = shutdown::on_signals()?;
+    let signals = shutdown::on_signals()?;
     let bound = app::bind(loaded.config)?;
     if let Some(admin) = bound.admin_address() {
         tracing::info!(address = %admin, "administration");
     }
-    bound.run(stop)?;
+    bound.reload_on(signals.reload).run(signals.stop)?;
     Ok(ExitCode::SUCCESS)
 }

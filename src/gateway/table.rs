@@ -178,7 +178,7 @@ impl Table {
     }
 
     /// Who is who.
-    pub fn registry(&self) -> &Registry {
+    pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 

@@ -27,7 +27,7 @@ impl Table {
     pub fn new(
         services: &[Arc<Service>],
         generations: Vec<Arc<Generation>>,
-        registry: Registry,
+        registry: Arc<Registry>,
         revocations: Arc<Revocations>,
         outbound: &Arc<Outbound>,
         metrics: &Metrics,
@@ -40,16 +40,22 @@ impl Table {
         Self::build(
             services,
             generations,
-            Arc::new(registry),
+            registry,
             revocations,
             outbound,
             &mut pools,
         )
     }
 
-    /// The same as things stand now that certificates have begun, ended or been revoked. What is still right keeps
-    /// its connections.
-    pub fn renewed(&self, revocations: Arc<Revocations>, outbound: &Arc<Outbound>) -> Self {
+    /// The same services as things stand now that certificates have come, gone, begun, ended or been revoked. What is
+    /// still right keeps its connections.
+    pub fn renewed(
+        &self,
+        generations: Vec<Arc<Generation>>,
+        registry: Arc<Registry>,
+        revocations: Arc<Revocations>,
+        outbound: &Arc<Outbound>,
+    ) -> Self {
         let mut pools = Pools::new();
         let slots = self.tenants.values();
         for (index, pool) in slots
@@ -64,8 +70,8 @@ impl Table {
         }
         Self::build(
             self.services.clone(),
-            self.generations.clone(),
-            Arc::clone(&self.registry),
+            generations,
+            registry,
             revocations,
             outbound,
             &mut pools,

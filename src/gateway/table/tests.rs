@@ -41,7 +41,7 @@ fn table_of(generations: Vec<Arc<Generation>>, registry: Registry) -> Table {
     Table::new(
         &services,
         generations,
-        registry,
+        Arc::new(registry),
         Arc::default(),
         &outbound,
         &metrics,

@@ -1,0 +1,238 @@
+//! Reads certificates and the table of structures again, while requests go on.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::App;
+use crate::config::{Binding, Identities, Tenants};
+use crate::identity::generation::Generation;
+use crate::identity::load::{LoadError, Problem};
+use crate::identity::registry::Registry;
+use crate::identity::revocation::Revocations;
+use crate::identity::states::now;
+use crate::identity::store::{Change, Store};
+use crate::identity::structure::StructureId;
+
+/// Where certificates and structures come from.
+#[derive(Debug)]
+pub(super) struct Sources {
+    store: Store,
+    tenants: Tenants,
+    bindings: Vec<Binding>,
+    vendor: Vec<StructureId>,
+    registry: Arc<Registry>,
+    /// What the system said of the files of structures when they were read.
+    stamps: Vec<Option<(SystemTime, u64)>>,
+}
+
+/// What a reload has changed.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Whether other certificates or structures are in use than before.
+    pub changed: bool,
+    /// How many certificates there are now.
+    pub certificates: usize,
+    /// The new ones.
+    pub added: Vec<Entry>,
+    /// The ones that are no longer used.
+    pub removed: Vec<Entry>,
+    /// The ones whose file is no longer in order, and which are used as they were.
+    pub kept: Vec<Entry>,
+    /// What is wrong with files.
+    pub problems: Vec<Trouble>,
+    /// How long it took.
+    pub milliseconds: u64,
+}
+
+/// A certificate in a report.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    /// Its file.
+    pub file: String,
+    /// Its subject (RFC 4514).
+    pub subject: String,
+    /// Its serial number.
+    pub serial: String,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Serialize)]
+pub struct Trouble {
+    /// The file.
+    pub file: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Sources {
+    pub(super) fn new(
+        identities: Identities,
+        tenants: Tenants,
+        bindings: Vec<Binding>,
+        vendor: Vec<StructureId>,
+    ) -> Self {
+        let mut sources = Self {
+            store: Store::new(identities),
+            tenants,
+            bindings,
+            vendor,
+            registry: Arc::default(),
+            stamps: Vec::new(),
+        };
+        sources.read_structures();
+        sources
+    }
+
+    pub(super) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry)
+    }
+
+    /// Reads the folder of certificates, and says what of it cannot be used.
+    pub(super) fn read_certificates(
+        &mut self,
+        revocations: &Revocations,
+    ) -> Result<Change, LoadError> {
+        let change = self.store.read(revocations, now())?;
+        for problem in &change.problems {
+            tracing::warn!(
+                path = %problem.path.display(),
+                reason = %problem.kind,
+                hint = %problem.hint,
+                "a file cannot be used"
+            );
+        }
+        for generation in &change.kept {
+            tracing::warn!(
+                path = %generation.identity().path.display(),
+                "the certificate that was loaded from this file before is used on"
+            );
+        }
+        if change.is_one() {
+            tracing::info!(
+                certificates = change.generations.len(),
+                added = change.added.len(),
+                removed = change.removed.len(),
+                unusable = change.problems.len(),
+                "certificates loaded"
+            );
+        }
+        Ok(change)
+    }
+
+    /// Reads the table of structures if its files have changed, and says what is wrong with it.
+    fn read_structures(&mut self) -> bool {
+        let stamp = |path: &PathBuf| {
+            let metadata = fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        };
+        let stamps: Vec<_> = self.tenants.files.iter().map(stamp).collect();
+        // The first time there is nothing to compare with, and structures may be named without any file.
+        if stamps == self.stamps && !stamps.is_empty() {
+            return false;
+        }
+        self.stamps = stamps;
+        let (bindings, vendor) = (self.bindings.clone(), self.vendor.clone());
+        let (registry, mistakes) = Registry::load(&self.tenants, bindings, vendor);
+        for mistake in &mistakes {
+            tracing::warn!(
+                place = %mistake.place,
+                reason = %mistake.kind,
+                hint = mistake.hint(),
+                "the table of structures has a mistake"
+            );
+        }
+        self.registry = Arc::new(registry);
+        !self.tenants.files.is_empty()
+    }
+}
+
+/// Reloads whenever `changes` does, for as long as it is polled. What went wrong was written down.
+pub(super) async fn on(app: Arc<App>, mut changes: watch::Receiver<()>) {
+    while changes.changed().await.is_ok() {
+        let _ = app.reload().await;
+    }
+}
+
+impl App {
+    /// Reads certificates and the table of structures again, and takes up what has changed: from then on no request
+    /// starts under what is gone, and those in flight finish. What is not in order leaves everything as it was.
+    ///
+    /// # Errors
+    /// When the folder or passwords cannot be read.
+    pub async fn reload(self: &Arc<Self>) -> anyhow::Result<Report> {
+        let app = Arc::clone(self);
+        // Ten thousand files are not read on the thread that answers health checks.
+        tokio::task::spawn_blocking(move || app.reload_now())
+            .await
+            .context("the reload panicked")?
+    }
+
+    fn reload_now(&self) -> anyhow::Result<Report> {
+        let begun = Instant::now();
+        let metrics = &self.gateway.metrics;
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = sources.read_certificates(&self.revocations.load());
+        let change = read.inspect_err(|error| {
+            metrics.loaded("failure", now());
+            tracing::error!(%error, "certificates cannot be read again: those that are loaded stay");
+        })?;
+        let structures = sources.read_structures();
+        let changed = change.is_one() || structures;
+        if changed {
+            self.replace_table(&change.generations, sources.registry());
+        }
+        let outcome = match change.problems.is_empty() {
+            true => "success",
+            false => "partial",
+        };
+        metrics.loaded(outcome, now());
+        metrics.certificates("unusable", change.problems.len());
+        let report = Report::new(&change, changed, begun);
+        self.problems.store(Arc::new(change.problems));
+        Ok(report)
+    }
+}
+
+impl Report {
+    fn new(change: &Change, changed: bool, begun: Instant) -> Self {
+        let entries = |generations: &[Arc<Generation>]| generations.iter().map(Entry::of).collect();
+        Self {
+            changed,
+            certificates: change.generations.len(),
+            added: entries(&change.added),
+            removed: entries(&change.removed),
+            kept: entries(&change.kept),
+            problems: change.problems.iter().map(Trouble::of).collect(),
+            milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl Entry {
+    fn of(generation: &Arc<Generation>) -> Self {
+        let identity = generation.identity();
+        Self {
+            file: identity.path.display().to_string(),
+            subject: identity.profile.subject.to_string(),
+            serial: identity.profile.serial.to_string(),
+        }
+    }
+}
+
+impl Trouble {
+    fn of(problem: &Problem) -> Self {
+        Self {
+            file: problem.path.display().to_string(),
+            reason: problem.kind.to_string(),
+            hint: problem.hint.clone(),
+        }
+    }
+}

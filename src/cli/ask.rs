@@ -1,0 +1,171 @@
+//! `relais status` and `relais reload`: ask a running gateway.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{Method, Request};
+use serde_json::Value;
+
+use crate::cli::{ConfigArgument, EXIT_ERROR, EXIT_WARNINGS, Format, client, print};
+use crate::config::Config;
+
+/// Certificates that the text lists of each kind; JSON has them all.
+const LISTED: usize = 20;
+
+/// Arguments of both commands.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// The administration's address. Default: that of the configuration file.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Has certificates and the table of structures read again, and prints what has changed.
+///
+/// # Errors
+/// When no gateway answers.
+pub fn reload(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let (is_done, answer) = ask(arguments, Method::POST, "/api/v1/reload")?;
+    print(&match arguments.format {
+        Format::Json => serde_json::to_string_pretty(&answer)? + "\n",
+        Format::Text => text_of_reload(&answer),
+    });
+    let is_clean = answer["problems"].as_array().is_none_or(Vec::is_empty);
+    Ok(match (is_done, is_clean) {
+        (false, _) => ExitCode::from(EXIT_ERROR),
+        (true, false) => ExitCode::from(EXIT_WARNINGS),
+        (true, true) => ExitCode::SUCCESS,
+    })
+}
+
+/// Prints how the gateway is.
+///
+/// # Errors
+/// When no gateway answers.
+pub fn status(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let (_, answer) = ask(arguments, Method::GET, "/api/v1/status")?;
+    print(&match arguments.format {
+        Format::Json => serde_json::to_string_pretty(&answer)? + "\n",
+        Format::Text => text_of_status(&answer),
+    });
+    Ok(match answer["ready"] == true {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(EXIT_ERROR),
+    })
+}
+
+/// Whether it went well, and the answer.
+fn ask(arguments: &Arguments, method: Method, path: &str) -> anyhow::Result<(bool, Value)> {
+    let address = match arguments.admin {
+        Some(address) => address,
+        None => configured(arguments)?,
+    };
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .body(Bytes::new())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let answer = (runtime.block_on(client::send(address, request)))
+        .context("is the gateway running, and is this its administration address?")?;
+    let json = serde_json::from_slice(answer.body())
+        .with_context(|| format!("{address} is no gateway's administration"))?;
+    Ok((answer.status().is_success(), json))
+}
+
+fn configured(arguments: &Arguments) -> anyhow::Result<SocketAddr> {
+    let loaded = Config::load(&arguments.config.config)
+        .context("--admin names the gateway's administration address without a configuration")?;
+    let admin = loaded.config.admin.map(|admin| admin.address);
+    admin.filter(|address| address.port() != 0).with_context(|| {
+        format!(
+            "{} has no [admin] section with a fixed port: add address = \"127.0.0.1:9090\" there, or give --admin",
+            arguments.config.config.display()
+        )
+    })
+}
+
+fn text_of_reload(answer: &Value) -> String {
+    if let Some(error) = answer["error"].as_str() {
+        return format!("error: {error}\n  hint: everything stays as it was loaded before\n");
+    }
+    let mut text = String::new();
+    for (kind, what) in [
+        ("added", "added"),
+        ("removed", "removed"),
+        ("kept", "kept as it was"),
+    ] {
+        let entries = answer[kind].as_array().map_or(&[][..], Vec::as_slice);
+        for entry in entries.iter().take(LISTED) {
+            let word = |key: &str| entry[key].as_str().unwrap_or_default();
+            let line = format!("{what}  {} ({})", word("file"), word("subject"));
+            writeln!(text, "{line}").expect("writing to a String does not fail");
+        }
+        if entries.len() > LISTED {
+            writeln!(text, "{what}  … and {} more", entries.len() - LISTED)
+                .expect("writing to a String does not fail");
+        }
+    }
+    for problem in answer["problems"].as_array().into_iter().flatten() {
+        let word = |key: &str| problem[key].as_str().unwrap_or_default();
+        let lines = format!(
+            "error: {}: {}\n  hint: {}\n",
+            word("file"),
+            word("reason"),
+            word("hint")
+        );
+        text.push_str(&lines);
+    }
+    let changed = match answer["changed"] == true {
+        true => "",
+        false => "nothing has changed; ",
+    };
+    text + &format!(
+        "{changed}{} certificates, read in {} ms\n",
+        answer["certificates"], answer["milliseconds"]
+    )
+}
+
+fn text_of_status(answer: &Value) -> String {
+    let word = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
+    let ready = match answer["ready"] == true {
+        true => "ready".to_owned(),
+        false => format!("not ready: {}", word("reason")),
+    };
+    let mut text = format!(
+        "relais {}, {ready}, since {}\n{} structures with certificates, {} services, {} connections to services\n",
+        word("version"),
+        word("since"),
+        answer["tenants"],
+        answer["services"],
+        answer["upstream_connections"]
+    );
+    for (state, count) in answer["certificates"].as_object().into_iter().flatten() {
+        writeln!(text, "certificates  {count} {state}").expect("writing to a String does not fail");
+    }
+    for problem in answer["certificate_problems"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let word = |key: &str| problem[key].as_str().unwrap_or_default();
+        let line = format!(
+            "warning: {} answers {} ({} times)\n  hint: {}\n",
+            word("service"),
+            word("problem"),
+            problem["count"],
+            word("hint")
+        );
+        text.push_str(&line);
+    }
+    text
+}

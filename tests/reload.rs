@@ -1,0 +1,307 @@
+//! Certificates that come, change and go while the gateway runs.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use relais::app::reload::Report;
+use relais::identity::finess::Finess;
+use relais::services::HttpVersions;
+use relais::simulator::pki::{self, Issued, Request};
+use relais::simulator::site::{Stand, sample_finess};
+use support::{TestGateway, eventually, start, within};
+
+const H1: Stand = Stand {
+    http: HttpVersions::H1,
+    ..Stand::new("dmp")
+};
+const H2: Stand = Stand {
+    http: HttpVersions::H2,
+    ..Stand::new("roc")
+};
+
+/// A certificate of a structure with that CN, which began so many seconds ago.
+fn issue(gateway: &TestGateway, tenant: Finess, cn: &str, ago: i64) -> Issued {
+    let now = jiff::Timestamp::now().as_second();
+    gateway.site.pki.issue(&Request {
+        not_before: Some(now - ago),
+        ..Request::new(&format!("1{tenant}"), cn)
+    })
+}
+
+fn certificates(gateway: &TestGateway, name: &str) -> PathBuf {
+    let path = gateway.path().join("certs").join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    path
+}
+
+/// As a careful deployment does it: written aside, then renamed.
+fn put(gateway: &TestGateway, name: &str, pem: impl AsRef<[u8]>) -> PathBuf {
+    let path = certificates(gateway, name);
+    let aside = path.with_extension("new");
+    pki::write_private(&aside, pem).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    path
+}
+
+async fn reload(gateway: &TestGateway) -> Report {
+    within(gateway.app.reload()).await.unwrap()
+}
+
+async fn cn(gateway: &TestGateway, tenant: Finess, service: &str) -> Option<String> {
+    let answer = gateway.get(tenant, &format!("/{service}/x")).await;
+    (answer.status() == 200).then(|| answer.seen().cn.unwrap())
+}
+
+fn own(tenant: Finess) -> String {
+    format!("{tenant}/auth_cli.pem")
+}
+
+#[tokio::test]
+async fn from_a_reload_on_requests_use_the_new_certificate_and_others_keep_their_connections() {
+    let gateway = start(2, &[H1, H2], "");
+    let (tenant, other) = (gateway.tenant(0), gateway.tenant(1));
+    for service in ["dmp", "roc"] {
+        cn(&gateway, tenant, service).await.unwrap();
+        cn(&gateway, other, service).await.unwrap();
+    }
+    let handshakes = |at: usize| {
+        let (full, resumed) = gateway.site.simulators[at].1.handshakes();
+        full + resumed
+    };
+    let before = [handshakes(0), handshakes(1)];
+    let renewed = issue(&gateway, tenant, "Renouvelle", 10);
+    put(&gateway, &own(tenant), renewed.pem());
+    let report = reload(&gateway).await;
+    assert_eq!((report.added.len(), report.removed.len()), (1, 1));
+    for (at, service) in ["dmp", "roc"].into_iter().enumerate() {
+        assert_eq!(
+            cn(&gateway, tenant, service).await.as_deref(),
+            Some("Renouvelle")
+        );
+        cn(&gateway, other, service).await.unwrap();
+        assert_eq!(
+            handshakes(at),
+            before[at] + 1,
+            "{service}: only the renewed one dials"
+        );
+    }
+    // Sessions of the old certificate are not resumed: the one handshake was a full one.
+    assert!(!reload(&gateway).await.changed);
+}
+
+#[tokio::test]
+async fn a_certificate_dropped_into_the_folder_serves_its_structure_and_one_removed_does_not() {
+    let gateway = start(1, &[H1], "");
+    let tenant = sample_finess(70);
+    assert_eq!(cn(&gateway, tenant, "dmp").await, None);
+    let path = put(
+        &gateway,
+        "new/dmp.pem",
+        issue(&gateway, tenant, "Nouveau", 10).pem(),
+    );
+    assert_eq!(reload(&gateway).await.added.len(), 1);
+    assert_eq!(
+        cn(&gateway, tenant, "dmp").await.as_deref(),
+        Some("Nouveau")
+    );
+    fs::remove_file(path).unwrap();
+    assert_eq!(reload(&gateway).await.removed.len(), 1);
+    let refused = gateway.get(tenant, "/dmp/x").await;
+    assert_eq!(refused.code(), "tenant_unknown");
+    let open = || {
+        gateway
+            .app
+            .outbound
+            .pools()
+            .iter()
+            .map(|pool| pool.occupancy().idle)
+            .sum::<usize>()
+    };
+    eventually("its connections are closed", || open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_renewal_that_arrives_in_pieces_ends_right_and_the_old_one_serves_meanwhile() {
+    let gateway = start(1, &[H1], "");
+    let tenant = sample_finess(70);
+    let first = issue(&gateway, tenant, "Premier", 100);
+    put(&gateway, "dmp.crt", first.chain_pem());
+    put(&gateway, "dmp.key", first.key_pem());
+    reload(&gateway).await;
+    let second = issue(&gateway, tenant, "Second", 10);
+    // The certificate, but not its key yet.
+    put(&gateway, "dmp.crt", second.chain_pem());
+    let report = reload(&gateway).await;
+    assert_eq!(
+        (report.kept.len(), report.problems.len()),
+        (1, 1),
+        "{report:?}"
+    );
+    assert_eq!(
+        cn(&gateway, tenant, "dmp").await.as_deref(),
+        Some("Premier")
+    );
+    put(&gateway, "dmp.key", second.key_pem());
+    let report = reload(&gateway).await;
+    assert!(
+        report.kept.is_empty() && report.problems.is_empty(),
+        "{report:?}"
+    );
+    assert_eq!(cn(&gateway, tenant, "dmp").await.as_deref(), Some("Second"));
+}
+
+#[tokio::test]
+async fn what_is_not_in_order_leaves_the_last_good_certificate_in_use() {
+    let gateway = start(1, &[H1], "");
+    let tenant = gateway.tenant(0);
+    let before = cn(&gateway, tenant, "dmp").await;
+    let good = fs::read(certificates(&gateway, &own(tenant))).unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    let ou = format!("1{tenant}");
+    let expired = gateway.site.pki.issue(&Request {
+        not_before: Some(now - 5000),
+        not_after: Some(now - 10),
+        ..Request::new(&ou, "Expire")
+    });
+    let sign = gateway.site.pki.issue(&Request {
+        purpose: pki::Purpose::Sign,
+        ..Request::new(&ou, "Signature")
+    });
+    let early = gateway.site.pki.issue(&Request {
+        not_before: Some(now + 5000),
+        ..Request::new(&ou, "Futur")
+    });
+    let cases: [(&str, Vec<u8>); 6] = [
+        ("truncated", good[..good.len() / 3].to_vec()),
+        ("empty", Vec::new()),
+        ("not a certificate", b"bonjour".to_vec()),
+        ("expired", expired.pem().into()),
+        ("for signatures", sign.pem().into()),
+        ("not begun", early.pem().into()),
+    ];
+    for (what, bytes) in cases {
+        put(&gateway, &own(tenant), bytes);
+        let report = reload(&gateway).await;
+        assert_eq!(report.kept.len(), 1, "{what}: {report:?}");
+        assert_eq!(cn(&gateway, tenant, "dmp").await, before, "{what}");
+    }
+    put(&gateway, &own(tenant), good);
+    assert!(reload(&gateway).await.kept.is_empty());
+}
+
+#[tokio::test]
+async fn a_folder_that_is_gone_changes_nothing_and_is_read_again_when_it_is_back() {
+    let gateway = start(1, &[H1], "");
+    let (folder, away) = (gateway.path().join("certs"), gateway.path().join("away"));
+    fs::rename(&folder, &away).unwrap();
+    assert!(within(gateway.app.reload()).await.is_err());
+    assert!(cn(&gateway, gateway.tenant(0), "dmp").await.is_some());
+    let failed = gateway.metric("relais_reload_total", &["outcome=\"failure\""]);
+    assert_eq!(failed, 1.0);
+    fs::rename(&away, &folder).unwrap();
+    assert!(!reload(&gateway).await.changed);
+    assert!(cn(&gateway, gateway.tenant(0), "dmp").await.is_some());
+}
+
+#[tokio::test]
+async fn the_table_of_structures_is_read_again_too() {
+    let gateway = start(1, &[H1], "");
+    let (tenant, site) = (gateway.tenant(0), sample_finess(71));
+    assert_eq!(cn(&gateway, site, "dmp").await, None);
+    let table = gateway.path().join("tenants.csv");
+    let text = fs::read_to_string(&table).unwrap();
+    fs::write(&table, format!("{text}{site},{tenant},SITE,hospital\n")).unwrap();
+    assert!(reload(&gateway).await.changed);
+    assert!(cn(&gateway, site, "dmp").await.is_some());
+}
+
+#[tokio::test]
+async fn rotations_under_load_fail_no_request_and_mix_no_identities() {
+    let gateway = Arc::new(start(3, &[H1, H2], ""));
+    let done = Arc::new(AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..9 {
+        let (gateway, done) = (Arc::clone(&gateway), Arc::clone(&done));
+        clients.spawn(async move {
+            let tenant = gateway.tenant(number % 3);
+            let service = ["dmp", "roc"][number % 2];
+            let mut client = gateway.connect().await;
+            let mut answered = 0;
+            while !done.load(Ordering::Acquire) {
+                let request = http::Request::get(format!("/{service}/x"))
+                    .header("x-finess", tenant.as_str())
+                    .body(bytes::Bytes::new())
+                    .unwrap();
+                let answer = client.send(request).await;
+                assert_eq!(answer.status(), 200, "{answer:?}");
+                assert_eq!(answer.seen().ou, Some(format!("1{tenant}")));
+                answered += 1;
+            }
+            answered
+        });
+    }
+    for round in 0..40 {
+        let tenant = gateway.tenant(round % 3);
+        let renewed = issue(
+            &gateway,
+            tenant,
+            "Renouvelle",
+            1000 - i64::try_from(round).unwrap(),
+        );
+        put(&gateway, &own(tenant), renewed.pem());
+        let report = reload(&gateway).await;
+        assert_eq!(report.added.len(), 1, "{report:?}");
+        let shown = gateway.get(tenant, "/dmp/x").await.seen().sha256.unwrap();
+        let expected = relais::identity::profile::Fingerprint::of(&renewed.cert_der).to_string();
+        assert_eq!(
+            shown, expected,
+            "nothing is sent under the old one after the reload"
+        );
+    }
+    done.store(true, Ordering::Release);
+    let mut answered = 0;
+    while let Some(client) = clients.join_next().await {
+        answered += client.unwrap();
+    }
+    assert!(
+        answered > 100,
+        "{answered} requests were answered meanwhile"
+    );
+}
+
+#[test]
+fn the_command_reloads_a_running_gateway_and_tells_what_has_changed() {
+    let gateway = start(1, &[H1], "");
+    let run = |command: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_relais"))
+            .args([command, "--admin", &gateway.admin.to_string()])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), text)
+    };
+    let (code, text) = run("reload");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.starts_with("nothing has changed; 1 certificates"),
+        "{text}"
+    );
+    put(&gateway, "bad.pem", "-----BEGIN CERTIFICATE-----\n");
+    let issued = issue(&gateway, sample_finess(70), "Nouveau", 10);
+    let path = put(&gateway, "good.pem", issued.pem());
+    let (code, text) = run("reload");
+    assert_eq!(code, Some(3), "{text}");
+    let added = format!("added  {}", Path::new(&path).display());
+    assert!(
+        text.contains(&added) && text.contains("bad.pem: the PEM section"),
+        "{text}"
+    );
+    let (code, text) = run("status");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("2 structures with certificates"), "{text}");
+}
