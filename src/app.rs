@@ -3,6 +3,7 @@
 pub mod changes;
 mod listening;
 pub mod reload;
+mod watching;
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -19,8 +20,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::listening::{Entrance, Opened};
 use self::reload::Sources;
+use self::watching::Watched;
 use crate::admin;
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, ListenAddress, Reload};
 use crate::crls::Source;
 use crate::gateway::Gateway;
 use crate::gateway::diagnosis::Diagnosis;
@@ -72,6 +74,7 @@ pub struct Bound {
     listeners: Vec<Opened>,
     admin: Option<std::net::TcpListener>,
     reload: Option<watch::Receiver<()>>,
+    watched: Option<Watched>,
     crls: Vec<Source>,
     webhook: Option<Webhook>,
     inbound: Inbound,
@@ -110,6 +113,10 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         config.workers,
         Arc::clone(&metrics),
     )?;
+    let watched = (config.identities.reload == Reload::Auto).then(|| Watched {
+        directory: config.identities.directory.clone(),
+        files: config.tenants.files.clone(),
+    });
     let mut sources = Sources::new(
         config.identities,
         config.tenants,
@@ -179,6 +186,7 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         listeners,
         admin,
         reload: None,
+        watched,
         crls,
         webhook,
         inbound,
@@ -225,6 +233,7 @@ impl Bound {
             listeners,
             admin,
             reload,
+            watched,
             crls,
             webhook,
             inbound,
@@ -264,6 +273,7 @@ impl Bound {
         let tasks = Tasks {
             admin,
             reload,
+            watched,
             crls,
             webhook,
         };
@@ -286,6 +296,7 @@ impl Bound {
 struct Tasks {
     admin: Option<std::net::TcpListener>,
     reload: Option<watch::Receiver<()>>,
+    watched: Option<Watched>,
     crls: Vec<Source>,
     webhook: Option<Webhook>,
 }
@@ -337,6 +348,9 @@ fn side_plane(
         changes::follow_lists(app, tasks.crls, tasks.webhook);
         if let Some(changes) = tasks.reload {
             tokio::spawn(reload::on(Arc::clone(app), changes));
+        }
+        if let Some(watched) = tasks.watched {
+            tokio::spawn(watching::follow(Arc::clone(app), watched));
         }
         if let Some(listener) = tasks.admin {
             tokio::spawn(admin::serve(listener, Arc::clone(app)));

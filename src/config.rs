@@ -122,6 +122,17 @@ pub struct Identities {
     pub password_credential: Option<String>,
     /// Who may be able to read a private key's file. Default: its owner; keys that more can read are not used.
     pub key_readers: KeyReaders,
+    /// When the folder is read again. Default: whenever something in it has changed.
+    pub reload: Reload,
+}
+
+/// When certificates are read again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reload {
+    /// Whenever their files have changed, and when asked.
+    Auto,
+    /// Only when asked: by SIGHUP, `relais reload` or `POST /api/v1/reload`.
+    Manual,
 }
 
 /// Who may be able to read a private key's file, by its mode.

@@ -13,7 +13,7 @@ use relais::identity::finess::Finess;
 use relais::services::HttpVersions;
 use relais::simulator::pki::{self, Issued, Request};
 use relais::simulator::site::{Stand, sample_finess};
-use support::{TestGateway, eventually, start, within};
+use support::{TestGateway, eventually, start_with, within};
 
 const H1: Stand = Stand {
     http: HttpVersions::H1,
@@ -23,6 +23,14 @@ const H2: Stand = Stand {
     http: HttpVersions::H2,
     ..Stand::new("roc")
 };
+
+/// A gateway that reads nothing again unless it is told to, so that each test says when.
+fn start(tenants: usize, stands: &[Stand], how: &str) -> TestGateway {
+    start_with(tenants, stands, |text| {
+        let folder = "directory = \"certs\"";
+        *text = text.replace(folder, &format!("{folder}\nreload = \"{how}\""));
+    })
+}
 
 /// A certificate of a structure with that CN, which began so many seconds ago.
 fn issue(gateway: &TestGateway, tenant: Finess, cn: &str, ago: i64) -> Issued {
@@ -63,7 +71,7 @@ fn own(tenant: Finess) -> String {
 
 #[tokio::test]
 async fn from_a_reload_on_requests_use_the_new_certificate_and_others_keep_their_connections() {
-    let gateway = start(2, &[H1, H2], "");
+    let gateway = start(2, &[H1, H2], "manual");
     let (tenant, other) = (gateway.tenant(0), gateway.tenant(1));
     for service in ["dmp", "roc"] {
         cn(&gateway, tenant, service).await.unwrap();
@@ -96,7 +104,7 @@ async fn from_a_reload_on_requests_use_the_new_certificate_and_others_keep_their
 
 #[tokio::test]
 async fn a_certificate_dropped_into_the_folder_serves_its_structure_and_one_removed_does_not() {
-    let gateway = start(1, &[H1], "");
+    let gateway = start(1, &[H1], "manual");
     let tenant = sample_finess(70);
     assert_eq!(cn(&gateway, tenant, "dmp").await, None);
     let path = put(
@@ -127,7 +135,7 @@ async fn a_certificate_dropped_into_the_folder_serves_its_structure_and_one_remo
 
 #[tokio::test]
 async fn a_renewal_that_arrives_in_pieces_ends_right_and_the_old_one_serves_meanwhile() {
-    let gateway = start(1, &[H1], "");
+    let gateway = start(1, &[H1], "manual");
     let tenant = sample_finess(70);
     let first = issue(&gateway, tenant, "Premier", 100);
     put(&gateway, "dmp.crt", first.chain_pem());
@@ -157,7 +165,7 @@ async fn a_renewal_that_arrives_in_pieces_ends_right_and_the_old_one_serves_mean
 
 #[tokio::test]
 async fn what_is_not_in_order_leaves_the_last_good_certificate_in_use() {
-    let gateway = start(1, &[H1], "");
+    let gateway = start(1, &[H1], "manual");
     let tenant = gateway.tenant(0);
     let before = cn(&gateway, tenant, "dmp").await;
     let good = fs::read(certificates(&gateway, &own(tenant))).unwrap();
@@ -196,7 +204,7 @@ async fn what_is_not_in_order_leaves_the_last_good_certificate_in_use() {
 
 #[tokio::test]
 async fn a_folder_that_is_gone_changes_nothing_and_is_read_again_when_it_is_back() {
-    let gateway = start(1, &[H1], "");
+    let gateway = start(1, &[H1], "manual");
     let (folder, away) = (gateway.path().join("certs"), gateway.path().join("away"));
     fs::rename(&folder, &away).unwrap();
     assert!(within(gateway.app.reload()).await.is_err());
@@ -210,7 +218,7 @@ async fn a_folder_that_is_gone_changes_nothing_and_is_read_again_when_it_is_back
 
 #[tokio::test]
 async fn the_table_of_structures_is_read_again_too() {
-    let gateway = start(1, &[H1], "");
+    let gateway = start(1, &[H1], "manual");
     let (tenant, site) = (gateway.tenant(0), sample_finess(71));
     assert_eq!(cn(&gateway, site, "dmp").await, None);
     let table = gateway.path().join("tenants.csv");
@@ -222,7 +230,7 @@ async fn the_table_of_structures_is_read_again_too() {
 
 #[tokio::test]
 async fn rotations_under_load_fail_no_request_and_mix_no_identities() {
-    let gateway = Arc::new(start(3, &[H1, H2], ""));
+    let gateway = Arc::new(start(3, &[H1, H2], "manual"));
     let done = Arc::new(AtomicBool::new(false));
     let mut clients = tokio::task::JoinSet::new();
     for number in 0..9 {
@@ -276,7 +284,7 @@ async fn rotations_under_load_fail_no_request_and_mix_no_identities() {
 
 #[test]
 fn the_command_reloads_a_running_gateway_and_tells_what_has_changed() {
-    let gateway = start(1, &[H1], "");
+    let gateway = start(1, &[H1], "manual");
     let run = |command: &str| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_relais"))
             .args([command, "--admin", &gateway.admin.to_string()])
@@ -304,4 +312,38 @@ fn the_command_reloads_a_running_gateway_and_tells_what_has_changed() {
     let (code, text) = run("status");
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("2 structures with certificates"), "{text}");
+}
+
+#[tokio::test]
+async fn a_changed_file_is_noticed_by_itself_however_it_was_changed() {
+    let gateway = start(1, &[H1], "auto");
+    let tenant = gateway.tenant(0);
+    let shows = async |expected: &str| {
+        let until = std::time::Instant::now() + support::DEADLINE;
+        while cn(&gateway, tenant, "dmp").await.as_deref() != Some(expected) {
+            assert!(std::time::Instant::now() < until, "{expected} is not shown");
+        }
+    };
+    let renamed = issue(&gateway, tenant, "Renomme", 100);
+    put(&gateway, &own(tenant), renamed.pem());
+    shows("Renomme").await;
+    // Written over in place.
+    let written = issue(&gateway, tenant, "Reecrit", 90);
+    pki::write_private(&certificates(&gateway, &own(tenant)), written.pem()).unwrap();
+    shows("Reecrit").await;
+    // As Kubernetes swaps a mounted secret: the link to the folder of data is put in the place of another.
+    let mounted = certificates(&gateway, "mounted/dmp.pem");
+    let folder = mounted.parent().unwrap();
+    for (version, cn, ago) in [("..v1", "Monte un", 80), ("..v2", "Monte deux", 70)] {
+        let data = folder.join(version);
+        fs::create_dir(&data).unwrap();
+        let pem = issue(&gateway, tenant, cn, ago).pem();
+        pki::write_private(&data.join("dmp.pem"), pem).unwrap();
+        std::os::unix::fs::symlink(version, folder.join("..tmp")).unwrap();
+        fs::rename(folder.join("..tmp"), folder.join("..data")).unwrap();
+        if version == "..v1" {
+            std::os::unix::fs::symlink("..data/dmp.pem", &mounted).unwrap();
+        }
+        shows(cn).await;
+    }
 }

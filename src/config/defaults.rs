@@ -14,6 +14,8 @@ use crate::services::BuiltIn;
 const PROCESS: &[(&str, &str, &str)] = &[
     // A key that others can read is a key to replace; sharing it must be somebody's decision.
     ("identities", "key_readers", "owner"),
+    // A renewal should need nothing but the new file.
+    ("identities", "reload", "auto"),
     // Authorities make lists daily or more seldom; a certificate is found revoked within a quarter of a day.
     ("revocation", "refresh", "6h"),
     // A list of some megabytes arrives in time over the slowest line.

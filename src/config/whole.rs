@@ -10,8 +10,8 @@ use super::parse;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use super::{
-    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, bindings, files, listeners,
-    notices, revocation, services, structures,
+    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Reload, bindings, files,
+    listeners, notices, revocation, services, structures,
 };
 use crate::services::Environment;
 
@@ -24,6 +24,7 @@ const KEY_READERS: &[(&str, KeyReaders)] = &[
     ("group", KeyReaders::Group),
     ("anyone", KeyReaders::Anyone),
 ];
+const RELOAD: &[(&str, Reload)] = &[("auto", Reload::Auto), ("manual", Reload::Manual)];
 const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -80,6 +81,7 @@ fn identities(mut section: Section<'_>, environment: Option<Environment>) -> Opt
     let password_env = section.take("password_env", variable_name);
     let password_credential = section.take("password_credential", credential_name);
     let key_readers = section.require("key_readers", parse::word(KEY_READERS));
+    let reload = section.require("reload", parse::word(RELOAD));
     if let Some(readers) = &key_readers
         && readers.value == KeyReaders::Anyone
         && environment == Some(Environment::Production)
@@ -95,6 +97,7 @@ fn identities(mut section: Section<'_>, environment: Option<Environment>) -> Opt
         password_env: password_env.map(|found| found.value),
         password_credential: password_credential.map(|found| found.value),
         key_readers: key_readers?.value,
+        reload: reload?.value,
     })
 }
 

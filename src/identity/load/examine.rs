@@ -9,7 +9,7 @@ use x509_parser::prelude::FromDer as _;
 use super::file;
 use super::password::Passwords;
 use super::problem::{LoadError, Problem};
-use crate::config::{Identities, KeyReaders};
+use crate::config::{Identities, KeyReaders, Reload};
 use crate::identity::profile::{Profile, name};
 
 /// What a file holds.
@@ -45,6 +45,7 @@ pub fn examine(path: &Path, password_file: Option<&Path>) -> Result<Examined, Lo
         password_env: None,
         password_credential: None,
         key_readers: KeyReaders::Anyone,
+        reload: Reload::Manual,
     })?;
     let requests = requests(path);
     if !requests.is_empty() {

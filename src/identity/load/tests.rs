@@ -27,6 +27,7 @@ impl Folder {
             password_env: None,
             password_credential: None,
             key_readers: KeyReaders::Owner,
+            reload: Reload::Manual,
         };
         Self { directory, config }
     }
