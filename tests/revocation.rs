@@ -109,6 +109,33 @@ async fn a_service_that_no_list_names_is_believed_overdue_or_not_unless_the_conf
 }
 
 #[tokio::test]
+async fn where_the_configuration_wants_to_know_each_connection_is_verified_anew() {
+    for versions in [ONLY_12, ONLY_13] {
+        for (unknown, expected) in [("accept", (1, 2)), ("refuse", (3, 0))] {
+            let (gateway, upstream) = start_on(1, &[Stand::new("dmp")], |site, text| {
+                let tls = Tls {
+                    versions,
+                    ..server()
+                };
+                let upstream = Upstream::start(&site.pki, &tls, once);
+                text.push_str(&upstream.service("up", ""));
+                let list = list(site, &[&[1]], 3600);
+                std::fs::write(site.directory.join("aci.crl"), list).unwrap();
+                text.push_str(&format!(
+                    "\n[revocation]\ncrls = [\"aci.crl\"]\nunknown = \"{unknown}\"\n"
+                ));
+                upstream
+            });
+            for _ in 0..3 {
+                is_answered(&gateway).await;
+            }
+            // A session begun before the list ended must not be resumed after.
+            assert_eq!(upstream.handshakes(), expected, "{unknown} {versions:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_list_that_is_not_right_keeps_nothing_from_working() {
     let (gateway, _upstream) = with_list(|_| Some(b"<html>not found</html>".to_vec()), "");
     is_answered(&gateway).await;

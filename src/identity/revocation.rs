@@ -63,6 +63,11 @@ impl Revocations {
         &self.lists
     }
 
+    /// Whether services are refused whose authority has no list in force.
+    pub fn must_know(&self) -> bool {
+        self.must_know
+    }
+
     /// Whether a certificate is revoked.
     pub fn is_revoked(&self, profile: &Profile) -> bool {
         let serial = &profile.serial;

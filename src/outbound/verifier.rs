@@ -40,6 +40,11 @@ impl Verifier {
         }
     }
 
+    /// Whether what it says of a certificate holds only as long as a list is in force.
+    pub(super) fn must_know(&self) -> bool {
+        (self.revocations.as_ref()).is_some_and(|revocations| revocations.must_know())
+    }
+
     fn check_revocation(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
         let Some(revocations) = &self.revocations else {
             return Ok(());
