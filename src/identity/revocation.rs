@@ -85,7 +85,7 @@ impl Revocations {
     /// Whether nobody can say if certificates of this issuer are revoked at that time, in seconds since 1970, and
     /// the configuration wants to know.
     pub fn is_in_doubt(&self, issuer: &str, now: i64) -> bool {
-        self.must_know && !self.of(issuer).any(|crl| !crl.has_ended(now))
+        self.must_know && !(self.of(issuer)).any(|crl| !crl.of_authorities && !crl.has_ended(now))
     }
 
     fn of(&self, issuer: &str) -> impl Iterator<Item = &Crl> {

@@ -46,6 +46,9 @@ pub enum CrlProblem {
     /// It speaks for other authorities.
     #[error("this is an indirect list, which speaks for other authorities than its issuer")]
     Indirect,
+    /// It is about attribute certificates, or about some reasons only.
+    #[error("this is a partial list, which leaves out certificates or reasons")]
+    Partial,
     /// It has an extension that it says must be understood, and that Relais does not know.
     #[error("the list has the critical extension {0}, which Relais does not know")]
     Extension(String),
@@ -78,6 +81,7 @@ impl CrlProblem {
             Self::Ended(_) => "ended",
             Self::Delta => "delta",
             Self::Indirect => "indirect",
+            Self::Partial => "partial",
             Self::Extension(_) => "extension",
             Self::OtherIssuer(_) => "other_issuer",
             Self::Older(_) => "older",
@@ -107,7 +111,7 @@ impl CrlProblem {
             Self::Ended(_) => {
                 "what it names stays revoked; fetch the next one, or ask the authority why there is none"
             }
-            Self::NoEnd | Self::Delta | Self::Indirect | Self::Extension(_) => {
+            Self::NoEnd | Self::Delta | Self::Indirect | Self::Partial | Self::Extension(_) => {
                 "name the authority's complete list, which its certificates have under CRL distribution points"
             }
             Self::OtherIssuer(_) => {

@@ -1,5 +1,6 @@
 //! Which lists are believed, and what follows from them.
 
+use rcgen::CrlScope::{CaCertsOnly, UserCertsOnly};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
     CrlIssuingDistributionPoint, CrlScope, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
@@ -153,7 +154,11 @@ fn the_next_list_is_taken_unless_it_goes_back_or_is_anothers() {
 }
 
 /// An authority of its own, its certificate, and a list that it signs with an issuing distribution point.
-fn scoped(usages: Vec<KeyUsagePurpose>, entries: u32) -> (CertificateDer<'static>, Vec<u8>) {
+fn scoped(
+    usages: Vec<KeyUsagePurpose>,
+    entries: u32,
+    scope: CrlScope,
+) -> (CertificateDer<'static>, Vec<u8>) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "Scoped");
@@ -168,7 +173,7 @@ fn scoped(usages: Vec<KeyUsagePurpose>, entries: u32) -> (CertificateDer<'static
             distribution_point: CrlDistributionPoint {
                 uris: vec!["http://crl.example/list.crl".to_owned()],
             },
-            scope: Some(CrlScope::UserCertsOnly),
+            scope: Some(scope),
         }),
         revoked_certs: (0..entries)
             .map(|number| RevokedCertParams {
@@ -188,14 +193,14 @@ fn scoped(usages: Vec<KeyUsagePurpose>, entries: u32) -> (CertificateDer<'static
 
 #[test]
 fn an_authority_that_may_not_sign_lists_is_not_believed() {
-    let (authority, list) = scoped(vec![KeyUsagePurpose::KeyCertSign], 1);
+    let (authority, list) = scoped(vec![KeyUsagePurpose::KeyCertSign], 1, UserCertsOnly);
     let authorities = Authorities::new([&authority], []);
     assert_eq!(problem(&list, &authorities), "unknown_issuer");
 }
 
 #[test]
 fn a_hundred_thousand_entries_are_found() {
-    let (authority, list) = scoped(Vec::new(), 100_000);
+    let (authority, list) = scoped(Vec::new(), 100_000, UserCertsOnly);
     let authorities = Authorities::new([&authority], []);
     let crl = Crl::read(&list, &authorities, NOW).unwrap();
     assert_eq!(crl.entries(), 100_000);
@@ -207,7 +212,7 @@ fn a_hundred_thousand_entries_are_found() {
 
 #[test]
 fn a_list_that_does_not_say_what_it_seems_to_is_refused() {
-    let (_, list) = scoped(Vec::new(), 1);
+    let (_, list) = scoped(Vec::new(), 1, UserCertsOnly);
     let with = |from: &[u8], to: &[u8]| {
         let mut list = list.clone();
         let at = list.windows(from.len()).position(|window| window == from);
@@ -220,10 +225,25 @@ fn a_list_that_does_not_say_what_it_seems_to_is_refused() {
     assert_eq!(with(&[0x55, 0x1d, 0x14], &[0x55, 0x1d, 0x1b]), Err("delta"));
     // onlyContainsUserCerts, indirectCRL.
     assert_eq!(with(&[0x81, 1, 0xff], &[0x84, 1, 0xff]), Err("indirect"));
+    // onlyContainsUserCerts, onlyContainsAttributeCerts.
+    assert_eq!(with(&[0x81, 1, 0xff], &[0x85, 1, 0xff]), Err("partial"));
+    // onlyContainsUserCerts, onlySomeReasons (with none).
+    assert_eq!(with(&[0x81, 1, 0xff], &[0x83, 1, 0]), Err("partial"));
     // The issuing distribution point's object identifier, one that means nothing.
     assert_eq!(
         with(&[0x55, 0x1d, 0x1c], &[0x55, 0x1d, 0x63]),
         Err("extension")
     );
-    assert_eq!(with(&[0x81, 1, 0xff], &[0x81, 1, 0xff]), Ok(()));
+    assert_eq!(with(&[0x81, 1, 0xff], &[0x81, 1, 0xff]), Ok(false));
+}
+
+#[test]
+fn a_list_of_authorities_leaves_other_certificates_in_doubt() {
+    for (scope, in_doubt) in [(UserCertsOnly, false), (CaCertsOnly, true)] {
+        let (authority, list) = scoped(Vec::new(), 1, scope);
+        let authorities = Authorities::new([&authority], []);
+        let crl = Crl::read(&list, &authorities, NOW).unwrap();
+        let issuer = crl.issuer.clone();
+        assert_eq!(view(crl, true).is_in_doubt(&issuer, NOW), in_doubt);
+    }
 }
