@@ -83,16 +83,9 @@ fn a_later_notice_takes_the_place_of_one_that_was_not_posted() {
 fn a_list_is_worth_a_notice_when_nothing_in_force_is_left_of_it() {
     let source: Arc<str> = "http://crl.example/a.crl".into();
     let list = |problem: Option<CrlProblem>| {
-        let problem = problem.map(Arc::new);
-        let (source, crl) = (Arc::clone(&source), None);
-        Revocations::new(
-            vec![List {
-                source,
-                crl,
-                problem,
-            }],
-            false,
-        )
+        let mut list = List::new(Arc::clone(&source));
+        list.problem = problem.map(Arc::new);
+        Revocations::new(vec![list], false)
     };
     let notices = Notices::new(true);
     notices.look(&[], &list(None), END);

@@ -12,6 +12,7 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 
+use super::List;
 use super::authorities::Authorities;
 use super::problem::CrlProblem;
 use crate::identity::profile::Fingerprint;
@@ -29,7 +30,7 @@ pub struct Crl {
     /// When its successor is due at the latest, in seconds since 1970.
     pub next_update: i64,
     /// Whether it is about certificates of authorities only, and leaves those of servers and structures in doubt.
-    pub(super) of_authorities: bool,
+    pub of_authorities: bool,
     /// The SHA-256 of the bytes that it was read from.
     pub(super) fingerprint: Fingerprint,
     /// Big-endian without leading zeros, in order.
@@ -94,30 +95,32 @@ impl Crl {
         })
     }
 
-    /// Reads what a source gives now, `current` being in use. Nothing, if it is the same list.
+    /// Reads what a source gives now, the lists of `current` being in use. Nothing, if it is one of them.
     ///
     /// # Errors
-    /// Why the list is not to be used; also if it is older than the one in use, or another authority's, since whoever
-    /// can answer in place of the authority's server could otherwise undo a revocation.
+    /// Why the list is not to be used; also if it is older than the one in use, since whoever can answer in place of
+    /// the authority's server could otherwise undo a revocation.
     pub fn read_next(
         bytes: &[u8],
         authorities: &Authorities,
-        current: Option<&Self>,
+        current: &List,
         now: i64,
     ) -> Result<Option<Self>, CrlProblem> {
-        if current.is_some_and(|current| current.fingerprint == Fingerprint::of(bytes)) {
+        let fingerprint = Fingerprint::of(bytes);
+        if current.crls().any(|crl| crl.fingerprint == fingerprint) {
             return Ok(None);
         }
         let next = Self::read(bytes, authorities, now)?;
-        match current {
-            Some(current) if next.issuer != current.issuer => {
-                Err(CrlProblem::OtherIssuer(next.issuer.into()))
-            }
-            Some(current) if next.this_update < current.this_update => {
-                Err(CrlProblem::Older(next.this_update))
-            }
-            _ => Ok(Some(next)),
+        let mut replaced = current.crls().filter(|crl| next.succeeds(crl));
+        if replaced.any(|crl| next.this_update < crl.this_update) {
+            return Err(CrlProblem::Older(next.this_update));
         }
+        Ok(Some(next))
+    }
+
+    /// Whether it speaks for the same certificates as another list.
+    pub(super) fn succeeds(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.of_authorities == other.of_authorities
     }
 
     /// How many certificates it names.
