@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use relais::identity::profile::Profile;
-use relais::simulator::pki::{self, Request};
+use relais::services::Environment;
+use relais::simulator::pki::{self, Pki, Request};
 use relais::simulator::site::{Site, Stand, sample_finess};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -80,6 +81,35 @@ async fn a_service_whose_certificate_is_revoked_is_not_believed() {
     assert!(upstream.heads().is_empty(), "no request was sent");
     let listed = "relais_crl_next_update_timestamp_seconds";
     assert!(gateway.metric(listed, &["aci.crl"]) > 0.0);
+}
+
+#[tokio::test]
+async fn a_service_whose_authority_is_revoked_is_not_believed() {
+    // The authority comes with the service alone, or is in the trust file too.
+    for in_trust_file in [false, true] {
+        for is_revoked in [false, true] {
+            let pki = Pki::new(Environment::Test);
+            let (gateway, _upstream) = start_on(1, &[Stand::new("dmp")], |site, text| {
+                let upstream = Upstream::start(&pki, &Tls::default(), once);
+                let service = upstream.service("up", "");
+                text.push_str(&service.replace("trust/igc-sante-test.pem", "other.pem"));
+                let mut trust = pki.authority_pem();
+                if !in_trust_file {
+                    trust = trust.split_off(trust.rfind("-----BEGIN").unwrap());
+                }
+                std::fs::write(site.directory.join("other.pem"), trust).unwrap();
+                let now = Timestamp::now().as_second();
+                let list = pki.revoke_issuing(now - 3600, now + 3600);
+                std::fs::write(site.directory.join("root.crl"), list.der()).unwrap();
+                if is_revoked {
+                    text.push_str("\n[revocation]\ncrls = [\"root.crl\"]\n");
+                }
+                upstream
+            });
+            let believed = outcome(&gateway).await != untrusted();
+            assert_ne!(believed, is_revoked, "{in_trust_file}");
+        }
+    }
 }
 
 #[tokio::test]

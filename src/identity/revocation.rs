@@ -105,9 +105,11 @@ impl Revocations {
         self.revokes(&profile.issuer, &bytes)
     }
 
-    /// Whether some list of this issuer (as RFC 4514 writes it) has this serial number (big-endian).
+    /// Whether some list of this issuer (as RFC 4514 writes it) has this serial number (big-endian), or the issuer is
+    /// itself revoked.
     pub fn revokes(&self, issuer: &str, serial: &[u8]) -> bool {
-        self.of(issuer).any(|crl| crl.has(serial))
+        let mut authorities = self.crls().flat_map(|crl| &crl.authorities);
+        self.of(issuer).any(|crl| crl.has(serial)) || authorities.any(|name| **name == *issuer)
     }
 
     /// Whether nobody can say if certificates of this issuer are revoked at that time, in seconds since 1970, and
@@ -117,7 +119,10 @@ impl Revocations {
     }
 
     fn of(&self, issuer: &str) -> impl Iterator<Item = &Crl> {
-        let crls = self.lists.iter().flat_map(List::crls);
-        crls.filter(move |crl| &*crl.issuer == issuer)
+        self.crls().filter(move |crl| &*crl.issuer == issuer)
+    }
+
+    fn crls(&self) -> impl Iterator<Item = &Crl> {
+        self.lists.iter().flat_map(List::crls)
     }
 }

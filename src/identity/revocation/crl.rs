@@ -35,6 +35,8 @@ pub struct Crl {
     pub(super) fingerprint: Fingerprint,
     /// Big-endian without leading zeros, in order.
     serials: Box<[Box<[u8]>]>,
+    /// The names of authorities that it takes their powers from.
+    pub(super) authorities: Box<[Box<str>]>,
 }
 
 impl fmt::Debug for Crl {
@@ -58,6 +60,7 @@ impl Crl {
             of_authorities: false,
             fingerprint: Fingerprint::of(serial),
             serials: [serial.into()].into(),
+            authorities: Box::default(),
         }
     }
 
@@ -85,14 +88,17 @@ impl Crl {
             .map(|revoked| without_zeros(revoked.raw_serial()).into())
             .collect();
         serials.sort_unstable();
-        Ok(Self {
+        let mut read = Self {
             issuer: issuer.into(),
             this_update,
             next_update: crl.next_update().ok_or(CrlProblem::NoEnd)?.timestamp(),
             of_authorities,
             fingerprint: Fingerprint::of(bytes),
             serials: serials.into(),
-        })
+            authorities: Box::default(),
+        };
+        read.authorities = authorities.revoked_by(&read);
+        Ok(read)
     }
 
     /// Reads what a source gives now, the lists of `current` being in use. Nothing, if it is one of them.

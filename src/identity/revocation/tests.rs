@@ -229,6 +229,26 @@ fn a_list_that_does_not_say_what_it_seems_to_is_refused() {
 }
 
 #[test]
+fn what_a_revoked_authority_has_issued_is_revoked_unless_its_certificate_was_renewed() {
+    let pki = &shared::TEST;
+    let issued = pki.issue(&shared::request("1060785003", "DUI", 0));
+    let profile = Profile::parse(&issued.cert_der).unwrap();
+    let list = pki.revoke_issuing(NOW - DAY, NOW + DAY).der().to_vec();
+    let revoked = |authorities: Authorities| {
+        let view = view(Crl::read(&list, &authorities, NOW).unwrap(), false);
+        assert!(!view.revokes("CN=Another", &[7]));
+        view.is_revoked(&profile)
+    };
+    assert!(revoked(believing(pki)));
+    let chained = Authorities::new([pki.root_der()], [pki.issuing_der()]);
+    assert!(revoked(chained));
+    // A namesake's certificate stands for one that the authority has been given since.
+    let namesake = Pki::new(Environment::Test);
+    let all = [pki.root_der(), pki.issuing_der(), namesake.issuing_der()];
+    assert!(!revoked(Authorities::new(all, [])));
+}
+
+#[test]
 fn a_list_of_authorities_leaves_other_certificates_in_doubt() {
     for (scope, in_doubt) in [(UserCertsOnly, false), (CaCertsOnly, true)] {
         let (authority, list) = scoped(Vec::new(), 1, scope);
