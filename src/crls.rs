@@ -5,7 +5,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ const LATEST_AFTER_FAILURE: i64 = 3600;
 #[derive(Debug)]
 pub struct Source {
     origin: CrlSource,
-    /// Where a fetched list is kept.
+    /// Where fetched lists are kept: what the paths of the files begin with.
     kept: Option<PathBuf>,
     rules: Arc<Rules>,
     list: List,
@@ -73,7 +73,7 @@ impl Source {
             CrlSource::File(path) => (path.display().to_string(), None),
             CrlSource::Url(uri) => {
                 let uri = uri.to_string();
-                let name = format!("{}.crl", Fingerprint::of(uri.as_bytes()));
+                let name = Fingerprint::of(uri.as_bytes()).to_string();
                 (uri, cache.map(|folder| folder.join(name)))
             }
         };
@@ -81,11 +81,7 @@ impl Source {
             origin,
             kept,
             rules: Arc::clone(rules),
-            list: List {
-                source: source.into(),
-                crl: None,
-                problem: None,
-            },
+            list: List::new(source.into()),
             failures: 0,
             due: 0,
         }
@@ -103,7 +99,7 @@ impl Source {
 
     /// Looks whether there is another list. True if there is, and it is in use from now on.
     pub async fn look(&mut self, now: i64, metrics: &Metrics) -> bool {
-        let (rules, current) = (Arc::clone(&self.rules), self.list.crl.clone());
+        let (rules, current) = (Arc::clone(&self.rules), self.list.clone());
         let fetched = match &self.origin {
             CrlSource::Url(uri) => Some(fetch(uri, rules.timeout).await),
             CrlSource::File(_) => None,
@@ -116,9 +112,9 @@ impl Source {
                 (None, CrlSource::File(path)) => read_bounded(path)?.into(),
                 (None, CrlSource::Url(_)) => return Ok(None),
             };
-            let next = rules.examine(&bytes, current.as_deref(), now)?;
-            if let (Some(_), Some(kept)) = (&next, &kept) {
-                keep(kept, &bytes);
+            let next = rules.examine(&bytes, &current, now)?;
+            if let (Some(next), Some(kept)) = (&next, &kept) {
+                keep(&file_of(next, kept), &bytes);
             }
             Ok(next)
         });
@@ -134,15 +130,16 @@ impl Source {
 
     /// Reads the file, or what was kept of the URL.
     fn read(&mut self, now: i64) {
-        let path = match &self.origin {
-            CrlSource::File(path) => path,
-            CrlSource::Url(_) => match &self.kept {
-                Some(kept) if kept.exists() => kept,
-                _ => return,
-            },
+        let paths = match (&self.origin, &self.kept) {
+            (CrlSource::File(path), _) => vec![path.clone()],
+            (CrlSource::Url(_), Some(kept)) => beginning_with(kept),
+            (CrlSource::Url(_), None) => return,
         };
-        let read = read_bounded(path).and_then(|bytes| self.rules.examine(&bytes, None, now));
-        self.take(read, now);
+        for path in paths {
+            let read =
+                read_bounded(&path).and_then(|bytes| self.rules.examine(&bytes, &self.list, now));
+            self.take(read, now);
+        }
         if matches!(self.origin, CrlSource::Url(_)) {
             self.due = now;
         }
@@ -161,7 +158,7 @@ impl Source {
                 revoked = crl.entries(),
                 "revocation list in use"
             );
-            self.list.crl = Some(Arc::new(crl));
+            self.list.take(crl);
         }
         if let (Some(problem), Some(_)) = (&problem, &self.list.crl) {
             tracing::info!(
@@ -203,12 +200,7 @@ impl Source {
 
 impl Rules {
     /// The decoder is others' code, fed with what a network gives: should it panic, the list is malformed.
-    fn examine(
-        &self,
-        bytes: &[u8],
-        current: Option<&Crl>,
-        now: i64,
-    ) -> Result<Option<Crl>, CrlProblem> {
+    fn examine(&self, bytes: &[u8], current: &List, now: i64) -> Result<Option<Crl>, CrlProblem> {
         let read = || Crl::read_next(bytes, &self.authorities, current, now);
         catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(CrlProblem::Malformed))
     }
@@ -237,6 +229,25 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, CrlProblem> {
         return Err(CrlProblem::TooLarge);
     }
     Ok(bytes)
+}
+
+/// Where a list is kept: each authority has a file, since one must not push out another's.
+fn file_of(crl: &Crl, kept: &Path) -> PathBuf {
+    let slot = format!("{} {}", crl.of_authorities, crl.issuer);
+    let mut path = kept.as_os_str().to_owned();
+    path.push(format!("-{}.crl", Fingerprint::of(slot.as_bytes())));
+    path.into()
+}
+
+/// What is kept under paths that begin so. A folder that cannot be read keeps nothing.
+fn beginning_with(kept: &Path) -> Vec<PathBuf> {
+    let folder = kept.parent().unwrap_or(kept);
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let kept = kept.as_os_str().as_encoded_bytes();
+    paths
+        .filter(|path| path.as_os_str().as_encoded_bytes().starts_with(kept))
+        .collect()
 }
 
 /// Keeps a list for the next start. A list that cannot be kept is used all the same.

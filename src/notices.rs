@@ -6,6 +6,7 @@ mod tests;
 mod webhook;
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -79,7 +80,8 @@ pub struct Notices {
 #[derive(Debug)]
 struct Waiting {
     notice: Notice,
-    since: Instant,
+    /// When posting it first failed.
+    failed: Option<Instant>,
 }
 
 impl Notices {
@@ -118,18 +120,20 @@ impl Notices {
                     id,
                     fact: subject.fact(),
                 },
-                since: Instant::now(),
+                failed: None,
             };
             lock(&self.waiting).insert(subject.key(), waiting);
             self.arrived.notify_one();
         }
     }
 
-    /// A notice that waits to be posted, and what it is about.
-    fn first(&self) -> Option<(String, Notice)> {
+    /// The notice that waits to be posted after that key, in a circle, and what it is about: one that cannot be
+    /// posted keeps no other waiting.
+    fn after(&self, key: &str) -> Option<(String, Notice)> {
         let waiting = lock(&self.waiting);
-        let (key, first) = waiting.first_key_value()?;
-        Some((key.clone(), first.notice.clone()))
+        let mut rest = waiting.range::<str, _>((Excluded(key), Unbounded));
+        let (key, next) = rest.next().or_else(|| waiting.first_key_value())?;
+        Some((key.clone(), next.notice.clone()))
     }
 
     /// Forgets a notice that was posted, unless another has taken its place meanwhile.
@@ -140,11 +144,19 @@ impl Notices {
         }
     }
 
-    /// Takes out what has waited for longer than `limit`.
-    fn overdue(&self, limit: Duration) -> Vec<Notice> {
+    /// Notes that posting a notice has failed, and forgets it if that has gone on for longer than `limit`. True if
+    /// it is given up.
+    fn failed(&self, key: &str, id: &str, limit: Duration) -> bool {
         let mut waiting = lock(&self.waiting);
-        let overdue = waiting.extract_if(.., |_, one| one.since.elapsed() > limit);
-        overdue.map(|(_, one)| one.notice).collect()
+        let Some(one) = waiting.get_mut(key).filter(|one| one.notice.id == id) else {
+            return false;
+        };
+        let given_up = one.failed.is_some_and(|since| since.elapsed() >= limit);
+        one.failed.get_or_insert_with(Instant::now);
+        if given_up {
+            waiting.remove(key);
+        }
+        given_up
     }
 }
 
@@ -158,6 +170,7 @@ enum Subject<'a> {
     List {
         list: &'a List,
         problem: &'a CrlProblem,
+        in_force: bool,
     },
 }
 
@@ -186,7 +199,11 @@ impl<'a> Subject<'a> {
     fn list(list: &'a List, now: i64) -> Option<Self> {
         let problem = list.problem.as_deref()?;
         let in_force = list.crl.as_ref().is_some_and(|crl| !crl.has_ended(now));
-        (!in_force || !problem.may_pass()).then_some(Self::List { list, problem })
+        (!in_force || !problem.may_pass()).then_some(Self::List {
+            list,
+            problem,
+            in_force,
+        })
     }
 
     fn key(&self) -> String {
@@ -205,9 +222,15 @@ impl<'a> Subject<'a> {
                 days: Some(days), ..
             } => format!("{key}/{days}-days"),
             Self::Certificate { state, .. } => format!("{key}/{}", state.as_str()),
-            Self::List { list, problem } => {
+            Self::List {
+                list,
+                problem,
+                in_force,
+            } => {
                 let next_update = list.crl.as_ref().map_or(0, |crl| crl.next_update);
-                format!("{key}/{}/{next_update}", problem.code())
+                // That nothing is in force is told once, however often the reason changes.
+                let code = if *in_force { problem.code() } else { "none" };
+                format!("{key}/{code}/{next_update}")
             }
         }
     }
@@ -232,7 +255,7 @@ impl<'a> Subject<'a> {
                     file: identity.path.display().to_string(),
                 })
             }
-            Self::List { list, problem } => Fact::RevocationList(RevocationList {
+            Self::List { list, problem, .. } => Fact::RevocationList(RevocationList {
                 source: list.source.to_string(),
                 problem: problem.code(),
                 detail: problem.to_string(),
@@ -266,7 +289,7 @@ impl<'a> Subject<'a> {
                     }
                 }
             }
-            Self::List { list, problem } => {
+            Self::List { list, problem, .. } => {
                 let (source, hint) = (&list.source, problem.hint());
                 tracing::warn!(%source, %problem, hint, "a revocation list needs attention");
             }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use relais::identity::profile::Profile;
-use relais::simulator::pki::{self, Request};
+use relais::services::Environment;
+use relais::simulator::pki::{self, Pki, Request};
 use relais::simulator::site::{Site, Stand, sample_finess};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -83,6 +84,35 @@ async fn a_service_whose_certificate_is_revoked_is_not_believed() {
 }
 
 #[tokio::test]
+async fn a_service_whose_authority_is_revoked_is_not_believed() {
+    // The authority comes with the service alone, or is in the trust file too.
+    for in_trust_file in [false, true] {
+        for is_revoked in [false, true] {
+            let pki = Pki::new(Environment::Test);
+            let (gateway, _upstream) = start_on(1, &[Stand::new("dmp")], |site, text| {
+                let upstream = Upstream::start(&pki, &Tls::default(), once);
+                let service = upstream.service("up", "");
+                text.push_str(&service.replace("trust/igc-sante-test.pem", "other.pem"));
+                let mut trust = pki.authority_pem();
+                if !in_trust_file {
+                    trust = trust.split_off(trust.rfind("-----BEGIN").unwrap());
+                }
+                std::fs::write(site.directory.join("other.pem"), trust).unwrap();
+                let now = Timestamp::now().as_second();
+                let list = pki.revoke_issuing(now - 3600, now + 3600);
+                std::fs::write(site.directory.join("root.crl"), list.der()).unwrap();
+                if is_revoked {
+                    text.push_str("\n[revocation]\ncrls = [\"root.crl\"]\n");
+                }
+                upstream
+            });
+            let believed = outcome(&gateway).await != untrusted();
+            assert_ne!(believed, is_revoked, "{in_trust_file}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_list_that_is_overdue_goes_on_refusing_what_it_names() {
     let (gateway, _upstream) = with_list(|site| Some(list(site, &[&REVOKED], -60)), "");
     assert_eq!(outcome(&gateway).await, untrusted());
@@ -105,6 +135,33 @@ async fn a_service_that_no_list_names_is_believed_overdue_or_not_unless_the_conf
     for (extra, expected) in [("", 200), (refuse, 502)] {
         let (gateway, _upstream) = with_list(|_| None, extra);
         assert_eq!(outcome(&gateway).await.0, expected, "no list, {extra}");
+    }
+}
+
+#[tokio::test]
+async fn where_the_configuration_wants_to_know_each_connection_is_verified_anew() {
+    for versions in [ONLY_12, ONLY_13] {
+        for (unknown, expected) in [("accept", (1, 2)), ("refuse", (3, 0))] {
+            let (gateway, upstream) = start_on(1, &[Stand::new("dmp")], |site, text| {
+                let tls = Tls {
+                    versions,
+                    ..server()
+                };
+                let upstream = Upstream::start(&site.pki, &tls, once);
+                text.push_str(&upstream.service("up", ""));
+                let list = list(site, &[&[1]], 3600);
+                std::fs::write(site.directory.join("aci.crl"), list).unwrap();
+                text.push_str(&format!(
+                    "\n[revocation]\ncrls = [\"aci.crl\"]\nunknown = \"{unknown}\"\n"
+                ));
+                upstream
+            });
+            for _ in 0..3 {
+                is_answered(&gateway).await;
+            }
+            // A session begun before the list ended must not be resumed after.
+            assert_eq!(upstream.handshakes(), expected, "{unknown} {versions:?}");
+        }
     }
 }
 

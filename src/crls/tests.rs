@@ -50,10 +50,9 @@ fn crl(serial: u8, begun: i64, ends: i64) -> Crl {
 }
 
 fn names(source: &Source, serial: u8) -> bool {
-    let crl = source.list.crl.clone().unwrap();
-    let issuer = crl.issuer.clone();
     let view = crate::identity::revocation::Revocations::new(vec![source.list.clone()], false);
-    view.revokes(&issuer, &[serial])
+    let mut crls = source.list.crls();
+    crls.any(|crl| view.revokes(&crl.issuer, &[serial]))
 }
 
 #[test]
@@ -194,6 +193,44 @@ async fn whatever_a_server_gives_instead_of_a_list_the_one_in_use_stays() {
     let again = self::source(origin, folder.path());
     assert!(names(&again, 2) && again.is_due(NOW));
     assert_eq!(code(&again), None);
+}
+
+#[tokio::test]
+async fn a_good_list_of_an_authority_that_is_not_meant_keeps_out_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let right = list(1, NOW - 100, NOW + 2 * HOUR);
+    let next = list(2, NOW - 50, NOW + 2 * HOUR);
+    let foreign = shared::PRODUCTION.revoke(&[&[3]], NOW - 10, NOW + HOUR);
+    let (origin, _serving) = server(vec![
+        answer("200 OK", foreign.der()),
+        answer("200 OK", &right),
+        answer("200 OK", foreign.der()),
+        answer("200 OK", &next),
+        answer("200 OK", &right),
+    ])
+    .await;
+    let both = [shared::TEST.issuing_der(), shared::PRODUCTION.issuing_der()];
+    let start = || {
+        let config = config(origin.clone(), folder.path());
+        open(&config, Authorities::new(both, []), NOW)
+            .pop()
+            .unwrap()
+    };
+    let (mut source, metrics) = (start(), Metrics::new());
+    assert!(source.look(NOW, &metrics).await);
+    assert!(source.look(NOW, &metrics).await && names(&source, 1));
+    assert!(!source.look(NOW, &metrics).await && names(&source, 1));
+    // Also after a restart each has a list of its own, which only a newer one of its own replaces.
+    let mut source = start();
+    assert!(names(&source, 1) && source.list.crls().count() == 2);
+    assert!(source.look(NOW, &metrics).await);
+    assert!(names(&source, 2) && !names(&source, 1));
+    assert!(!source.look(NOW, &metrics).await);
+    assert_eq!(code(&source), Some("older"));
+    assert!(names(&start(), 2), "what was kept is the newer one");
+    // The first to end is the one that somebody must look after.
+    assert!(!source.take(Ok(None), NOW + HOUR + 1));
+    assert_eq!(code(&source), Some("ended"));
 }
 
 #[tokio::test]

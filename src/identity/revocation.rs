@@ -9,6 +9,7 @@ mod problem;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 pub use self::authorities::Authorities;
@@ -28,10 +29,40 @@ pub struct Revocations {
 pub struct List {
     /// The file or URL, as configured.
     pub source: Arc<str>,
-    /// The list in use: the last one that was right, even if its successor is overdue.
+    /// The list in use: the last one that was right, even if its successor is overdue. Of several, the first to end.
     pub crl: Option<Arc<Crl>>,
+    /// What it gave of other authorities, and which stays in use too: whoever can answer in place of a server could
+    /// otherwise undo revocations, or keep out the right list, with a good list of an authority that is not meant.
+    /// There is one for each authority at most.
+    pub others: Vec<Arc<Crl>>,
     /// What is wrong with the source at present.
     pub problem: Option<Arc<CrlProblem>>,
+}
+
+impl List {
+    /// A source that has given nothing yet.
+    pub fn new(source: Arc<str>) -> Self {
+        Self {
+            source,
+            crl: None,
+            others: Vec::new(),
+            problem: None,
+        }
+    }
+
+    /// All lists of it that are in use.
+    pub fn crls(&self) -> impl Iterator<Item = &Crl> {
+        self.crl.iter().chain(&self.others).map(|crl| &**crl)
+    }
+
+    /// Takes a list into use, in the place of the one that it succeeds.
+    pub fn take(&mut self, next: Crl) {
+        self.others.extend(self.crl.take());
+        self.others.retain(|crl| !next.succeeds(crl));
+        self.others.push(Arc::new(next));
+        self.others.sort_by_key(|crl| Reverse(crl.next_update));
+        self.crl = self.others.pop();
+    }
 }
 
 impl Revocations {
@@ -43,11 +74,8 @@ impl Revocations {
     /// A view in which one certificate is revoked.
     #[cfg(test)]
     pub(crate) fn naming(issuer: &str, serial: &[u8]) -> Self {
-        let list = List {
-            source: "made-up.crl".into(),
-            crl: Some(Arc::new(Crl::naming(issuer, serial))),
-            problem: None,
-        };
+        let mut list = List::new("made-up.crl".into());
+        list.take(Crl::naming(issuer, serial));
         Self::new(vec![list], false)
     }
 
@@ -63,6 +91,11 @@ impl Revocations {
         &self.lists
     }
 
+    /// Whether services are refused whose authority has no list in force.
+    pub fn must_know(&self) -> bool {
+        self.must_know
+    }
+
     /// Whether a certificate is revoked.
     pub fn is_revoked(&self, profile: &Profile) -> bool {
         let serial = &profile.serial;
@@ -72,19 +105,24 @@ impl Revocations {
         self.revokes(&profile.issuer, &bytes)
     }
 
-    /// Whether some list of this issuer (as RFC 4514 writes it) has this serial number (big-endian).
+    /// Whether some list of this issuer (as RFC 4514 writes it) has this serial number (big-endian), or the issuer is
+    /// itself revoked.
     pub fn revokes(&self, issuer: &str, serial: &[u8]) -> bool {
-        self.of(issuer).any(|crl| crl.has(serial))
+        let mut authorities = self.crls().flat_map(|crl| &crl.authorities);
+        self.of(issuer).any(|crl| crl.has(serial)) || authorities.any(|name| **name == *issuer)
     }
 
     /// Whether nobody can say if certificates of this issuer are revoked at that time, in seconds since 1970, and
     /// the configuration wants to know.
     pub fn is_in_doubt(&self, issuer: &str, now: i64) -> bool {
-        self.must_know && !self.of(issuer).any(|crl| !crl.has_ended(now))
+        self.must_know && !(self.of(issuer)).any(|crl| !crl.of_authorities && !crl.has_ended(now))
     }
 
     fn of(&self, issuer: &str) -> impl Iterator<Item = &Crl> {
-        let crls = self.lists.iter().filter_map(|list| list.crl.as_deref());
-        crls.filter(move |crl| &*crl.issuer == issuer)
+        self.crls().filter(move |crl| &*crl.issuer == issuer)
+    }
+
+    fn crls(&self) -> impl Iterator<Item = &Crl> {
+        self.lists.iter().flat_map(List::crls)
     }
 }

@@ -2,6 +2,7 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::config;
@@ -22,6 +23,12 @@ fn certificate(serial: &str) -> Arc<Generation> {
     })
 }
 
+/// What waits to be posted, as if it were.
+fn taken(notices: &Notices) -> Vec<Notice> {
+    let waiting = std::mem::take(&mut *lock(&notices.waiting));
+    waiting.into_values().map(|one| one.notice).collect()
+}
+
 /// What is new to tell at that moment, as `state` and threshold.
 fn told(
     notices: &Notices,
@@ -29,7 +36,7 @@ fn told(
     now: i64,
 ) -> Vec<(String, Option<u64>)> {
     notices.look(generations, &Revocations::default(), now);
-    let told = notices.overdue(Duration::ZERO).into_iter().map(|notice| {
+    let told = taken(notices).into_iter().map(|notice| {
         let json = serde_json::to_value(&notice).unwrap();
         let certificate = &json["certificate"];
         (
@@ -67,7 +74,7 @@ fn a_later_notice_takes_the_place_of_one_that_was_not_posted() {
     for days in [90, 60, 30] {
         notices.look(&generations, &Revocations::default(), END - days * DAY);
     }
-    let waiting = notices.overdue(Duration::ZERO);
+    let waiting = taken(&notices);
     assert_eq!(waiting.len(), 2);
     assert!(waiting.iter().all(|one| one.id.ends_with("/30-days")));
 }
@@ -76,29 +83,42 @@ fn a_later_notice_takes_the_place_of_one_that_was_not_posted() {
 fn a_list_is_worth_a_notice_when_nothing_in_force_is_left_of_it() {
     let source: Arc<str> = "http://crl.example/a.crl".into();
     let list = |problem: Option<CrlProblem>| {
-        let problem = problem.map(Arc::new);
-        let (source, crl) = (Arc::clone(&source), None);
-        Revocations::new(
-            vec![List {
-                source,
-                crl,
-                problem,
-            }],
-            false,
-        )
+        let mut list = List::new(Arc::clone(&source));
+        list.problem = problem.map(Arc::new);
+        Revocations::new(vec![list], false)
     };
     let notices = Notices::new(true);
     notices.look(&[], &list(None), END);
-    assert!(notices.first().is_none());
-    for _ in 0..2 {
-        notices.look(&[], &list(Some(CrlProblem::Fetch("no answer".into()))), END);
-    }
-    let waiting = notices.overdue(Duration::ZERO);
+    assert!(notices.after("").is_none());
+    let fetch = || CrlProblem::Fetch("no answer".into());
+    notices.look(&[], &list(Some(fetch())), END);
+    let waiting = taken(&notices);
     assert_eq!(waiting.len(), 1);
+    // The server is now there, now gone.
+    for problem in [CrlProblem::Ended(END), fetch()] {
+        notices.look(&[], &list(Some(problem)), END);
+        assert!(notices.after("").is_none(), "it was told already");
+    }
     let json = serde_json::to_value(&waiting[0]).unwrap();
     assert_eq!(json["revocation_list"]["source"], *source);
     assert_eq!(json["revocation_list"]["problem"], "fetch");
     assert!(json["id"].as_str().unwrap().is_ascii());
+}
+
+#[test]
+fn a_notice_is_given_up_only_after_it_was_tried_for_long_enough() {
+    let notices = Notices::new(true);
+    let day = Duration::from_secs(24 * 3600);
+    notices.look(
+        &[certificate("A1")],
+        &Revocations::default(),
+        END - 20 * DAY,
+    );
+    let (key, notice) = notices.after("").unwrap();
+    assert!(!notices.failed(&key, &notice.id, Duration::ZERO), "once");
+    assert!(!notices.failed(&key, &notice.id, day));
+    assert!(notices.failed(&key, &notice.id, Duration::ZERO));
+    assert!(notices.after("").is_none());
 }
 
 /// Reads a request from a webhook's client, and answers it.
@@ -131,8 +151,8 @@ async fn read(tcp: &mut TcpStream) -> (String, serde_json::Value) {
     }
 }
 
-#[tokio::test]
-async fn a_notice_is_posted_until_it_is_taken_and_a_refused_one_makes_way() {
+/// A webhook whose posts the test takes.
+async fn webhook() -> (TcpListener, Webhook) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let mut secret = http::HeaderValue::from_static("s3cret");
@@ -142,7 +162,27 @@ async fn a_notice_is_posted_until_it_is_taken_and_a_refused_one_makes_way() {
         headers: vec![(http::HeaderName::from_static("x-key"), secret)],
         trust: Trust::Public,
     };
-    let webhook = Webhook::new(config).unwrap();
+    (listener, Webhook::new(config).unwrap())
+}
+
+#[tokio::test]
+async fn a_notice_that_is_never_taken_keeps_no_other_waiting() {
+    let (listener, webhook) = webhook().await;
+    let notices = Arc::new(Notices::new(true));
+    let all = ["A1", "B2", "C3"].map(certificate);
+    notices.look(&all, &Revocations::default(), END - 20 * DAY);
+    let _delivering = JoinSet::from_iter([deliver(notices, webhook, Metrics::new())]);
+    let (_, poison) = take(&listener, "500 Internal Server Error").await;
+    let (_, second) = take(&listener, "200 OK").await;
+    let (_, third) = take(&listener, "200 OK").await;
+    assert!(poison != second && poison != third && second != third);
+    let (_, again) = take(&listener, "200 OK").await;
+    assert_eq!(again, poison);
+}
+
+#[tokio::test]
+async fn a_notice_is_posted_until_it_is_taken_and_a_refused_one_makes_way() {
+    let (listener, webhook) = webhook().await;
     let shown = format!("{webhook:?}");
     assert!(
         !shown.contains("s3cret") && !shown.contains("hook\""),

@@ -27,7 +27,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// When a notice is given up: after a day somebody has read the log, or nobody will.
+/// When a notice is given up, counted from its first failure: after a day somebody has read the log, or nobody will.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// The same for all attempts at one notice (draft-ietf-httpapi-idempotency-key-header).
@@ -91,8 +91,9 @@ impl Webhook {
 /// Posts what there is to tell, one notice after the other, for as long as it is polled.
 pub async fn deliver(notices: Arc<Notices>, webhook: Webhook, metrics: Arc<Metrics>) {
     let mut pause = FIRST_PAUSE;
+    let mut last = String::new();
     loop {
-        let Some((key, notice)) = notices.first() else {
+        let Some((key, notice)) = notices.after(&last) else {
             notices.arrived.notified().await;
             continue;
         };
@@ -110,7 +111,7 @@ pub async fn deliver(notices: Arc<Notices>, webhook: Webhook, metrics: Arc<Metri
             Err(Failure::Again(reason)) => {
                 tracing::warn!(reason, id = notice.id, "the webhook takes no notice now");
                 metrics.notice("failed");
-                for notice in notices.overdue(GIVEN_UP_AFTER) {
+                if notices.failed(&key, &notice.id, GIVEN_UP_AFTER) {
                     tracing::warn!(
                         id = notice.id,
                         "a notice was not taken for a day and is given up"
@@ -121,5 +122,6 @@ pub async fn deliver(notices: Arc<Notices>, webhook: Webhook, metrics: Arc<Metri
                 pause = LONGEST_PAUSE.min(2 * pause);
             }
         }
+        last = key;
     }
 }

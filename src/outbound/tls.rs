@@ -176,7 +176,11 @@ fn build(
         Some(key) => builder.with_client_cert_resolver(Arc::new(Present { key })),
         None => builder.with_no_client_auth(),
     };
-    h1_only.resumption = Resumption::in_memory_sessions(TICKETS);
+    // Who resumes a session is not verified again, and a list may have ended since it was begun.
+    h1_only.resumption = match verifier.must_know() {
+        true => Resumption::disabled(),
+        false => Resumption::in_memory_sessions(TICKETS),
+    };
     h1_only.alpn_protocols = vec![ALPN_H1.to_vec()];
     // A clone keeps the resolver, the verifier and the session store, so both resume each other's sessions.
     let mut preferred = h1_only.clone();

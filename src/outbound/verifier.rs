@@ -1,4 +1,4 @@
-//! Whom to believe at the other end: the chain up to a trust anchor, and whether the certificate was revoked.
+//! Whom to believe at the other end: the chain up to a trust anchor, and whether a certificate in it was revoked.
 //!
 //! `webpki` checks the chain. It could check revocation too, but verifies the signature over a whole list of
 //! megabytes in every handshake; [`Revocations`] holds lists that were verified once.
@@ -40,18 +40,32 @@ impl Verifier {
         }
     }
 
-    fn check_revocation(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+    /// Whether what it says of a certificate holds only as long as a list is in force.
+    pub(super) fn must_know(&self) -> bool {
+        (self.revocations.as_ref()).is_some_and(|revocations| revocations.must_know())
+    }
+
+    /// Nothing in the chain may be revoked. Only the service's own certificate can be in doubt: the configuration
+    /// need not have the lists of roots.
+    fn check_revocation(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
         let Some(revocations) = &self.revocations else {
             return Ok(());
         };
-        let (_, certificate) =
-            X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
-        let issuer = rfc4514(certificate.issuer());
-        if revocations.revokes(&issuer, certificate.raw_serial()) {
-            return Err(CertificateError::Revoked.into());
-        }
-        if revocations.is_in_doubt(&issuer, now.as_secs().cast_signed()) {
-            return Err(CertificateError::UnknownRevocationStatus.into());
+        for der in intermediates.iter().chain([leaf]) {
+            let (_, certificate) =
+                X509Certificate::from_der(der).map_err(|_| CertificateError::BadEncoding)?;
+            let issuer = rfc4514(certificate.issuer());
+            if revocations.revokes(&issuer, certificate.raw_serial()) {
+                return Err(CertificateError::Revoked.into());
+            }
+            if der == leaf && revocations.is_in_doubt(&issuer, now.as_secs().cast_signed()) {
+                return Err(CertificateError::UnknownRevocationStatus.into());
+            }
         }
         Ok(())
     }
@@ -73,7 +87,7 @@ impl ServerCertVerifier for Verifier {
             ocsp_response,
             now,
         )?;
-        self.check_revocation(end_entity, now)?;
+        self.check_revocation(end_entity, intermediates, now)?;
         Ok(verified)
     }
 

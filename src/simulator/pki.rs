@@ -37,6 +37,7 @@ pub const AUTHORITIES_END: i64 = 2_524_607_999;
 pub struct Pki {
     environment: Environment,
     root: Certificate,
+    root_issuer: Issuer<'static, KeyPair>,
     issuing: Certificate,
     issuer: Issuer<'static, KeyPair>,
     issuing_pem: Arc<str>,
@@ -123,6 +124,7 @@ impl Pki {
             environment,
             issuing_pem: issuing.pem().into(),
             root,
+            root_issuer,
             issuing,
             issuer: Issuer::new(params, key),
         }
@@ -191,24 +193,16 @@ impl Pki {
         this_update: i64,
         next_update: i64,
     ) -> CertificateRevocationList {
-        let date = |seconds| rcgen::date_time_ymd(1970, 1, 1) + since_epoch(seconds);
-        let revoked = |serial: &&[u8]| RevokedCertParams {
-            serial_number: SerialNumber::from_slice(serial),
-            revocation_time: date(this_update),
-            reason_code: Some(RevocationReason::KeyCompromise),
-            invalidity_date: None,
-        };
-        let list = CertificateRevocationListParams {
-            this_update: date(this_update),
-            next_update: date(next_update),
-            // Grows from one list to the next, as RFC 5280 section 5.2.3 wants.
-            crl_number: SerialNumber::from(this_update.unsigned_abs()),
-            issuing_distribution_point: None,
-            revoked_certs: serials.iter().map(revoked).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        list.signed_by(&self.issuer)
-            .expect("the dates are in order and the issuer may sign lists")
+        list(&self.issuer, serials, this_update, next_update)
+    }
+
+    /// The root's list, which names the issuing authority, with its dates in seconds since 1970.
+    ///
+    /// # Panics
+    /// If the list would end before it begins.
+    pub fn revoke_issuing(&self, this_update: i64, next_update: i64) -> CertificateRevocationList {
+        let serial = serial(self.issuing.der());
+        list(&self.root_issuer, &[&serial], this_update, next_update)
     }
 
     fn sign(&self, request: &Request<'_>, key: &impl PublicKeyData) -> Certificate {
@@ -217,12 +211,42 @@ impl Pki {
     }
 }
 
+fn list(
+    issuer: &Issuer<'_, KeyPair>,
+    serials: &[&[u8]],
+    this_update: i64,
+    next_update: i64,
+) -> CertificateRevocationList {
+    let date = |seconds| rcgen::date_time_ymd(1970, 1, 1) + since_epoch(seconds);
+    let revoked = |serial: &&[u8]| RevokedCertParams {
+        serial_number: SerialNumber::from_slice(serial),
+        revocation_time: date(this_update),
+        reason_code: Some(RevocationReason::KeyCompromise),
+        invalidity_date: None,
+    };
+    let list = CertificateRevocationListParams {
+        this_update: date(this_update),
+        next_update: date(next_update),
+        // Grows from one list to the next, as RFC 5280 section 5.2.3 wants.
+        crl_number: SerialNumber::from(this_update.unsigned_abs()),
+        issuing_distribution_point: None,
+        revoked_certs: serials.iter().map(revoked).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.signed_by(issuer)
+        .expect("the dates are in order and the issuer may sign lists")
+}
+
+fn serial(certificate: &CertificateDer<'_>) -> Vec<u8> {
+    let (_, certificate) =
+        X509Certificate::from_der(certificate).expect("it was made a moment ago");
+    certificate.serial.to_bytes_be()
+}
+
 impl Issued {
     /// The serial number: a positive number, most significant byte first.
     pub fn serial(&self) -> Vec<u8> {
-        let (_, certificate) =
-            X509Certificate::from_der(&self.cert_der).expect("it was made a moment ago");
-        certificate.serial.to_bytes_be()
+        serial(&self.cert_der)
     }
 
     /// The certificate, in PEM.

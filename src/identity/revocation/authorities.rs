@@ -1,12 +1,13 @@
 //! Whose revocation lists are believed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 
+use super::crl::Crl;
 use super::problem::CrlProblem;
 use crate::identity::profile::name::rfc4514;
 
@@ -53,6 +54,18 @@ impl Authorities {
         Err(CrlProblem::BadSignature(issuer.to_owned()))
     }
 
+    /// The names of authorities of which a list names every certificate that is known. Whoever has renewed a
+    /// certificate may have the old one revoked, and goes on under the new one.
+    pub(super) fn revoked_by(&self, crl: &Crl) -> Box<[Box<str>]> {
+        let mut names: BTreeMap<String, bool> = BTreeMap::new();
+        for one in self.parsed() {
+            let is_named = rfc4514(one.issuer()) == *crl.issuer && crl.has(one.raw_serial());
+            *names.entry(rfc4514(one.subject())).or_insert(true) &= is_named;
+        }
+        let revoked = names.into_iter().filter(|(_, all_named)| *all_named);
+        revoked.map(|(name, _)| name.into()).collect()
+    }
+
     fn have_signed(&self, der: &CertificateDer<'_>) -> bool {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
             return false;
@@ -63,11 +76,15 @@ impl Authorities {
 
     /// The authorities of that name that may sign lists (RFC 5280 section 6.3.3 f).
     fn named(&self, name: &str) -> impl Iterator<Item = X509Certificate<'_>> {
-        let parsed = self.0.iter().filter_map(|der| {
+        self.parsed()
+            .filter(move |one| rfc4514(one.subject()) == name && may_sign_lists(one))
+    }
+
+    fn parsed(&self) -> impl Iterator<Item = X509Certificate<'_>> {
+        self.0.iter().filter_map(|der| {
             let (_, certificate) = X509Certificate::from_der(der).ok()?;
             Some(certificate)
-        });
-        parsed.filter(move |one| rfc4514(one.subject()) == name && may_sign_lists(one))
+        })
     }
 }
 

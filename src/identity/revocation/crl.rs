@@ -7,11 +7,12 @@ use rustls_pki_types::pem::PemObject as _;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::oid_registry::{
     OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_CRL_NUMBER,
-    OID_X509_EXT_DELTA_CRL_INDICATOR,
+    OID_X509_EXT_DELTA_CRL_INDICATOR, OID_X509_EXT_ISSUER_DISTRIBUTION_POINT,
 };
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 
+use super::List;
 use super::authorities::Authorities;
 use super::problem::CrlProblem;
 use crate::identity::profile::Fingerprint;
@@ -28,10 +29,14 @@ pub struct Crl {
     pub this_update: i64,
     /// When its successor is due at the latest, in seconds since 1970.
     pub next_update: i64,
+    /// Whether it is about certificates of authorities only, and leaves those of servers and structures in doubt.
+    pub of_authorities: bool,
     /// The SHA-256 of the bytes that it was read from.
     pub(super) fingerprint: Fingerprint,
     /// Big-endian without leading zeros, in order.
     serials: Box<[Box<[u8]>]>,
+    /// The names of authorities that it takes their powers from.
+    pub(super) authorities: Box<[Box<str>]>,
 }
 
 impl fmt::Debug for Crl {
@@ -52,8 +57,10 @@ impl Crl {
             issuer: issuer.into(),
             this_update: 0,
             next_update: i64::MAX,
+            of_authorities: false,
             fingerprint: Fingerprint::of(serial),
             serials: [serial.into()].into(),
+            authorities: Box::default(),
         }
     }
 
@@ -71,7 +78,7 @@ impl Crl {
         }
         let issuer = rfc4514(crl.issuer());
         authorities.verify(&issuer, &crl)?;
-        check_extensions(&crl)?;
+        let of_authorities = check_extensions(&crl)?;
         let this_update = crl.last_update().timestamp();
         if this_update > now {
             return Err(CrlProblem::NotYetValid(this_update));
@@ -81,39 +88,45 @@ impl Crl {
             .map(|revoked| without_zeros(revoked.raw_serial()).into())
             .collect();
         serials.sort_unstable();
-        Ok(Self {
+        let mut read = Self {
             issuer: issuer.into(),
             this_update,
             next_update: crl.next_update().ok_or(CrlProblem::NoEnd)?.timestamp(),
+            of_authorities,
             fingerprint: Fingerprint::of(bytes),
             serials: serials.into(),
-        })
+            authorities: Box::default(),
+        };
+        read.authorities = authorities.revoked_by(&read);
+        Ok(read)
     }
 
-    /// Reads what a source gives now, `current` being in use. Nothing, if it is the same list.
+    /// Reads what a source gives now, the lists of `current` being in use. Nothing, if it is one of them.
     ///
     /// # Errors
-    /// Why the list is not to be used; also if it is older than the one in use, or another authority's, since whoever
-    /// can answer in place of the authority's server could otherwise undo a revocation.
+    /// Why the list is not to be used; also if it is older than the one in use, since whoever can answer in place of
+    /// the authority's server could otherwise undo a revocation.
     pub fn read_next(
         bytes: &[u8],
         authorities: &Authorities,
-        current: Option<&Self>,
+        current: &List,
         now: i64,
     ) -> Result<Option<Self>, CrlProblem> {
-        if current.is_some_and(|current| current.fingerprint == Fingerprint::of(bytes)) {
+        let fingerprint = Fingerprint::of(bytes);
+        if current.crls().any(|crl| crl.fingerprint == fingerprint) {
             return Ok(None);
         }
         let next = Self::read(bytes, authorities, now)?;
-        match current {
-            Some(current) if next.issuer != current.issuer => {
-                Err(CrlProblem::OtherIssuer(next.issuer.into()))
-            }
-            Some(current) if next.this_update < current.this_update => {
-                Err(CrlProblem::Older(next.this_update))
-            }
-            _ => Ok(Some(next)),
+        let mut replaced = current.crls().filter(|crl| next.succeeds(crl));
+        if replaced.any(|crl| next.this_update < crl.this_update) {
+            return Err(CrlProblem::Older(next.this_update));
         }
+        Ok(Some(next))
+    }
+
+    /// Whether it speaks for the same certificates as another list.
+    pub(super) fn succeeds(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.of_authorities == other.of_authorities
     }
 
     /// How many certificates it names.
@@ -149,9 +162,11 @@ fn der(bytes: &[u8]) -> Result<CertificateRevocationListDer<'_>, CrlProblem> {
     }
 }
 
-/// Refuses a list that does not say what it seems to: one of changes only, one that speaks for other issuers, one
-/// with a critical extension that is not understood (RFC 5280 section 5.2).
-pub(super) fn check_extensions(crl: &CertificateRevocationList<'_>) -> Result<(), CrlProblem> {
+/// Refuses a list that does not say what it seems to: one of changes only, one that speaks for other issuers or leaves
+/// something out, one with a critical extension that is not understood (RFC 5280 section 5.2). True if it is about
+/// authorities only.
+pub(super) fn check_extensions(crl: &CertificateRevocationList<'_>) -> Result<bool, CrlProblem> {
+    let mut of_authorities = false;
     for extension in crl.extensions() {
         match extension.parsed_extension() {
             _ if extension.oid == OID_X509_EXT_DELTA_CRL_INDICATOR => {
@@ -160,16 +175,23 @@ pub(super) fn check_extensions(crl: &CertificateRevocationList<'_>) -> Result<()
             ParsedExtension::IssuingDistributionPoint(point) if point.indirect_crl => {
                 return Err(CrlProblem::Indirect);
             }
-            ParsedExtension::IssuingDistributionPoint(_) => {}
+            ParsedExtension::IssuingDistributionPoint(point)
+                if point.only_contains_attribute_certs || point.only_some_reasons.is_some() =>
+            {
+                return Err(CrlProblem::Partial);
+            }
+            ParsedExtension::IssuingDistributionPoint(point) => {
+                of_authorities = point.only_contains_ca_certs;
+            }
             _ if extension.oid == OID_X509_EXT_CRL_NUMBER
                 || extension.oid == OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER => {}
-            _ if extension.critical => {
+            _ if extension.critical || extension.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT => {
                 return Err(CrlProblem::Extension(extension.oid.to_id_string()));
             }
             _ => {}
         }
     }
-    Ok(())
+    Ok(of_authorities)
 }
 
 /// A serial number is a number: what encoders put in front of it does not count.

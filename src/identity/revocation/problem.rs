@@ -46,12 +46,12 @@ pub enum CrlProblem {
     /// It speaks for other authorities.
     #[error("this is an indirect list, which speaks for other authorities than its issuer")]
     Indirect,
+    /// It is about attribute certificates, or about some reasons only.
+    #[error("this is a partial list, which leaves out certificates or reasons")]
+    Partial,
     /// It has an extension that it says must be understood, and that Relais does not know.
     #[error("the list has the critical extension {0}, which Relais does not know")]
     Extension(String),
-    /// It is not of the authority whose list is in use.
-    #[error("the list in use is of another authority than this one, of {0}")]
-    OtherIssuer(String),
     /// It is older than the one in use.
     #[error("the list of {} is older than the one in use", timestamp(*.0))]
     Older(i64),
@@ -78,8 +78,8 @@ impl CrlProblem {
             Self::Ended(_) => "ended",
             Self::Delta => "delta",
             Self::Indirect => "indirect",
+            Self::Partial => "partial",
             Self::Extension(_) => "extension",
-            Self::OtherIssuer(_) => "other_issuer",
             Self::Older(_) => "older",
         }
     }
@@ -105,13 +105,10 @@ impl CrlProblem {
             }
             Self::NotYetValid(_) => "see that the clock of this machine is right",
             Self::Ended(_) => {
-                "what it names stays revoked; fetch the next one, or ask the authority why there is none"
+                "what it names stays revoked; fetch the next one, or ask the authority why there is none; if the source has gone over to another authority, empty the folder revocation.cache and restart"
             }
-            Self::NoEnd | Self::Delta | Self::Indirect | Self::Extension(_) => {
+            Self::NoEnd | Self::Delta | Self::Indirect | Self::Partial | Self::Extension(_) => {
                 "name the authority's complete list, which its certificates have under CRL distribution points"
-            }
-            Self::OtherIssuer(_) => {
-                "the one in use stays; if this one is meant, empty the folder revocation.cache and restart"
             }
             Self::Older(_) => {
                 "the one in use stays; ask whoever serves the URL why it has gone back"

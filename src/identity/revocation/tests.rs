@@ -1,5 +1,6 @@
 //! Which lists are believed, and what follows from them.
 
+use rcgen::CrlScope::{CaCertsOnly, UserCertsOnly};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
     CrlIssuingDistributionPoint, CrlScope, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
@@ -26,11 +27,8 @@ fn list(pki: &Pki, serials: &[&[u8]], begun: i64, ends: i64) -> Vec<u8> {
 }
 
 fn view(crl: Crl, must_know: bool) -> Revocations {
-    let list = List {
-        source: "test".into(),
-        crl: Some(Arc::new(crl)),
-        problem: None,
-    };
+    let mut list = List::new("test".into());
+    list.take(crl);
     Revocations::new(vec![list], must_know)
 }
 
@@ -134,26 +132,24 @@ fn an_authority_from_a_chain_is_believed_only_if_an_anchor_has_signed_it() {
 }
 
 #[test]
-fn the_next_list_is_taken_unless_it_goes_back_or_is_anothers() {
+fn the_next_list_is_taken_unless_it_goes_back() {
     let pki = &shared::TEST;
-    let both = [
-        pki.root_der(),
-        pki.issuing_der(),
-        shared::PRODUCTION.issuing_der(),
-    ];
-    let authorities = Authorities::new(both, []);
+    let authorities = believing(pki);
     let at = |begun| list(pki, &[&[7]], begun, NOW + DAY);
-    let current = Crl::read(&at(NOW - 100), &authorities, NOW).unwrap();
-    let next = |bytes: &[u8]| Crl::read_next(bytes, &authorities, Some(&current), NOW);
+    let mut current = List::new("test".into());
+    current.take(Crl::read(&at(NOW - 100), &authorities, NOW).unwrap());
+    let next = |bytes: &[u8]| Crl::read_next(bytes, &authorities, &current, NOW);
     assert!(next(&at(NOW - 100)).unwrap().is_none());
     assert_eq!(next(&at(NOW - 50)).unwrap().unwrap().this_update, NOW - 50);
     assert_eq!(next(&at(NOW - 101)).unwrap_err().code(), "older");
-    let other = list(&shared::PRODUCTION, &[], NOW - 50, NOW + DAY);
-    assert_eq!(next(&other).unwrap_err().code(), "other_issuer");
 }
 
 /// An authority of its own, its certificate, and a list that it signs with an issuing distribution point.
-fn scoped(usages: Vec<KeyUsagePurpose>, entries: u32) -> (CertificateDer<'static>, Vec<u8>) {
+fn scoped(
+    usages: Vec<KeyUsagePurpose>,
+    entries: u32,
+    scope: CrlScope,
+) -> (CertificateDer<'static>, Vec<u8>) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "Scoped");
@@ -168,7 +164,7 @@ fn scoped(usages: Vec<KeyUsagePurpose>, entries: u32) -> (CertificateDer<'static
             distribution_point: CrlDistributionPoint {
                 uris: vec!["http://crl.example/list.crl".to_owned()],
             },
-            scope: Some(CrlScope::UserCertsOnly),
+            scope: Some(scope),
         }),
         revoked_certs: (0..entries)
             .map(|number| RevokedCertParams {
@@ -188,14 +184,14 @@ fn scoped(usages: Vec<KeyUsagePurpose>, entries: u32) -> (CertificateDer<'static
 
 #[test]
 fn an_authority_that_may_not_sign_lists_is_not_believed() {
-    let (authority, list) = scoped(vec![KeyUsagePurpose::KeyCertSign], 1);
+    let (authority, list) = scoped(vec![KeyUsagePurpose::KeyCertSign], 1, UserCertsOnly);
     let authorities = Authorities::new([&authority], []);
     assert_eq!(problem(&list, &authorities), "unknown_issuer");
 }
 
 #[test]
 fn a_hundred_thousand_entries_are_found() {
-    let (authority, list) = scoped(Vec::new(), 100_000);
+    let (authority, list) = scoped(Vec::new(), 100_000, UserCertsOnly);
     let authorities = Authorities::new([&authority], []);
     let crl = Crl::read(&list, &authorities, NOW).unwrap();
     assert_eq!(crl.entries(), 100_000);
@@ -207,7 +203,7 @@ fn a_hundred_thousand_entries_are_found() {
 
 #[test]
 fn a_list_that_does_not_say_what_it_seems_to_is_refused() {
-    let (_, list) = scoped(Vec::new(), 1);
+    let (_, list) = scoped(Vec::new(), 1, UserCertsOnly);
     let with = |from: &[u8], to: &[u8]| {
         let mut list = list.clone();
         let at = list.windows(from.len()).position(|window| window == from);
@@ -220,10 +216,45 @@ fn a_list_that_does_not_say_what_it_seems_to_is_refused() {
     assert_eq!(with(&[0x55, 0x1d, 0x14], &[0x55, 0x1d, 0x1b]), Err("delta"));
     // onlyContainsUserCerts, indirectCRL.
     assert_eq!(with(&[0x81, 1, 0xff], &[0x84, 1, 0xff]), Err("indirect"));
+    // onlyContainsUserCerts, onlyContainsAttributeCerts.
+    assert_eq!(with(&[0x81, 1, 0xff], &[0x85, 1, 0xff]), Err("partial"));
+    // onlyContainsUserCerts, onlySomeReasons (with none).
+    assert_eq!(with(&[0x81, 1, 0xff], &[0x83, 1, 0]), Err("partial"));
     // The issuing distribution point's object identifier, one that means nothing.
     assert_eq!(
         with(&[0x55, 0x1d, 0x1c], &[0x55, 0x1d, 0x63]),
         Err("extension")
     );
-    assert_eq!(with(&[0x81, 1, 0xff], &[0x81, 1, 0xff]), Ok(()));
+    assert_eq!(with(&[0x81, 1, 0xff], &[0x81, 1, 0xff]), Ok(false));
+}
+
+#[test]
+fn what_a_revoked_authority_has_issued_is_revoked_unless_its_certificate_was_renewed() {
+    let pki = &shared::TEST;
+    let issued = pki.issue(&shared::request("1060785003", "DUI", 0));
+    let profile = Profile::parse(&issued.cert_der).unwrap();
+    let list = pki.revoke_issuing(NOW - DAY, NOW + DAY).der().to_vec();
+    let revoked = |authorities: Authorities| {
+        let view = view(Crl::read(&list, &authorities, NOW).unwrap(), false);
+        assert!(!view.revokes("CN=Another", &[7]));
+        view.is_revoked(&profile)
+    };
+    assert!(revoked(believing(pki)));
+    let chained = Authorities::new([pki.root_der()], [pki.issuing_der()]);
+    assert!(revoked(chained));
+    // A namesake's certificate stands for one that the authority has been given since.
+    let namesake = Pki::new(Environment::Test);
+    let all = [pki.root_der(), pki.issuing_der(), namesake.issuing_der()];
+    assert!(!revoked(Authorities::new(all, [])));
+}
+
+#[test]
+fn a_list_of_authorities_leaves_other_certificates_in_doubt() {
+    for (scope, in_doubt) in [(UserCertsOnly, false), (CaCertsOnly, true)] {
+        let (authority, list) = scoped(Vec::new(), 1, scope);
+        let authorities = Authorities::new([&authority], []);
+        let crl = Crl::read(&list, &authorities, NOW).unwrap();
+        let issuer = crl.issuer.clone();
+        assert_eq!(view(crl, true).is_in_doubt(&issuer, NOW), in_doubt);
+    }
 }
