@@ -1,4 +1,5 @@
 //! Certificates that begin or end while the gateway runs.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
 
 mod support;
 

@@ -303,11 +303,11 @@ impl From<Refusal> for Problem {
             Refusal::Ambiguous(..) => (Code::CertificateRefusedByRule, Rule::Ambiguous.remedy()),
             Refusal::Expired(_) => (
                 Code::CertificateExpired,
-                "renew it, put the new one in the folder, and restart Relais",
+                "renew it, and put the new one in the folder",
             ),
             Refusal::Missing { .. } => (
                 Code::CertificateMissing,
-                "put the structure's certificate and key in the folder and restart Relais; `relais check` lists what would be loaded",
+                "put the structure's certificate and key in the folder; `relais reload` tells what came of it",
             ),
             Refusal::NotYetValid(_) => (
                 Code::CertificateMissing,
@@ -324,7 +324,7 @@ impl From<Refusal> for Problem {
             ),
             Refusal::Unknown(_) => (
                 Code::TenantUnknown,
-                "put its certificate and key in the folder and restart Relais; `relais check` lists what would be loaded",
+                "put its certificate and key in the folder; `relais reload` tells what came of it",
             ),
         };
         Self::new(code, refusal.to_string(), hint)

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::Reload;
 use crate::simulator::pki::{Issued, Pki, shared, write_private};
 
 /// A folder of its own for each test.
