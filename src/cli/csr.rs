@@ -75,7 +75,7 @@ fn default_folder(config: Option<&Path>) -> anyhow::Result<PathBuf> {
         return Ok(PathBuf::from("pending"));
     }
     let loaded = Config::load(path)?;
-    Ok(pending_folder(&loaded.config.identities))
+    Ok(pending_folder(&loaded.config.identities, path)?)
 }
 
 fn one(arguments: &Arguments, finess: Finess, folder: &Path) -> anyhow::Result<ExitCode> {

@@ -33,8 +33,9 @@ use self::material::Material;
 pub(crate) use self::material::{Certificate, PublicKey, sha256};
 use self::pairing::Source;
 use self::password::Passwords;
+pub(crate) use self::problem::shell_word;
 pub use self::problem::{LoadError, Problem, ProblemKind};
-pub(crate) use self::unpack::{BareKey, Unpacked, Unpacker};
+pub(crate) use self::unpack::{BareKey, LoneKeys, Unpacked, Unpacker};
 use super::profile::Profile;
 use crate::config::{Identities, KeyReaders};
 
