@@ -30,7 +30,7 @@ use rustls::sign::CertifiedKey;
 
 pub use self::examine::{Examined, ExaminedCertificate, examine};
 use self::material::Material;
-pub(crate) use self::material::{Certificate, PublicKey, sha256};
+pub(crate) use self::material::{Certificate, PublicKey};
 use self::pairing::Source;
 use self::password::Passwords;
 pub(crate) use self::problem::shell_word;
