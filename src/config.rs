@@ -230,7 +230,7 @@ pub struct Binding {
 pub enum BoundBy {
     /// By the certificate itself.
     Fingerprint(Fingerprint),
-    /// By its file, absolute; a renewal of the same name takes its place.
+    /// By its file, absolute, whatever certificate is in it.
     File(PathBuf),
     /// By the exact CN of its subject; a renewal that keeps the CN takes its place.
     CommonName(String),

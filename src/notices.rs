@@ -266,33 +266,32 @@ impl<'a> Subject<'a> {
     }
 
     fn log(&self) {
-        match self {
-            Self::Certificate {
-                generation,
+        match self.fact() {
+            Fact::Certificate(Certificate {
                 state,
-                days,
-            } => {
-                let identity = generation.identity();
-                let (subject, serial) = (&identity.profile.subject, &identity.profile.serial);
-                let path = identity.path.display();
-                let not_after = timestamp(identity.profile.not_after);
-                match days {
-                    Some(days) if *days > WARNING_DAYS => {
-                        tracing::info!(%path, %subject, %serial, not_after, "a certificate ends within {days} days");
-                    }
-                    Some(days) => {
-                        tracing::warn!(%path, %subject, %serial, not_after, "a certificate ends within {days} days");
-                    }
-                    None => {
-                        let state = state.as_str();
-                        tracing::warn!(%path, %subject, %serial, not_after, "a certificate is {state}");
-                    }
+                threshold_days,
+                not_after,
+                subject,
+                serial,
+                file: path,
+                ..
+            }) => match threshold_days {
+                Some(days) if days > WARNING_DAYS => {
+                    tracing::info!(%path, %subject, %serial, not_after, "a certificate ends within {days} days");
                 }
-            }
-            Self::List { list, problem, .. } => {
-                let (source, hint) = (&list.source, problem.hint());
-                tracing::warn!(%source, %problem, hint, "a revocation list needs attention");
-            }
+                Some(days) => {
+                    tracing::warn!(%path, %subject, %serial, not_after, "a certificate ends within {days} days");
+                }
+                None => {
+                    tracing::warn!(%path, %subject, %serial, not_after, "a certificate is {state}");
+                }
+            },
+            Fact::RevocationList(RevocationList {
+                source,
+                detail: problem,
+                hint,
+                ..
+            }) => tracing::warn!(%source, %problem, hint, "a revocation list needs attention"),
         }
     }
 }

@@ -51,7 +51,10 @@ async fn a_gateway_without_certificates_is_live_and_not_ready() {
     assert_eq!(gateway.admin("/health/live").await.status(), 200);
     let answer = gateway.admin("/health/ready").await;
     assert_eq!(answer.status(), 503);
-    assert_eq!(answer.0.body(), "not ready: no certificate can be used now\n");
+    assert_eq!(
+        answer.0.body(),
+        "not ready: no certificate can be used now\n"
+    );
     let status = json(&gateway.admin("/api/v1/status").await);
     assert_eq!(status["ready"], false);
     assert_eq!(status["reason"], "no certificate is loaded");

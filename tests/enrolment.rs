@@ -4,7 +4,9 @@
 #![cfg(unix)]
 
 mod enrolment {
+    mod bindings;
     mod desk;
     mod installation;
     mod requests;
+    mod trouble;
 }

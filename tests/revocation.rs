@@ -182,19 +182,7 @@ async fn a_list_that_arrives_while_the_gateway_runs_holds_from_the_next_connecti
             };
             let upstream = Upstream::start(&site.pki, &tls, once);
             text.push_str(&upstream.service("up", ""));
-            let list = list(site, &[&REVOKED], 3600);
-            let released = Arc::clone(&release);
-            let lists = Upstream::raw(move |mut tcp, _| {
-                let (list, released) = (list.clone(), Arc::clone(&released));
-                async move {
-                    released.acquire().await.unwrap().forget();
-                    give(&mut tcp, &list).await;
-                }
-            });
-            text.push_str(&format!(
-                "\n[revocation]\ncrls = [\"http://{}/aci.crl\"]\ncache = \"crl-cache\"\n",
-                lists.address
-            ));
+            let lists = give_later(text, list(site, &[&REVOKED], 3600), &release);
             (upstream, lists)
         });
         // The start waited for no list; and these leave sessions behind that could be resumed.
@@ -228,19 +216,7 @@ async fn a_certificate_of_our_own_that_is_revoked_is_retired_at_once_with_its_co
         let serial = u128::from_str_radix(&profile.serial, 16)
             .unwrap()
             .to_be_bytes();
-        let list = list(site, &[&serial], 3600);
-        let released = Arc::clone(&release);
-        let lists = Upstream::raw(move |mut tcp, _| {
-            let (list, released) = (list.clone(), Arc::clone(&released));
-            async move {
-                released.acquire().await.unwrap().forget();
-                give(&mut tcp, &list).await;
-            }
-        });
-        text.push_str(&format!(
-            "\n[revocation]\ncrls = [\"http://{}/aci.crl\"]\ncache = \"crl-cache\"\n",
-            lists.address
-        ));
+        let lists = give_later(text, list(site, &[&serial], 3600), &release);
         (upstream, lists)
     });
     let ask = async |tenant| gateway.get(gateway.tenant(tenant), "/up/x").await;
@@ -263,6 +239,23 @@ async fn a_certificate_of_our_own_that_is_revoked_is_retired_at_once_with_its_co
         1,
         "the other certificate keeps its connection"
     );
+}
+
+/// A server of this list, which a configuration is made to name, and which answers as often as it is released.
+fn give_later(text: &mut String, list: Vec<u8>, release: &Arc<Semaphore>) -> Upstream {
+    let release = Arc::clone(release);
+    let lists = Upstream::raw(move |mut tcp, _| {
+        let (list, release) = (list.clone(), Arc::clone(&release));
+        async move {
+            release.acquire().await.unwrap().forget();
+            give(&mut tcp, &list).await;
+        }
+    });
+    text.push_str(&format!(
+        "\n[revocation]\ncrls = [\"http://{}/aci.crl\"]\ncache = \"crl-cache\"\n",
+        lists.address
+    ));
+    lists
 }
 
 async fn give(tcp: &mut TcpStream, body: &[u8]) {

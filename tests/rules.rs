@@ -228,4 +228,18 @@ fn the_rules_can_be_listed() {
         );
         assert!(text.contains(rule.source()), "{rule}");
     }
+    let output = Command::new(env!("CARGO_BIN_EXE_relais"))
+        .args(["check", "--rules", "--format", "json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let listed: Vec<_> = json.as_array().unwrap().iter().collect();
+    assert_eq!(listed.len(), Rule::ALL.len());
+    for (listed, rule) in listed.into_iter().zip(Rule::ALL) {
+        assert!(
+            listed.to_string().contains(&format!("\"{rule}\"")),
+            "{listed}"
+        );
+    }
 }

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use crate::cli::{EXIT_ERROR, Format, print};
 use crate::config::{Config, DEFAULT_PATH, PATH_VARIABLE};
 use crate::identity::enrol::bulk::{self, Outcome};
-use crate::identity::enrol::pending_folder;
 use crate::identity::enrol::request::{self, Pending};
-use crate::identity::enrol::subject::{Department, Organization, ServiceName, Subject};
+use crate::identity::enrol::subject::{Department, Organization, ServiceName, Subject, doubt};
+use crate::identity::enrol::{Refusal, pending_folder};
 use crate::identity::finess::Finess;
+use crate::identity::load::shell_word;
 
 /// Where certificates are ordered.
 const PLATFORM: &str = "https://pfc.eservices.esante.gouv.fr";
@@ -53,11 +55,37 @@ pub struct Arguments {
     format: Format,
 }
 
+/// What is printed in JSON when nothing was made.
+#[derive(Debug, Serialize)]
+struct Failed {
+    problems: Vec<Refusal>,
+}
+
+impl Failed {
+    fn of(error: &anyhow::Error) -> Self {
+        let refusal = (error.downcast_ref::<Refusal>().cloned()).unwrap_or_else(|| Refusal {
+            message: format!("{error:#}"),
+            hint: "`relais check` tells more of the configuration".to_owned(),
+        });
+        Self {
+            problems: vec![refusal],
+        }
+    }
+}
+
 /// Makes the request or requests, and says what to do with them.
 ///
 /// # Errors
 /// Why there is none.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let outcome = make(arguments);
+    if let (Err(error), Format::Json) = (&outcome, arguments.format) {
+        print(&(serde_json::to_string_pretty(&Failed::of(error))? + "\n"));
+    }
+    outcome
+}
+
+fn make(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let folder = match &arguments.out {
         Some(folder) => folder.clone(),
         None => default_folder(arguments.config.as_deref())?,
@@ -75,7 +103,7 @@ fn default_folder(config: Option<&Path>) -> anyhow::Result<PathBuf> {
         return Ok(PathBuf::from("pending"));
     }
     let loaded = Config::load(path)?;
-    Ok(pending_folder(&loaded.config.identities))
+    Ok(pending_folder(&loaded.config.identities, path)?)
 }
 
 fn one(arguments: &Arguments, finess: Finess, folder: &Path) -> anyhow::Result<ExitCode> {
@@ -86,13 +114,8 @@ fn one(arguments: &Arguments, finess: Finess, folder: &Path) -> anyhow::Result<E
         department: arguments.department.clone(),
     };
     let pending = request::make(&subject, folder)?;
-    if pending.was_there {
-        return Err(request::pending(&pending.csr).into());
-    }
-    if !finess.has_valid_key() {
-        eprintln!(
-            "warning: the last digit of FINESS {finess} is not the key of the others: compare it with the register"
-        );
+    if let Some(warning) = doubt(finess) {
+        eprintln!("warning: {warning}");
     }
     print(&match arguments.format {
         Format::Text => text_of_one(&pending, arguments),
@@ -113,13 +136,16 @@ fn text_of_one(pending: &Pending, arguments: &Arguments) -> String {
 }
 
 fn next_steps(arguments: &Arguments, what: &str) -> String {
-    let folder = arguments.out.as_ref();
-    let pending = folder.map_or_else(String::new, |out| format!(" --pending {}", out.display()));
+    let option = |name: &str, path: &Option<PathBuf>| {
+        (path.as_deref()).map_or_else(String::new, |path| format!(" {name} {}", shell_word(path)))
+    };
     format!(
-        "\nnext\n  1. at {PLATFORM} order ORG / AUTH_CLI for the structure,\n     with {:?} as \"Service applicatif\"\n  \
+        "\nnext\n  1. at {PLATFORM} order ORG / AUTH_CLI for the structure;\n     Service applicatif: {}\n  \
          2. upload {what} there, from this machine: never by e-mail; the private key stays where it is\n  \
-         3. relais install CERTIFICATE{pending}, once it is delivered\n",
-        arguments.service_name.as_str()
+         3. once it is delivered: relais install{}{} CERTIFICATE\n",
+        arguments.service_name.as_str(),
+        option("--config", &arguments.config),
+        option("--pending", &arguments.out)
     )
 }
 
@@ -155,6 +181,9 @@ fn text_of_many(outcome: &Outcome, arguments: &Arguments) -> String {
             failure.place, failure.refusal.message, failure.refusal.hint
         )
         .expect("writing to a String does not fail");
+    }
+    for warning in &outcome.warnings {
+        writeln!(text, "warning: {warning}").expect("writing to a String does not fail");
     }
     text + &format!(
         "{} requests made, {} made before, {} failed\nmanifest     {}\n{}",

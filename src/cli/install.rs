@@ -3,14 +3,19 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::app::changes::open_lists;
 use crate::cli::{ConfigArgument, EXIT_ERROR, Format, print};
 use crate::config::Config;
-use crate::identity::enrol::Refusal;
 use crate::identity::enrol::install::Installer;
-use crate::identity::enrol::report::Installed;
+use crate::identity::enrol::report::{Installed, Previous};
+use crate::identity::enrol::{Refusal, pending_folder};
+use crate::identity::generation::Generation;
+use crate::identity::load;
+use crate::metrics::Metrics;
 
 /// When a running gateway takes a certificate up.
 const TAKEN_UP: &str = "a running gateway takes it up at its next start";
@@ -52,12 +57,7 @@ struct Row<'a> {
 /// # Errors
 /// When configuration, certificates or keys that are there cannot be read.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let loaded = Config::load(&arguments.config.config)?;
-    let mut installer = Installer::new(
-        &loaded.config,
-        arguments.pending.as_deref(),
-        arguments.password_file.as_deref(),
-    )?;
+    let mut installer = installer(arguments)?;
     let rows: Vec<_> = (arguments.certificates.iter())
         .map(|file| install(&mut installer, file, arguments.dry_run))
         .collect();
@@ -70,6 +70,28 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::from(EXIT_ERROR)
     })
+}
+
+fn installer(arguments: &Arguments) -> anyhow::Result<Installer> {
+    let path = &arguments.config.config;
+    let config = Config::load(path)?.config;
+    let pending = match &arguments.pending {
+        Some(folder) => folder.clone(),
+        None => pending_folder(&config.identities, path)?,
+    };
+    let loaded = load::load(&config.identities)?;
+    let generations: Vec<_> = loaded.identities.into_iter().map(Generation::new).collect();
+    let services: Vec<_> = config.services.iter().cloned().map(Arc::new).collect();
+    let metrics = Metrics::new();
+    let (_, revocations) = open_lists(&config.revocation, &services, &generations, &metrics)?;
+    let passwords = arguments.password_file.as_deref();
+    Ok(Installer::new(
+        &config,
+        &generations,
+        revocations,
+        pending,
+        passwords,
+    )?)
 }
 
 fn install<'a>(installer: &mut Installer, file: &'a Path, dry_run: bool) -> Row<'a> {
@@ -128,28 +150,35 @@ fn write_row(text: &mut String, row: &Row<'_>, dry_run: bool) -> std::fmt::Resul
         installed.not_before, installed.not_after
     )?;
     if let Some(old) = &installed.replaces {
-        let key = if old.same_key { "the same" } else { "new" };
-        writeln!(
-            text,
-            "  replaces  {} (serial {}, until {})",
-            old.path.display(),
-            old.serial,
-            old.not_after
-        )?;
-        writeln!(text, "    key     {key}")?;
-        if old.subject.is_empty() {
-            writeln!(text, "    subject the same")?;
-        }
-        for field in &old.subject {
-            writeln!(text, "    subject {field}")?;
-        }
-        for whom in &old.tell {
-            writeln!(text, "    tell    {whom}")?;
-        }
-        writeln!(text, "    the old file may stay; remove it {}", old.removal)?;
+        write_previous(text, "replaces", old)?;
+    }
+    if let Some(old) = &installed.beside {
+        write_previous(text, "beside  ", old)?;
     }
     for warning in &installed.warnings {
         writeln!(text, "warning: {warning}")?;
     }
     Ok(())
+}
+
+fn write_previous(text: &mut String, word: &str, old: &Previous) -> std::fmt::Result {
+    let key = if old.same_key { "the same" } else { "new" };
+    writeln!(
+        text,
+        "  {word}  {} (serial {}, until {})",
+        old.path.display(),
+        old.serial,
+        old.not_after
+    )?;
+    writeln!(text, "    key     {key}")?;
+    if old.subject.is_empty() {
+        writeln!(text, "    subject the same")?;
+    }
+    for field in &old.subject {
+        writeln!(text, "    subject {field}")?;
+    }
+    for whom in &old.tell {
+        writeln!(text, "    tell    {whom}")?;
+    }
+    writeln!(text, "    {}", old.advice)
 }

@@ -8,15 +8,17 @@ mod files;
 pub mod install;
 pub mod report;
 pub mod request;
+mod served;
 pub mod subject;
 mod verify;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use thiserror::Error;
 
-use super::load::{LoadError, Problem};
+use super::load::Problem;
 use crate::config::Identities;
 
 /// Why something was not done; nothing was written then.
@@ -46,23 +48,33 @@ impl Refusal {
     }
 }
 
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
+impl From<&Problem> for Refusal {
+    fn from(problem: &Problem) -> Self {
         Self::new(
             format!("{}: {}", problem.path.display(), problem.kind),
-            problem.hint,
+            problem.hint.clone(),
         )
-    }
-}
-
-impl From<LoadError> for Refusal {
-    fn from(error: LoadError) -> Self {
-        Self::new(error.to_string(), "`relais check` tells more")
     }
 }
 
 /// Where keys wait for their certificates: the folder `pending` beside the one that is loaded. Inside it, each would
 /// be reported as a key without certificate.
-pub fn pending_folder(config: &Identities) -> PathBuf {
-    config.directory.with_file_name("pending")
+///
+/// # Errors
+/// When that is the loaded folder itself, or when the configuration file is in the loaded folder: what is beside it is
+/// then somebody else's.
+pub fn pending_folder(config: &Identities, configuration: &Path) -> Result<PathBuf, Refusal> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let served = real(&config.directory);
+    let pending = config.directory.with_file_name("pending");
+    if real(&pending) == served || real(configuration).starts_with(&served) {
+        return Err(Refusal::new(
+            format!(
+                "there is no good place for keys that wait beside {}, which is loaded",
+                config.directory.display()
+            ),
+            "name a folder with --out (csr) and --pending (install), or give certificates a folder of their own",
+        ));
+    }
+    Ok(pending)
 }

@@ -31,12 +31,13 @@ use rustls::sign::CertifiedKey;
 
 pub use self::examine::{Examined, ExaminedCertificate, examine};
 use self::material::Material;
-pub(crate) use self::material::{Certificate, PublicKey, sha256};
+pub(crate) use self::material::{Certificate, PublicKey};
 use self::pairing::Source;
 use self::password::Passwords;
+pub(crate) use self::problem::shell_word;
 pub use self::problem::{LoadError, Problem, ProblemKind};
 use self::stamp::Stamp;
-pub(crate) use self::unpack::{BareKey, Unpacked, Unpacker};
+pub(crate) use self::unpack::{BareKey, LoneKeys, Unpacked, Unpacker};
 use super::profile::Profile;
 use crate::config::{Identities, KeyReaders};
 

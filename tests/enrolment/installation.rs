@@ -66,7 +66,11 @@ fn a_certificate_without_its_key_is_refused() {
     desk.refuses(&file, &[], &["none of the 1 keys", "pending"]);
     // With another one's key beside it in the file.
     let other = desk.site.pki.issue(&Request::new("1060785003", "DUI"));
-    fs::write(&file, format!("{}{}", foreign.cert_pem(), other.key_pem())).unwrap();
+    let both = format!("{}{}", foreign.cert_pem(), other.key_pem());
+    fs::write(&file, &both).unwrap();
+    desk.refuses(&file, &[], &["mode 0644", "chmod 600"]);
+    fs::remove_file(&file).unwrap();
+    pki::write_private(&file, &both).unwrap();
     desk.refuses(&file, &[], &["that of another certificate"]);
 }
 
@@ -151,34 +155,27 @@ fn a_pkcs12_brings_its_key_and_two_are_one_too_many() {
 #[test]
 fn a_renewal_tells_what_changes_and_who_must_know() {
     let desk = Desk::new();
-    let tenant = desk.site.tenants[0].to_string();
-    // Later than the one that is there, which began an hour before the site was built.
-    let ou = format!("1{tenant}");
-    desk.csr(&tenant, "Autre nom").expect(0, &[]);
-    let key = desk.pending_key(&format!("{tenant}-autre-nom"));
-    let not_before = jiff::Timestamp::now().as_second() - 60;
-    let delivered = desk.deliver(&desk.site.pki.issue(&Request {
-        key: Some(key),
-        organization: "STRUCTURE FICTIVE 1",
-        not_before: Some(not_before),
-        ..Request::new(&ou, "Autre nom")
-    }));
+    let name = "Logiciel de demonstration";
+    let delivered = desk.renewed(name, "logiciel-de-demonstration", "AUTRE STRUCTURE");
     let said = desk.install(&delivered, &["--dry-run"]).expect(
         0,
         &[
+            "replaces",
             "auth_cli.pem",
             "key     new",
-            "subject CN: Logiciel de demonstration → Autre nom",
+            "subject O: STRUCTURE FICTIVE 1 → AUTRE STRUCTURE",
             "ROR",
             "Pro Santé Connect tokens",
+            "remove it once",
         ],
     );
-    assert!(!said.out.contains("subject O:"), "{}", said.out);
+    assert!(!said.out.contains("subject CN:"), "{}", said.out);
     let json = desk
         .install(&delivered, &["--format", "json"])
         .expect(0, &[])
         .out;
     let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["installed"]["beside"], Value::Null);
     let replaces = &json[0]["installed"]["replaces"];
     assert_eq!(replaces["same_key"], false);
     assert!(Path::new(replaces["path"].as_str().unwrap()).exists());
@@ -249,6 +246,7 @@ fn an_interrupted_installation_leaves_nothing_half_written() {
     let desk = Desk::new();
     let delivered = desk.ordered(NEW, "DUI", "dui");
     let waiting = desk.files("pending");
+    let served = desk.files("certs");
     // The system kills it in the middle of its first file, after so many blocks of 512 or 1024 bytes.
     let mut command = Command::new("bash");
     command.args(["-c", "ulimit -c 0; ulimit -f 1; exec \"$@\"", "bash"]);
@@ -261,8 +259,15 @@ fn an_interrupted_installation_leaves_nothing_half_written() {
         .unwrap();
     assert!(killed.status.signal().is_some(), "{killed:?}");
     assert_eq!(desk.files("pending"), waiting);
+    // What was begun is hidden, so that it is not loaded.
+    let begun = desk.files("certs");
+    let mut begun = begun.difference(&served);
+    assert!(begun.all(|path| path.file_name().unwrap().as_encoded_bytes()[0] == b'.'));
     desk.run("check", &[]).expect(0, &["0 errors, 0 warnings"]);
     desk.install(&delivered, &[]).expect(0, &["installed as"]);
+    // And the next run removes it: half a private key is one too many.
+    assert_eq!(desk.files("certs").len(), served.len() + 1);
+    assert_eq!(desk.files("pending"), HashSet::new());
     desk.run("check", &[])
         .expect(0, &[&format!("{NEW} may use dmp")]);
 }
@@ -290,7 +295,7 @@ fn what_is_odd_but_possible_is_installed_with_a_warning() {
     let desk = Desk::new();
     let first = desk.site.pki.issue(&Request::new("1060785003", "DUI"));
     let file = desk.path("delivered.pem");
-    fs::write(&file, first.pem()).unwrap();
+    pki::write_private(&file, first.pem()).unwrap();
     desk.install(&file, &[]).expect(0, &[]);
     // The same key for a structure that is known by its SIRET number, from tomorrow on.
     let second = desk.site.pki.issue(&Request {
@@ -298,7 +303,7 @@ fn what_is_odd_but_possible_is_installed_with_a_warning() {
         not_before: Some(jiff::Timestamp::now().as_second() + 86_400),
         ..Request::new("339172288100052", "DUI")
     });
-    fs::write(&file, second.pem()).unwrap();
+    pki::write_private(&file, second.pem()).unwrap();
     desk.install(&file, &[]).expect(
         0,
         &[
@@ -327,7 +332,8 @@ fn what_is_served_is_never_taken_for_what_waits() {
     let everything = desk.site.directory.to_str().unwrap();
     let file = desk.deliver(&renewed);
     desk.refuses(&file, &["--pending", everything], &["none of the 0 keys"]);
-    fs::write(&file, renewed.pem()).unwrap();
+    fs::remove_file(&file).unwrap();
+    pki::write_private(&file, renewed.pem()).unwrap();
     for _ in 0..2 {
         desk.install(&file, &["--pending", everything])
             .expect(0, &[]);

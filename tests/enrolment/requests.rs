@@ -6,6 +6,8 @@ use std::process::Command;
 
 use rcgen::{CertificateSigningRequestParams, DnType, DnValue, PublicKeyData as _};
 
+use relais::simulator::pki::Request;
+
 use super::desk::{Desk, NEW, Said, mode};
 
 #[test]
@@ -22,6 +24,7 @@ fn a_request_has_the_layout_of_the_ans_and_verifies() {
     let said = said.expect(
         0,
         &[
+            "Service applicatif: Proxy DMP à Nîmes\n",
             "https://pfc.eservices.esante.gouv.fr",
             "never by e-mail",
             "AUTH_CLI",
@@ -114,13 +117,99 @@ fn without_a_configuration_keys_wait_here_and_a_named_one_must_exist() {
             .join(format!("pending/{NEW}-dui.csr"))
             .exists()
     );
-    csr(&["--out", "elsewhere"]).expect(0, &["--pending elsewhere"]);
+    csr(&["--out", "else where"]).expect(0, &["install --pending 'else where' CERT"]);
     assert!(
         folder
             .path()
-            .join(format!("elsewhere/{NEW}-dui.csr"))
+            .join(format!("else where/{NEW}-dui.csr"))
             .exists()
     );
+}
+
+#[test]
+fn the_next_steps_can_be_copied_into_a_shell() {
+    let desk = Desk::new();
+    let out = desk.path("keys that wait");
+    let arguments = ["--finess", NEW, "--service-name", "DUI", "--out"];
+    let said = desk.run("csr", &[&arguments[..], &[out.to_str().unwrap()]].concat());
+    let step = said.out.lines().last().unwrap();
+    let command = &step[step.find("relais install").unwrap()..];
+    let issued = desk.site.pki.issue(&Request {
+        key: Some(Desk::key_in(&out, &format!("{NEW}-dui"))),
+        ..Request::new("1060785003", "DUI")
+    });
+    let delivered = desk.deliver(&issued);
+    let command = command
+        .replacen("relais", env!("CARGO_BIN_EXE_relais"), 1)
+        .replace("CERTIFICATE", delivered.to_str().unwrap());
+    // In any folder: the configuration was named, and is named again.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &command]).current_dir(elsewhere.path());
+    let said: Said = shell.output().unwrap().into();
+    said.expect(0, &["installed as"]);
+}
+
+#[test]
+fn what_came_of_a_request_is_json_also_where_it_failed() {
+    let desk = Desk::new();
+    let json = |code: i32| -> serde_json::Value {
+        let arguments = ["--finess", NEW, "--service-name", "DUI", "--format", "json"];
+        let said = desk.run("csr", &arguments).expect(code, &[]);
+        serde_json::from_str(&said.out).unwrap()
+    };
+    let made = json(0);
+    let key = fs::read_to_string(made["key"].as_str().unwrap()).unwrap();
+    assert!(key.contains("PRIVATE KEY"));
+    assert_eq!(made["public_key_sha256"].as_str().unwrap().len(), 64);
+    let refused = json(1);
+    let problem = &refused["problems"][0];
+    let text = problem["message"].as_str().unwrap();
+    assert!(text.contains("pending already"), "{text}");
+    assert!(problem["hint"].as_str().unwrap().contains("--out"));
+    fs::write(&desk.site.configuration, "x").unwrap();
+    let problem = &json(1)["problems"][0];
+    assert!(problem["message"].is_string());
+}
+
+#[test]
+fn only_what_leaves_a_structure_out_is_a_failure() {
+    let desk = Desk::new();
+    let csv = desk.path("tenants.csv");
+    // An unknown sector, a legal entity that cannot be read, and a number with a wrong last digit.
+    let lines = "060785003,,A,nowhere\n0B0000014,12,B,\n060785004,,C,\n";
+    fs::write(&csv, format!("finess,legal_entity,name,sector\n{lines}")).unwrap();
+    let file = csv.to_str().unwrap();
+    let said = desk.run("csr", &["--from", file, "--service-name", "DUI"]);
+    let said = said.expect(
+        0,
+        &[
+            "3 requests made, 0 made before, 0 failed",
+            "warning: the last digit of FINESS 060785004",
+        ],
+    );
+    assert!(!said.out.contains("error:"), "{}", said.out);
+    let said = desk.run("csr", &["--from", "/", "--service-name", "DUI"]);
+    let said = said.expect(1, &["name a CSV file"]);
+    assert!(!said.error.contains("[tenants]"), "{}", said.error);
+}
+
+#[test]
+fn structures_that_got_their_certificates_are_renewed_by_the_file() {
+    let desk = Desk::new();
+    let csv = desk.path("tenants.csv");
+    fs::write(&csv, format!("finess,name\n{NEW},A\n0B0000014,B\n")).unwrap();
+    let arguments = ["--from", csv.to_str().unwrap(), "--service-name", "DUI"];
+    let run = |words: &str| desk.run("csr", &arguments).expect(0, &[words]);
+    run("2 requests made, 0 made before");
+    run("0 requests made, 2 made before");
+    let issued = desk.site.pki.issue(&Request {
+        key: Some(desk.pending_key(&format!("{NEW}-dui"))),
+        ..Request::new("1060785003", "DUI")
+    });
+    desk.install(&desk.deliver(&issued), &[]).expect(0, &[]);
+    run("1 requests made, 1 made before");
+    run("0 requests made, 2 made before");
 }
 
 #[test]

@@ -13,11 +13,11 @@ use std::thread;
 use serde::Serialize;
 
 use self::manifest::Manifest;
-use super::subject::{ServiceName, Subject};
-use super::{Refusal, files, request};
+use super::subject::{ServiceName, Subject, doubt};
+use super::{Refusal, request};
 use crate::config::Tenants;
 use crate::identity::finess::Finess;
-use crate::identity::tenants::{self, Mistake, Structure};
+use crate::identity::tenants::{self, Mistake, MistakeKind, Structure};
 
 /// What came of it.
 #[derive(Clone, Debug, Serialize)]
@@ -26,8 +26,10 @@ pub struct Outcome {
     pub made: usize,
     /// Requests that the manifest had already.
     pub done_before: usize,
-    /// What was wrong with single lines and requests.
+    /// The lines and structures for which there is no request.
     pub failures: Vec<Failure>,
+    /// What may not be meant.
+    pub warnings: Vec<String>,
     /// The manifest: `finess,name,common_name,key,csr,public_key_sha256,created`.
     pub manifest: PathBuf,
 }
@@ -67,7 +69,7 @@ pub fn make_all(
         files: vec![from.to_owned()],
         inline: Vec::new(),
     });
-    let mut errors = mistakes.iter().filter(|mistake| !mistake.is_warning());
+    let mut errors = (mistakes.iter()).filter(|mistake| leaves_out(&mistake.kind));
     if structures.is_empty()
         && let Some(mistake) = errors.next()
     {
@@ -77,13 +79,16 @@ pub fn make_all(
             refusal.hint,
         ));
     }
-    files::make_folder(folder).map_err(|error| Refusal::system(folder, &error))?;
+    request::prepare(folder)?;
     let path = folder.join("manifest.csv");
-    let manifest = Manifest::open(&path).map_err(|error| Refusal::system(&path, &error))?;
+    let manifest = Manifest::open(folder, &path).map_err(|error| Refusal::system(&path, &error))?;
     let mut outcome = Outcome {
         made: 0,
         done_before: 0,
         failures: errors.map(Failure::from).collect(),
+        warnings: (structures.iter())
+            .filter_map(|(finess, _)| doubt(finess))
+            .collect(),
         manifest: path,
     };
     let mut jobs = Vec::new();
@@ -101,6 +106,20 @@ pub fn make_all(
     outcome.made = jobs.len() - failures.len();
     outcome.failures.extend(failures);
     Ok(outcome)
+}
+
+/// Whether a mistake may leave a structure out. The others are about legal entities and sectors, which no request has.
+fn leaves_out(kind: &MistakeKind) -> bool {
+    !matches!(
+        kind,
+        MistakeKind::NoLegalEntityColumn
+            | MistakeKind::LegalEntity(_)
+            | MistakeKind::Sector(_)
+            | MistakeKind::Repeated { .. }
+            | MistakeKind::Contradicted { .. }
+            | MistakeKind::SiteWithSites { .. }
+            | MistakeKind::Others { errors: 0, .. }
+    )
 }
 
 fn subject(
@@ -155,7 +174,7 @@ fn make_jobs(
 }
 
 fn make_one(job: &Subject, folder: &Path, manifest: &Mutex<Manifest>) -> Result<(), Refusal> {
-    let pending = request::make(job, folder)?;
+    let pending = request::complete(job, folder)?;
     let mut manifest = manifest.lock().unwrap_or_else(PoisonError::into_inner);
     manifest
         .append(job, &pending)

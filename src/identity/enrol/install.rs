@@ -7,10 +7,15 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::report::Installed;
+use super::served::{Known, Served};
+use super::waiting::Waiting;
 use super::{Refusal, files, verify};
 use crate::config::{Config, Identities};
-use crate::identity::load::{self, BareKey, Certificate, LoadError, PublicKey, Unpacked, Unpacker};
-use crate::identity::profile::{Fingerprint, Profile};
+use crate::identity::generation::Generation;
+use crate::identity::load::{BareKey, Certificate, LoadError, Problem, Unpacked, Unpacker};
+use crate::identity::profile::Profile;
+use crate::identity::registry::Registry;
+use crate::identity::revocation::Revocations;
 use crate::identity::states::now;
 use crate::services::Environment;
 
@@ -18,18 +23,11 @@ use crate::services::Environment;
 pub struct Installer {
     directory: PathBuf,
     unpacker: Unpacker,
-    known: Vec<Known>,
-    pending: Vec<(PublicKey, PathBuf)>,
-    pending_folder: PathBuf,
+    served: Served,
+    waiting: Waiting,
     trusted: Vec<Arc<Certificate>>,
+    revocations: Revocations,
     environments: Vec<Environment>,
-}
-
-/// A certificate that is served, or will be.
-#[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub(super) profile: Profile,
-    pub(super) path: PathBuf,
 }
 
 /// A verified certificate that is not in place yet.
@@ -44,31 +42,35 @@ pub struct Plan {
 }
 
 impl Installer {
-    /// Reads what is there. `pending` is where keys wait; a password file takes the place of the configured one.
+    /// Reads what is there, beside the certificates that are served. `pending` is where keys wait; a password file
+    /// takes the place of the configured one.
     ///
     /// # Errors
     /// When the folder of certificates, that of keys, or passwords cannot be read.
     pub fn new(
         config: &Config,
-        pending: Option<&Path>,
+        generations: &[Arc<Generation>],
+        revocations: Revocations,
+        pending: PathBuf,
         password_file: Option<&Path>,
     ) -> Result<Self, LoadError> {
-        let loaded = load::load(&config.identities)?;
         let given = password_file.or(config.identities.password_file.as_deref());
         let unpacker = Unpacker::new(&Identities {
             password_file: given.map(Path::to_owned),
             ..config.identities.clone()
         })?;
-        let pending_folder =
-            pending.map_or_else(|| super::pending_folder(&config.identities), Path::to_owned);
+        let (bindings, vendor) = (config.bindings.clone(), config.vendor.clone());
+        // What is wrong with the table of structures is for `relais check` to tell.
+        let (registry, _) = Registry::load(&config.tenants, bindings, vendor);
         let environments = (config.services.iter()).map(|service| service.environment);
+        let directory = config.identities.directory.clone();
         Ok(Self {
-            directory: config.identities.directory.clone(),
-            known: loaded.identities.into_iter().map(Known::of).collect(),
-            pending: waiting_keys(&unpacker, &pending_folder, &config.identities.directory)?,
-            pending_folder,
+            served: Served::new(generations, registry),
+            waiting: Waiting::read(&unpacker, pending, &directory)?,
             trusted: verify::trusted(config, &unpacker),
+            revocations,
             environments: environments.chain([config.environment]).collect(),
+            directory,
             unpacker,
         })
     }
@@ -78,16 +80,18 @@ impl Installer {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn plan(&self, file: &Path) -> Result<Plan, Vec<Refusal>> {
-        let delivered = (self.unpacker.unpack(file)).map_err(|problem| vec![problem.into()])?;
+        let unpacked = self.unpacker.unpack(file);
+        let delivered = unpacked.map_err(|problem| vec![refusal_of(file, &problem)])?;
         let leaf = only_leaf(&delivered).map_err(|refusal| vec![refusal])?;
-        if let Some(installed) = self.installed(leaf.profile.fingerprint) {
+        if let Some(installed) = self.served.find(leaf.profile.fingerprint) {
             return Ok(self.already_there(installed));
         }
         let new = Known {
             path: self.place_of(&leaf.profile),
             profile: leaf.profile.clone(),
         };
-        let mut refusals = verify::objections(&new.profile, &self.environments, now());
+        let (environments, revocations) = (&self.environments, &self.revocations);
+        let mut refusals = verify::objections(&new.profile, environments, revocations, now());
         refusals.extend(self.tie(&new));
         let chain = verify::chain(leaf, &delivered.certificates, &self.trusted);
         // What is for another purpose fails here too, in words that tell less.
@@ -97,14 +101,19 @@ impl Installer {
         };
         let unverified = unverified.map_err(|refusal| refusals.push(refusal));
         let key = self.key_of(leaf, &delivered.keys);
-        let key = key.map_err(|refusal| refusals.push(refusal));
+        let key = key.map_err(|more| refusals.extend(more));
         match (unverified, key) {
-            (Ok(unverified), Ok((key, pending))) if refusals.is_empty() => Ok(Plan {
-                report: Installed::new(&new, &self.known, unverified, now()),
-                bundle: Some(bundle(&chain, &key)),
-                known: new,
-                pending,
-            }),
+            (Ok(unverified), Ok((key, pending))) if refusals.is_empty() => {
+                let mut report = Installed::new(&new, &self.served, now());
+                report.warnings.extend(unverified);
+                report.warnings.extend(files::stranger(&self.directory));
+                Ok(Plan {
+                    report,
+                    bundle: Some(bundle(&chain, &key)),
+                    known: new,
+                    pending,
+                })
+            }
             _ => Err(refusals),
         }
     }
@@ -113,59 +122,48 @@ impl Installer {
         Plan {
             report: Installed {
                 was_there: true,
-                ..Installed::new(installed, &self.known, None, now())
+                ..Installed::new(installed, &self.served, now())
             },
             bundle: None,
-            pending: self.waiting(installed.profile.public_key),
+            pending: self.waiting.file_of(installed.profile.public_key),
             known: installed.clone(),
         }
     }
 
-    /// Of two that began in the same second none is used: better this one waits than that both fail.
+    /// Of two that began in the same second none is used, unless bindings tell them apart: better this one waits than
+    /// that both fail.
     fn tie(&self, new: &Known) -> Option<Refusal> {
-        let same = |old: &&Known| {
-            old.kind() == new.kind() && old.profile.not_before == new.profile.not_before
-        };
-        let old = self.known.iter().find(same)?;
-        Some(Refusal::new(
-            format!(
-                "it began in the same second as {}, and the gateway could not tell which is meant",
-                old.path.display()
-            ),
-            "remove that one first, if this one is to be used",
-        ))
+        let old = self.served.twin(new)?;
+        let is_pinned = self.served.is_pinned(old) || self.served.is_pinned(new);
+        (!is_pinned).then(|| {
+            Refusal::new(
+                format!(
+                    "it began in the same second as {}, and the gateway could not tell which is meant",
+                    old.path.display()
+                ),
+                "remove that one first, if this one is to be used; or say under [[bindings]] what each is for",
+            )
+        })
     }
 
     /// Puts a verified certificate in place, and then removes the request that it answers.
     ///
     /// # Errors
-    /// When files cannot be written.
+    /// When it cannot be written. A request that cannot be removed is a warning in the report.
     pub fn place(&mut self, plan: Plan) -> Result<Installed, Refusal> {
+        let mut report = plan.report;
         let path = &plan.known.path;
         if let Some(bundle) = &plan.bundle {
             let folder = path.parent().unwrap_or(&self.directory);
             files::make_folder(folder).map_err(|error| Refusal::system(folder, &error))?;
+            files::sweep(folder);
             files::place(path, bundle.as_bytes()).map_err(|error| Refusal::system(path, &error))?;
-            self.known.push(plan.known);
+            self.served.add(plan.known);
         }
         if let Some(key) = &plan.pending {
-            // The certificate says what the request said, and the next one may have the same name.
-            for file in [&key.with_extension("csr"), key] {
-                files::remove(file).map_err(|error| Refusal::system(file, &error))?;
-            }
-            self.pending.retain(|(_, other)| other != key);
+            report.warnings.extend(self.waiting.remove(key));
         }
-        Ok(plan.report)
-    }
-
-    fn installed(&self, fingerprint: Fingerprint) -> Option<&Known> {
-        (self.known.iter()).find(|old| old.profile.fingerprint == fingerprint)
-    }
-
-    /// The file of the key that waits for a certificate.
-    fn waiting(&self, public: PublicKey) -> Option<PathBuf> {
-        let found = self.pending.iter().find(|(other, _)| *other == public);
-        found.map(|(_, file)| file.clone())
+        Ok(report)
     }
 
     /// The key in the delivered file, or the one that waits; in PEM, and where one waits.
@@ -173,35 +171,30 @@ impl Installer {
         &self,
         leaf: &Certificate,
         delivered: &[BareKey],
-    ) -> Result<(Zeroizing<String>, Option<PathBuf>), Refusal> {
+    ) -> Result<(Zeroizing<String>, Option<PathBuf>), Vec<Refusal>> {
         let own = |keys: &[BareKey]| {
             let found = keys
                 .iter()
                 .find(|key| key.public == leaf.profile.public_key);
             found.map(BareKey::to_pem)
         };
-        let pending = self.waiting(leaf.profile.public_key);
+        let pending = self.waiting.file_of(leaf.profile.public_key);
         if let Some(key) = own(delivered) {
             return Ok((key, pending));
         }
         if !delivered.is_empty() {
-            return Err(Refusal::new(
+            return Err(vec![Refusal::new(
                 "the private key delivered with it is that of another certificate",
                 "export it again, with its own key",
-            ));
+            )]);
         }
         let waiting = pending.as_ref().map(|file| self.unpacker.unpack(file));
-        let waiting = waiting.transpose()?;
+        let waiting = waiting
+            .transpose()
+            .map_err(|problem| vec![(&problem).into()])?;
         match waiting.and_then(|unpacked| own(&unpacked.keys)) {
             Some(key) => Ok((key, pending)),
-            None => Err(Refusal::new(
-                format!(
-                    "none of the {} keys in {} is its own",
-                    self.pending.len(),
-                    self.pending_folder.display()
-                ),
-                "install it on the machine where its request was made; --pending names another folder of keys",
-            )),
+            None => Err(self.waiting.none_fits()),
         }
     }
 
@@ -216,22 +209,6 @@ impl Installer {
         let start: String = profile.fingerprint.to_string().chars().take(8).collect();
         let folder = self.directory.join(folder.unwrap_or_default());
         folder.join(format!("{name}-{start}.pem"))
-    }
-}
-
-impl Known {
-    /// What those that could take each other's place have in common.
-    pub(super) fn kind(&self) -> impl PartialEq + use<'_> {
-        let profile = &self.profile;
-        let structure = profile.structure.as_ref();
-        (structure, profile.environment, profile.usage, profile.insi)
-    }
-
-    fn of(identity: load::Identity) -> Self {
-        Self {
-            profile: identity.profile,
-            path: identity.path,
-        }
     }
 }
 
@@ -252,17 +229,13 @@ impl fmt::Debug for Plan {
     }
 }
 
-/// What waits is removed once it has its certificate, so nothing that is served counts, wherever one looks for keys.
-fn waiting_keys(
-    unpacker: &Unpacker,
-    folder: &Path,
-    served: &Path,
-) -> Result<Vec<(PublicKey, PathBuf)>, LoadError> {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let served = real(served);
-    let mut keys = unpacker.lone_keys(folder)?;
-    keys.retain(|(_, file)| !real(file).starts_with(&served));
-    Ok(keys)
+/// A problem of the delivered file, whose name is told anyway, or of a file beside it.
+fn refusal_of(delivered: &Path, problem: &Problem) -> Refusal {
+    if problem.path == delivered {
+        Refusal::new(problem.kind.to_string(), problem.hint.clone())
+    } else {
+        problem.into()
+    }
 }
 
 /// The one certificate in a delivered file that is no authority's.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::install::Known;
+use super::served::{Known, Served};
 use crate::identity::states::timestamp;
 
 /// A certificate in its place.
@@ -24,15 +24,17 @@ pub struct Installed {
     pub not_after: String,
     /// Whether it was there already.
     pub was_there: bool,
-    /// The one that requests have gone out under so far.
-    pub replaces: Option<Replaced>,
+    /// The one of the same name that requests have gone out under so far.
+    pub replaces: Option<Previous>,
+    /// Where there is none such: one of another name, or pinned, that the gateway chooses among with this one.
+    pub beside: Option<Previous>,
     /// What may not be meant.
     pub warnings: Vec<String>,
 }
 
-/// The certificate that requests of its kind have gone out under so far.
+/// A certificate of the same structure and kind that was there before.
 #[derive(Clone, Debug, Serialize)]
-pub struct Replaced {
+pub struct Previous {
     /// Its file, which stays.
     pub path: PathBuf,
     /// Its serial number.
@@ -43,33 +45,23 @@ pub struct Replaced {
     pub same_key: bool,
     /// The fields of the subject that differ, each as `O: before → after`. Empty: the subject is the same.
     pub subject: Vec<String>,
-    /// When the old file can go.
-    pub removal: String,
-    /// Who must be told, and of what.
+    /// Who must be told once requests go out under the new one, and of what.
     pub tell: Vec<String>,
+    /// What to do with the old file.
+    pub advice: String,
 }
 
 impl Installed {
-    /// The report of a verified certificate beside those that are known. `unverified` says what could not be.
-    pub(super) fn new(new: &Known, known: &[Known], unverified: Option<String>, now: i64) -> Self {
+    /// The report of a verified certificate among those that are served.
+    pub(super) fn new(new: &Known, served: &Served, now: i64) -> Self {
         let profile = &new.profile;
-        let mut warnings: Vec<_> = unverified.into_iter().collect();
-        if profile.not_before > now {
-            let begins = timestamp(profile.not_before);
-            warnings.push(format!("it begins on {begins}, and is not used before"));
-        }
-        if (profile.structure.as_ref()).is_some_and(|id| id.finess().is_none()) {
-            warnings.push("its OU is no FINESS number, so no tenant is found by it".to_owned());
-        }
-        let in_use = in_use(new, known, now);
-        let later = in_use.filter(|old| old.profile.not_before > profile.not_before);
-        warnings.extend(later.map(|later| {
-            format!(
-                "it is not used: of several, the gateway uses the one that began last, and that is {}",
-                later.path.display()
-            )
-        }));
-        warnings.extend(shared_key(new, known));
+        let later = later(new, served, now);
+        let old = previous(new, served, now).filter(|_| later.is_none());
+        let previous = old.map(|old| Previous::new(old, new, served, now));
+        let (replaces, beside) = match old.is_some_and(|old| is_renewal(new, old, served)) {
+            true => (previous, None),
+            false => (None, previous),
+        };
         Self {
             path: new.path.clone(),
             subject: profile.subject.clone(),
@@ -78,15 +70,63 @@ impl Installed {
             not_before: timestamp(profile.not_before),
             not_after: timestamp(profile.not_after),
             was_there: false,
-            replaces: (in_use.filter(|_| later.is_none())).map(|old| Replaced::new(old, new, now)),
-            warnings,
+            replaces,
+            beside,
+            warnings: warnings(new, served, later, now),
         }
     }
 }
 
-fn shared_key(new: &Known, known: &[Known]) -> Option<String> {
+fn warnings(new: &Known, served: &Served, later: Option<&Known>, now: i64) -> Vec<String> {
+    let profile = &new.profile;
+    let mut warnings = Vec::new();
+    if profile.not_before > now {
+        let begins = timestamp(profile.not_before);
+        warnings.push(format!("it begins on {begins}, and is not used before"));
+    }
+    let is_no_finess = (profile.structure.as_ref()).is_some_and(|id| id.finess().is_none());
+    if is_no_finess && !served.is_vendors(new) {
+        warnings.push(
+            "its OU is no FINESS number, so no tenant is found by it; list it under [vendor] if it is the éditeur's"
+                .to_owned(),
+        );
+    }
+    warnings.extend(later.map(|later| {
+        format!(
+            "it is not used: of several, the gateway uses the one that began last, and that is {}",
+            later.path.display()
+        )
+    }));
+    warnings.extend(served.twin(new).map(|twin| {
+        format!(
+            "it began in the same second as {}: where [[bindings]] name neither, the gateway cannot tell which is meant",
+            twin.path.display()
+        )
+    }));
+    warnings.extend(still_pinned(new, served));
+    warnings.extend(shared_key(new, served));
+    warnings
+}
+
+/// A binding by file or fingerprint does not follow a renewal.
+fn still_pinned(new: &Known, served: &Served) -> Vec<String> {
+    let same_name = served.peers(new).filter(|old| has_same_name(new, old));
+    let pins = same_name.flat_map(|old| served.exact_pins(old).map(move |pin| (old, pin)));
+    pins.map(|(old, pin)| {
+        let whose = pin.tenant.map_or_else(|| "all tenants".to_owned(), |finess| finess.to_string());
+        format!(
+            "{whose} goes on using {} for {}: [[bindings]] pin it by {}; change that if this one is to be used",
+            old.path.display(),
+            pin.service,
+            pin.certificate
+        )
+    })
+    .collect()
+}
+
+fn shared_key(new: &Known, served: &Served) -> Option<String> {
     let structure = &new.profile.structure;
-    let other = (known.iter()).find(|other| {
+    let other = served.iter().find(|other| {
         other.profile.public_key == new.profile.public_key && other.profile.structure != *structure
     })?;
     Some(format!(
@@ -95,23 +135,45 @@ fn shared_key(new: &Known, known: &[Known]) -> Option<String> {
     ))
 }
 
-/// The latest of the same kind that has begun.
-fn in_use<'a>(new: &Known, known: &'a [Known], now: i64) -> Option<&'a Known> {
-    (known.iter())
-        .filter(|old| old.kind() == new.kind() && old.profile.is_valid_at(now))
-        .filter(|old| old.profile.fingerprint != new.profile.fingerprint)
+/// One that the gateway prefers; bindings may make use of the new one all the same.
+fn later<'a>(new: &Known, served: &'a Served, now: i64) -> Option<&'a Known> {
+    (served.peers(new))
+        .filter(|old| old.profile.is_valid_at(now) && !served.is_pinned(new))
+        .filter(|old| old.profile.not_before > new.profile.not_before)
         .max_by_key(|old| old.profile.not_before)
 }
 
-impl Replaced {
-    fn new(old: &Known, new: &Known, now: i64) -> Self {
+/// The one that it renews, or else the latest that it could take the place of.
+fn previous<'a>(new: &Known, served: &'a Served, now: i64) -> Option<&'a Known> {
+    (served.peers(new))
+        .filter(|old| old.profile.is_valid_at(now))
+        .filter(|old| old.profile.not_before < new.profile.not_before)
+        .max_by_key(|old| (is_renewal(new, old, served), old.profile.not_before))
+}
+
+/// Structures have certificates side by side, one for each application: a renewal is known by its name, and by
+/// nothing that goes on naming the old one.
+fn is_renewal(new: &Known, old: &Known, served: &Served) -> bool {
+    has_same_name(new, old) && served.exact_pins(old).next().is_none()
+}
+
+fn has_same_name(new: &Known, old: &Known) -> bool {
+    old.profile.common_name == new.profile.common_name
+}
+
+impl Previous {
+    fn new(old: &Known, new: &Known, served: &Served, now: i64) -> Self {
         let same_key = old.profile.public_key == new.profile.public_key;
         let subject = differences(&old.profile.subject, &new.profile.subject);
         let begins = new.profile.not_before;
-        let removal = if begins > now {
-            format!("once the new one has begun, on {}", timestamp(begins))
+        let advice = if !is_renewal(new, old, served) {
+            "both stay: where [[bindings]] name neither, the gateway uses the one that began last"
+                .to_owned()
+        } else if begins > now {
+            let begins = timestamp(begins);
+            format!("the old file may stay; remove it once the new one has begun, on {begins}")
         } else {
-            "once the gateway runs with the new one".to_owned()
+            "the old file may stay; remove it once the gateway runs with the new one".to_owned()
         };
         Self {
             path: old.path.clone(),
@@ -124,7 +186,7 @@ impl Replaced {
             },
             same_key,
             subject,
-            removal,
+            advice,
         }
     }
 }

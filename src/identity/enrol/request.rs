@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use super::subject::Subject;
 use super::{Refusal, files};
-use crate::identity::load::sha256;
-use crate::identity::profile::name;
+use crate::identity::load::Unpacker;
+use crate::identity::profile::{Fingerprint, name};
 
 /// A request that waits for its certificate.
 #[derive(Clone, Debug, Serialize)]
@@ -29,43 +29,60 @@ pub struct Pending {
     pub subject: String,
     /// The SHA-256 of the public key (SubjectPublicKeyInfo), in hexadecimal.
     pub public_key_sha256: String,
-    /// Whether it was there before, key and request, to the letter.
-    #[serde(skip)]
-    pub was_there: bool,
 }
 
 /// Makes a key and its request in a folder, which is made where it is missing.
 ///
-/// A key without its request, which an interruption leaves, gets that request. An RSA signature of this kind is the
-/// same each time, so a request made again is known by its bytes.
+/// A key without its request, which an interruption leaves, gets that request.
 ///
 /// # Errors
-/// When another request has the same file name, or files cannot be written.
+/// When a request has the same file name, or files cannot be written.
 pub fn make(subject: &Subject, folder: &Path) -> Result<Pending, Refusal> {
-    let service = files::slug(subject.service_name.as_str());
-    let file = |extension| folder.join(format!("{}-{service}.{extension}", subject.finess));
-    let (key_file, csr_file) = (file("key"), file("csr"));
+    prepare(folder)?;
+    let (_, csr_file) = names(subject, folder);
+    if csr_file.exists() {
+        return Err(pending(&csr_file));
+    }
+    complete(subject, folder)
+}
+
+/// Makes the folder where it is missing, and clears away what an interruption left unfinished there.
+pub(super) fn prepare(folder: &Path) -> Result<(), Refusal> {
     files::make_folder(folder).map_err(|error| Refusal::system(folder, &error))?;
+    files::sweep(folder);
+    Ok(())
+}
+
+/// Makes of a key and its request what is not there yet. An RSA signature of this kind is the same each time, so a
+/// request that is there is known by its bytes.
+pub(super) fn complete(subject: &Subject, folder: &Path) -> Result<Pending, Refusal> {
+    let (key_file, csr_file) = names(subject, folder);
     let found = read_key(&key_file)?;
     let is_new = found.is_none();
     let key = found.unwrap_or_else(generate);
     let csr = request(subject, &key);
     let pem = csr.pem().map_err(|_| unusable(&key_file))?;
-    let was_there = is_written(&csr_file, &pem)?;
+    let is_there = is_written(&csr_file, &pem)?;
     if is_new {
         let text = Zeroizing::new(key.serialize_pem());
         place(&key_file, text.as_bytes())?;
     }
-    if !was_there {
+    if !is_there {
         place(&csr_file, pem.as_bytes())?;
     }
     Ok(Pending {
         subject: subject_of(&csr),
-        public_key_sha256: hexadecimal(&sha256(&key.subject_public_key_info())),
+        public_key_sha256: Fingerprint::of(&key.subject_public_key_info()).to_string(),
         key: key_file,
         csr: csr_file,
-        was_there,
     })
+}
+
+/// The files of a key and its request.
+fn names(subject: &Subject, folder: &Path) -> (PathBuf, PathBuf) {
+    let service = files::slug(subject.service_name.as_str());
+    let file = |extension| folder.join(format!("{}-{service}.{extension}", subject.finess));
+    (file("key"), file("csr"))
 }
 
 /// Whether this very request is in the file; nothing may be in it but that.
@@ -86,7 +103,7 @@ fn place(file: &Path, contents: &[u8]) -> Result<(), Refusal> {
 }
 
 /// The refusal of a request whose file name another one has.
-pub fn pending(file: &Path) -> Refusal {
+fn pending(file: &Path) -> Refusal {
     Refusal::new(
         format!("a request is pending already: {}", file.display()),
         "upload that one; or, if no certificate was ordered with it, remove it and the .key beside it, \
@@ -105,12 +122,11 @@ fn unusable(file: &Path) -> Refusal {
 }
 
 fn read_key(file: &Path) -> Result<Option<Zeroizing<KeyPair>>, Refusal> {
-    let text = match fs::read_to_string(file) {
-        Ok(text) => Zeroizing::new(text),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Refusal::system(file, &error)),
+    let Some(bytes) = Unpacker::secret(file).map_err(|problem| Refusal::from(&problem))? else {
+        return Ok(None);
     };
-    KeyPair::from_pkcs8_pem_and_sign_algo(&text, &PKCS_RSA_SHA256)
+    let text = str::from_utf8(&bytes).map_err(|_| unusable(file))?;
+    KeyPair::from_pkcs8_pem_and_sign_algo(text, &PKCS_RSA_SHA256)
         .map(|key| Some(Zeroizing::new(key)))
         .map_err(|_| unusable(file))
 }
@@ -132,8 +148,4 @@ fn subject_of(csr: &CertificateSigningRequest) -> String {
         |_| String::new(),
         |(_, parsed)| name::rfc4514(&parsed.certification_request_info.subject),
     )
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

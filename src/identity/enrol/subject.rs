@@ -65,6 +65,15 @@ pub enum TextError {
     NearMiss(InsiMode),
 }
 
+/// A warning of a number that may have been mistyped. The register has some like that, too.
+pub fn doubt(finess: Finess) -> Option<String> {
+    (!finess.has_valid_key()).then(|| {
+        format!(
+            "the last digit of FINESS {finess} is not the key of the others: compare it with the register"
+        )
+    })
+}
+
 impl<const MOST: usize> Text<MOST> {
     /// The text.
     pub fn as_str(&self) -> &str {

@@ -12,7 +12,7 @@ use super::Refusal;
 use crate::config::Config;
 use crate::identity::load::{Certificate, Unpacker};
 use crate::identity::profile::Profile;
-use crate::identity::rules::Rule;
+use crate::identity::revocation::Revocations;
 use crate::identity::select::objection_to_all;
 use crate::identity::states::timestamp;
 use crate::services::{Environment, Trust};
@@ -21,6 +21,7 @@ use crate::services::{Environment, Trust};
 pub(super) fn objections(
     profile: &Profile,
     environments: &[Environment],
+    revocations: &Revocations,
     now: i64,
 ) -> Vec<Refusal> {
     let mut found = Vec::new();
@@ -38,8 +39,13 @@ pub(super) fn objections(
         );
     }
     if profile.structure.is_none() {
-        let rule = Rule::StructureId;
-        object("its OU names no structure".to_owned(), rule.remedy());
+        object(
+            "its OU names no structure".to_owned(),
+            "order one in a structure's name: the platform writes its number into the OU",
+        );
+    }
+    if revocations.is_revoked(profile) {
+        object("it is revoked".to_owned(), "order another, with a new key");
     }
     if now > profile.not_after {
         object(

@@ -66,6 +66,14 @@ pub enum ProblemKind {
     /// Encryption that Relais does not undo.
     #[error("the private key is encrypted in a way that is not supported ({0})")]
     UnsupportedEncryption(&'static str),
+    /// One that signs, and that cannot be written down again as it is.
+    #[error(
+        "the private key is encrypted or not in PEM, and only PEM without encryption is put into place"
+    )]
+    NotPlain,
+    /// Which of them is meant to wait for a certificate cannot be told.
+    #[error("the file holds {0} private keys")]
+    SeveralKeys(usize),
     /// It is encrypted, and there is no password to try.
     #[error("the file is encrypted and no password is configured for it")]
     PasswordMissing,
@@ -137,11 +145,14 @@ impl fmt::Display for Problem {
 fn hint(path: &Path, kind: &ProblemKind) -> String {
     let file = shell_word(path);
     match kind {
+        ProblemKind::Unreadable(error) if error.kind() == io::ErrorKind::NotFound => {
+            "check the name, and where it leads if it is a link".to_owned()
+        }
         ProblemKind::Unreadable(_) => {
             "check that the account Relais runs under may read it".to_owned()
         }
         ProblemKind::NotAFile | ProblemKind::TooLarge { .. } => {
-            "keep only certificates and keys in this folder".to_owned()
+            "a file is expected that holds certificates and keys, and nothing else".to_owned()
         }
         ProblemKind::Empty => {
             "copy it again: whatever wrote it may have been interrupted".to_owned()
@@ -166,6 +177,10 @@ fn hint(path: &Path, kind: &ProblemKind) -> String {
         ProblemKind::UnsupportedEncryption(_) => {
             format!("convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in {file} -out {file}.new")
         }
+        ProblemKind::NotPlain => {
+            format!("convert it: openssl pkey -in {file} -out {file}.new")
+        }
+        ProblemKind::SeveralKeys(_) => "put each in a file of its own".to_owned(),
         ProblemKind::PasswordMissing => {
             format!("put the password in {file}.password, or configure one under [identities]")
         }
@@ -194,7 +209,7 @@ fn hint(path: &Path, kind: &ProblemKind) -> String {
 }
 
 /// The path as a shell reads it back.
-pub(super) fn shell_word(path: &Path) -> String {
+pub(crate) fn shell_word(path: &Path) -> String {
     let text = path.to_string_lossy();
     let plain =
         |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '@' | '+' | ':');
@@ -220,7 +235,7 @@ pub enum LoadError {
         source: io::Error,
     },
     /// The password file is wrong.
-    #[error("`password_file` under [identities]: {0}")]
+    #[error("the password file {0}")]
     PasswordFile(Problem),
     /// The environment variable is not set, or not text.
     #[error(

@@ -2,6 +2,8 @@
 //!
 //! For enrolment alone: what loads a folder keeps of a key only what signs.
 
+use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,14 +17,23 @@ use super::problem::{LoadError, Problem, ProblemKind};
 use super::{decode_all, file, pem, pkcs12, walk};
 use crate::config::{Identities, KeyReaders};
 
-/// Takes files apart, with the passwords of a configuration. Permissions are not judged: what was delivered is about
-/// to be written anew.
-pub(crate) struct Unpacker(Passwords);
+/// Takes files apart, with the passwords and the `key_readers` of a configuration.
+pub(crate) struct Unpacker {
+    passwords: Passwords,
+    readers: KeyReaders,
+}
 
 /// What a file holds.
 pub(crate) struct Unpacked {
     pub(crate) certificates: Vec<Arc<Certificate>>,
     pub(crate) keys: Vec<BareKey>,
+}
+
+/// The keys of a folder that are alone in their files.
+pub(crate) struct LoneKeys {
+    pub(crate) keys: Vec<(PublicKey, PathBuf)>,
+    /// What could not be looked into.
+    pub(crate) problems: Vec<Problem>,
 }
 
 /// A private key in DER, not encrypted; wiped when dropped.
@@ -54,16 +65,20 @@ impl Unpacker {
     /// # Errors
     /// When a configured source of passwords cannot be read.
     pub(crate) fn new(config: &Identities) -> Result<Self, LoadError> {
-        let config = Identities {
-            key_readers: KeyReaders::Anyone,
-            ..config.clone()
-        };
-        Passwords::gather(&config).map(Self)
+        Ok(Self {
+            passwords: Passwords::gather(config)?,
+            readers: config.key_readers,
+        })
     }
 
-    /// Takes a file apart; all of it must be readable.
+    /// Takes a file apart; all of it must be readable. A PKCS#12 file may be so for everybody: browsers save it like
+    /// that, and it is about to be written anew.
     pub(crate) fn unpack(&self, path: &Path) -> Result<Unpacked, Problem> {
-        let material = file::decode(path, &self.0, KeyReaders::Anyone);
+        let readers = match file::is_pkcs12(path) {
+            true => KeyReaders::Anyone,
+            false => self.readers,
+        };
+        let material = file::decode(path, &self.passwords, readers);
         if let Some(problem) = material.problems.into_iter().next() {
             return Err(problem);
         }
@@ -81,7 +96,7 @@ impl Unpacker {
         let problem = |kind| Problem::new(path, kind);
         let opened = file::read(path).map_err(problem)?;
         let keys: Option<Vec<_>> = if file::is_pkcs12(path) {
-            let archive = pkcs12::open(path, &opened.bytes, &self.0)?;
+            let archive = pkcs12::open(path, &opened.bytes, &self.passwords)?;
             (archive.keys.iter())
                 .map(|bag| SecretDocument::try_from(bag.key.as_der()).ok())
                 .map(|document| BareKey::new("PRIVATE KEY", document?))
@@ -92,27 +107,53 @@ impl Unpacker {
                 .map(|section| BareKey::new(section.label, section.der().ok()?))
                 .collect()
         };
-        keys.ok_or_else(|| {
-            problem(ProblemKind::UnsupportedEncryption(
-                "only keys that are not encrypted are taken from PEM",
-            ))
-        })
+        let keys = keys.filter(|keys| !keys.is_empty());
+        keys.ok_or_else(|| problem(ProblemKind::NotPlain))
     }
 
     /// The files of a folder, at any depth, that hold one private key and nothing else. A folder that does not exist
     /// has none.
-    pub(crate) fn lone_keys(&self, folder: &Path) -> Result<Vec<(PublicKey, PathBuf)>, LoadError> {
+    pub(crate) fn lone_keys(&self, folder: &Path) -> Result<LoneKeys, LoadError> {
+        let (mut keys, mut problems) = (Vec::new(), Vec::new());
         if !folder.exists() {
-            return Ok(Vec::new());
+            return Ok(LoneKeys { keys, problems });
         }
-        let (paths, _) = walk::walk(folder)?;
-        let sources = decode_all(paths, &self.0, KeyReaders::Anyone);
-        let lone = sources.into_iter().filter_map(|source| {
-            match (&source.material.keys[..], &source.material.certificates[..]) {
-                ([key], []) => Some((key.public, source.path)),
-                _ => None,
+        let (paths, unlisted) = walk::walk(folder)?;
+        problems.extend(unlisted);
+        for source in decode_all(paths, &self.passwords, self.readers) {
+            let material = source.material;
+            problems.extend(material.problems);
+            match (&material.keys[..], &material.certificates[..]) {
+                ([key], []) => keys.push((key.public, source.path)),
+                ([_, _, ..], []) => problems.push(Problem::new(
+                    &source.path,
+                    ProblemKind::SeveralKeys(material.keys.len()),
+                )),
+                _ => {}
             }
+        }
+        Ok(LoneKeys { keys, problems })
+    }
+
+    /// Where the files that are loaded from a folder really are.
+    pub(crate) fn real_files(folder: &Path) -> Result<HashSet<PathBuf>, LoadError> {
+        let (paths, _) = walk::walk(folder)?;
+        Ok(paths
+            .iter()
+            .filter_map(|path| path.canonicalize().ok())
+            .collect())
+    }
+
+    /// The content of a file that only its owner may read; nothing if there is none.
+    pub(crate) fn secret(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Problem> {
+        let read = file::read(path).and_then(|opened| {
+            opened.check_secrecy(KeyReaders::Owner)?;
+            Ok(opened.bytes)
         });
-        Ok(lone.collect())
+        match read {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(ProblemKind::Unreadable(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(kind) => Err(Problem::new(path, kind)),
+        }
     }
 }

@@ -137,7 +137,7 @@ impl Mistake {
     pub fn hint(&self) -> &'static str {
         match &self.kind {
             MistakeKind::Unreadable(_) => "check that the account Relais runs under may read it",
-            MistakeKind::NotAFile => "name a CSV file under [tenants]",
+            MistakeKind::NotAFile => "name a CSV file",
             MistakeKind::TooLarge { .. } | MistakeKind::TooManyLines { .. } => {
                 "keep only the structures that are served here"
             }

@@ -1,9 +1,9 @@
 //! What was done, a line a request: for the person who uploads them, and for the run that goes on.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -23,13 +23,14 @@ const HEADER: [&str; 7] = [
 /// A manifest that is open for more.
 pub(super) struct Manifest {
     file: File,
-    /// (FINESS, CN).
-    done: HashSet<(String, String)>,
+    folder: PathBuf,
+    /// Key and request by (FINESS, CN).
+    done: HashMap<(String, String), [String; 2]>,
 }
 
 impl Manifest {
     /// Opens the manifest, or begins it.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(folder: &Path, path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.create(true).append(true);
         #[cfg(unix)]
@@ -47,18 +48,27 @@ impl Manifest {
             .from_reader(&written[..]);
         let whole = (reader.records().flatten()).filter(|record| record.len() == HEADER.len());
         let done = whole
-            .map(|record| (record[0].to_owned(), record[2].to_owned()))
+            .map(|record| {
+                let of = |column: usize| record[column].to_owned();
+                ((of(0), of(2)), [of(3), of(4)])
+            })
             .collect();
-        Ok(Self { file, done })
+        Ok(Self {
+            file,
+            folder: folder.to_owned(),
+            done,
+        })
     }
 
-    /// Whether it has a request of this structure and name.
+    /// Whether a request of this structure and name waits. One that has got its certificate is no longer there, and
+    /// the next is its renewal.
     pub(super) fn has(&self, subject: &Subject) -> bool {
         let (finess, name) = (
             subject.finess.to_string(),
             subject.service_name.as_str().to_owned(),
         );
-        self.done.contains(&(finess, name))
+        let files = self.done.get(&(finess, name));
+        files.is_some_and(|files| (files.iter()).all(|file| self.folder.join(file).exists()))
     }
 
     /// Adds a request, once its files are there.
