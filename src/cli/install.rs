@@ -18,7 +18,7 @@ use crate::identity::load;
 use crate::metrics::Metrics;
 
 /// When a running gateway takes a certificate up.
-const TAKEN_UP: &str = "a running gateway takes it up at its next start";
+const TAKEN_UP: &str = "a running gateway takes it up within a second, or at `relais reload` where `identities.reload` is \"manual\"";
 
 /// Arguments of `relais install`.
 #[derive(Clone, Debug, clap::Args)]

@@ -36,7 +36,7 @@ fn a_request_becomes_a_certificate_that_is_served() {
     let desk = Desk::new();
     let delivered = desk.ordered(NEW, "INSI-AUTO", "insi-auto");
     desk.install(&delivered, &[])
-        .expect(0, &["installed as", "next start"]);
+        .expect(0, &["installed as", "within a second"]);
     let installed: Vec<_> = desk.files(&format!("certs/{NEW}")).into_iter().collect();
     let [installed] = &installed[..] else {
         panic!("{installed:?}")
