@@ -168,6 +168,15 @@ impl Metrics {
         });
     }
 
+    /// Publishes that a certificate is no longer there. Series cannot be taken back: one that is not a number is none
+    /// that an alert on the end of certificates goes off for.
+    pub(crate) fn certificate_gone(&self, structure: String, fingerprint: String) {
+        with_local_recorder(&self.recorder, || {
+            let labels = [("structure", structure), ("fingerprint", fingerprint)];
+            metrics::gauge!("relais_certificate_expiry_timestamp_seconds", &labels).set(f64::NAN);
+        });
+    }
+
     /// Publishes the outcome of reading the folder of certificates.
     pub(crate) fn loaded(&self, outcome: &'static str, at: i64) {
         with_local_recorder(&self.recorder, || {

@@ -57,7 +57,7 @@ async fn a_gateway_without_certificates_is_live_and_not_ready() {
     );
     let status = json(&gateway.admin("/api/v1/status").await);
     assert_eq!(status["ready"], false);
-    assert_eq!(status["reason"], "no certificate is loaded");
+    assert_eq!(status["reason"], "no certificate can be used now");
     // A service that wants no certificate is served all the same.
     assert_eq!(
         gateway

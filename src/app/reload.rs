@@ -15,7 +15,7 @@ use crate::identity::generation::Generation;
 use crate::identity::load::{LoadError, Problem};
 use crate::identity::registry::Registry;
 use crate::identity::revocation::Revocations;
-use crate::identity::states::now;
+use crate::identity::states::{self, now};
 use crate::identity::store::{Change, Store};
 use crate::identity::structure::StructureId;
 
@@ -187,6 +187,8 @@ impl App {
         let structures = sources.read_structures();
         let changed = change.is_one() || structures;
         if changed {
+            // First: what is there again is published after it.
+            states::publish_gone(&change.removed, metrics);
             self.replace_table(&change.generations, sources.registry());
         }
         let outcome = match change.problems.is_empty() {
