@@ -6,6 +6,8 @@ mod holders;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use self::holders::Holders;
 use crate::gateway::rate::Limiter;
 use crate::gateway::reply::{Code, Problem};
@@ -26,7 +28,7 @@ pub struct Table {
     services: Vec<Offered>,
     by_name: HashMap<Arc<str>, usize>,
     /// The structures that have certificates of their own, or pinned ones.
-    tenants: HashMap<Finess, Slots>,
+    tenants: FxHashMap<Finess, Slots>,
     /// Under the éditeur's certificate, where the service takes it.
     vendor: Slots,
     generations: Vec<Arc<Generation>>,

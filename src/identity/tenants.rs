@@ -12,6 +12,8 @@ mod sector;
 #[cfg(test)]
 mod tests;
 
+use rustc_hash::FxHashMap;
+
 use crate::config::Tenants;
 use crate::identity::finess::Finess;
 
@@ -30,11 +32,15 @@ pub struct Structure {
     pub name: Option<Box<str>>,
 }
 
-/// The table of structures: immutable, and sorted by FINESS number so that it is small.
+/// The table of structures: immutable, and sorted by FINESS number.
 #[derive(Clone, Debug, Default)]
 pub struct Structures {
     /// In order, each once. `structures` has what belongs to them at the same positions.
     numbers: Box<[Finess]>,
+    /// Where each number is. Requests of a whole country look here: seventeen steps of a search among 150,000 numbers
+    /// would each wait for memory. The configuration alone decides what is in it, so that the hash need not resist
+    /// anybody.
+    positions: FxHashMap<Finess, u32>,
     structures: Box<[Structure]>,
     /// How many sites name each legal entity, in order.
     sites: Box<[(Finess, u32)]>,
@@ -58,8 +64,8 @@ pub fn load(tenants: &Tenants) -> (Structures, Vec<Mistake>) {
 impl Structures {
     /// What is known of a structure.
     pub fn get(&self, finess: Finess) -> Option<&Structure> {
-        let position = self.numbers.binary_search(&finess).ok()?;
-        self.structures.get(position)
+        let position = *self.positions.get(&finess)?;
+        self.structures.get(position as usize)
     }
 
     /// The legal entity to which a site belongs, where one is known.

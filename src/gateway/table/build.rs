@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use super::holders::Holders;
 use super::{Offered, Slot, Slots, Table};
 use crate::config::Binding;
@@ -97,7 +99,7 @@ impl Table {
             vendor: vec![Slot::Absent; services.len()].into(),
             services,
             by_name,
-            tenants: HashMap::new(),
+            tenants: FxHashMap::default(),
             generations,
             registry,
             revocations,

@@ -71,7 +71,9 @@ impl Gathered {
         let (numbers, structures): (Vec<_>, Vec<_>) = (self.entries.into_iter())
             .map(|entry| (entry.finess, entry.structure))
             .unzip();
+        let positions = numbers.iter().copied().zip(0..).collect();
         let table = Structures {
+            positions,
             numbers: numbers.into(),
             structures: structures.into(),
             sites,
