@@ -57,6 +57,8 @@ pub struct App {
     pub notices: Arc<Notices>,
     /// What the folder of certificates holds that cannot be used.
     pub problems: ArcSwap<Vec<Problem>>,
+    /// Held for a reload, so that one comes after the other.
+    reloading: tokio::sync::Mutex<()>,
     /// Where certificates and structures come from. Held while they are read.
     sources: Mutex<Sources>,
     /// Held while the table is replaced by one that is made of it.
@@ -169,6 +171,7 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         revocations,
         notices: Arc::new(Notices::new(webhook.is_some())),
         problems: ArcSwap::from_pointee(problems),
+        reloading: tokio::sync::Mutex::default(),
         sources: Mutex::new(sources),
         replacing: Mutex::default(),
         since: SystemTime::now(),

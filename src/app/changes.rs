@@ -62,6 +62,7 @@ pub fn open_lists(
 /// Makes the table anew whenever a certificate begins or ends, so that the one that is right by now is shown; and tells
 /// of those that come near their end.
 pub(super) async fn follow_the_clock(app: Arc<App>) {
+    let mut seen = app.gateway.table.load_full();
     let mut told = app.told_until(now());
     loop {
         // A clock that is set leaps over any time slept through, so it is looked at again and again.
@@ -72,9 +73,11 @@ pub(super) async fn follow_the_clock(app: Arc<App>) {
             tracing::info!("a certificate has begun or ended: certificates chosen anew");
         } else if !told.contains(&now) {
             app.publish_states();
-        } else {
+        } else if Arc::ptr_eq(&seen, &app.gateway.table.load()) {
             continue;
         }
+        // Also when others have put a new table in place: its certificates have moments of their own.
+        seen = app.gateway.table.load_full();
         told = app.told_until(now);
     }
 }
@@ -134,11 +137,29 @@ impl App {
         self.publish_states();
     }
 
+    /// Publishes that certificates are no longer there.
+    pub(super) fn publish_gone(&self, generations: &[Arc<Generation>]) {
+        let _replacing = self
+            .replacing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let metrics = &self.gateway.metrics;
+        states::publish_gone(generations, metrics);
+        // One that was removed from one file may be there in another.
+        let table = self.gateway.table.load();
+        states::publish_states(table.generations(), &self.revocations.load(), metrics);
+    }
+
     /// Publishes how certificates stand, and tells what was not told yet.
     fn publish_states(&self) {
+        let replacing = self
+            .replacing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let table = self.gateway.table.load();
         let metrics = &self.gateway.metrics;
         states::publish_states(table.generations(), &self.revocations.load(), metrics);
+        drop(replacing);
         self.tell();
     }
 

@@ -1,9 +1,8 @@
 //! Reads certificates and the table of structures again, while requests go on.
 
-use std::fs;
-use std::path::PathBuf;
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -12,12 +11,13 @@ use tokio::sync::watch;
 use super::App;
 use crate::config::{Binding, Identities, Tenants};
 use crate::identity::generation::Generation;
-use crate::identity::load::{LoadError, Problem};
+use crate::identity::load::{LoadError, Problem, Stamp};
 use crate::identity::registry::Registry;
 use crate::identity::revocation::Revocations;
-use crate::identity::states::{self, now};
+use crate::identity::states::now;
 use crate::identity::store::{Change, Store};
 use crate::identity::structure::StructureId;
+use crate::identity::tenants::Mistake;
 
 /// Where certificates and structures come from.
 #[derive(Debug)]
@@ -28,7 +28,10 @@ pub(super) struct Sources {
     vendor: Vec<StructureId>,
     registry: Arc<Registry>,
     /// What the system said of the files of structures when they were read.
-    stamps: Vec<Option<(SystemTime, u64)>>,
+    stamps: Vec<Option<Stamp>>,
+    mistakes: Vec<Mistake>,
+    /// What was written down of files last time, so that it is not again each time that they are looked at.
+    told: HashSet<String>,
 }
 
 /// What a reload has changed.
@@ -86,8 +89,12 @@ impl Sources {
             vendor,
             registry: Arc::default(),
             stamps: Vec::new(),
+            mistakes: Vec::new(),
+            told: HashSet::new(),
         };
-        sources.read_structures();
+        // There is nothing older to keep in the place of what is wrong.
+        let (registry, mistakes) = sources.structures();
+        (sources.registry, sources.mistakes) = (Arc::new(registry), mistakes);
         sources
     }
 
@@ -101,20 +108,30 @@ impl Sources {
         revocations: &Revocations,
     ) -> Result<Change, LoadError> {
         let change = self.store.read(revocations, now())?;
+        let mut told = HashSet::new();
         for problem in &change.problems {
-            tracing::warn!(
-                path = %problem.path.display(),
-                reason = %problem.kind,
-                hint = %problem.hint,
-                "a file cannot be used"
-            );
+            let text = problem.to_string();
+            if !self.told.contains(&text) {
+                tracing::warn!(
+                    path = %problem.path.display(),
+                    reason = %problem.kind,
+                    hint = %problem.hint,
+                    "a file cannot be used"
+                );
+            }
+            told.insert(text);
         }
         for generation in &change.kept {
-            tracing::warn!(
-                path = %generation.identity().path.display(),
-                "the certificate that was loaded from this file before is used on"
-            );
+            let path = generation.identity().path.display().to_string();
+            if !self.told.contains(&path) {
+                tracing::warn!(
+                    path,
+                    "the certificate that was loaded from this file before is used on"
+                );
+            }
+            told.insert(path);
         }
+        self.told = told;
         if change.is_one() {
             tracing::info!(
                 certificates = change.generations.len(),
@@ -127,21 +144,35 @@ impl Sources {
         Ok(change)
     }
 
-    /// Reads the table of structures if its files have changed, and says what is wrong with it.
+    /// Reads the table of structures if its files have changed. One with errors leaves the last good one in use: a site
+    /// must not change its identity because a file is half written.
     fn read_structures(&mut self) -> bool {
-        let stamp = |path: &PathBuf| {
-            let metadata = fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        };
-        let stamps: Vec<_> = self.tenants.files.iter().map(stamp).collect();
-        // The first time there is nothing to compare with, and structures may be named without any file.
-        if stamps == self.stamps && !stamps.is_empty() {
+        let stamps: Vec<_> = (self.tenants.files.iter())
+            .map(|path| Stamp::of(path))
+            .collect();
+        let is_read = stamps == self.stamps && stamps.iter().all(Option::is_some);
+        if is_read {
             return false;
         }
+        let (registry, mistakes) = self.structures();
         self.stamps = stamps;
+        let is_good = mistakes.iter().all(Mistake::is_warning);
+        self.mistakes = mistakes;
+        let is_new = is_good && *self.registry != registry;
+        if is_new {
+            self.registry = Arc::new(registry);
+        }
+        is_new
+    }
+
+    fn structures(&self) -> (Registry, Vec<Mistake>) {
         let (bindings, vendor) = (self.bindings.clone(), self.vendor.clone());
         let (registry, mistakes) = Registry::load(&self.tenants, bindings, vendor);
-        for mistake in &mistakes {
+        let known: HashSet<_> = self.mistakes.iter().map(ToString::to_string).collect();
+        for mistake in mistakes
+            .iter()
+            .filter(|one| !known.contains(&one.to_string()))
+        {
             tracing::warn!(
                 place = %mistake.place,
                 reason = %mistake.kind,
@@ -149,8 +180,7 @@ impl Sources {
                 "the table of structures has a mistake"
             );
         }
-        self.registry = Arc::new(registry);
-        !self.tenants.files.is_empty()
+        (registry, mistakes)
     }
 }
 
@@ -168,14 +198,26 @@ impl App {
     /// # Errors
     /// When the folder or passwords cannot be read.
     pub async fn reload(self: &Arc<Self>) -> anyhow::Result<Report> {
+        self.read_again(true).await
+    }
+
+    /// The same without having been asked: it is no reload if nothing has changed.
+    pub(super) async fn look(self: &Arc<Self>) {
+        // What went wrong was written down.
+        let _ = self.read_again(false).await;
+    }
+
+    async fn read_again(self: &Arc<Self>, is_asked: bool) -> anyhow::Result<Report> {
+        // Those who come meanwhile wait here, and not each on a thread of its own.
+        let _turn = self.reloading.lock().await;
         let app = Arc::clone(self);
         // Ten thousand files are not read on the thread that answers health checks.
-        tokio::task::spawn_blocking(move || app.reload_now())
+        tokio::task::spawn_blocking(move || app.reload_now(is_asked))
             .await
             .context("the reload panicked")?
     }
 
-    fn reload_now(&self) -> anyhow::Result<Report> {
+    fn reload_now(&self, is_asked: bool) -> anyhow::Result<Report> {
         let begun = Instant::now();
         let metrics = &self.gateway.metrics;
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,17 +229,21 @@ impl App {
         let structures = sources.read_structures();
         let changed = change.is_one() || structures;
         if changed {
-            // First: what is there again is published after it.
-            states::publish_gone(&change.removed, metrics);
             self.replace_table(&change.generations, sources.registry());
+            self.publish_gone(&change.removed);
         }
-        let outcome = match change.problems.is_empty() {
+        let outcome = match change.problems.is_empty() && sources.mistakes.is_empty() {
             true => "success",
             false => "partial",
         };
-        metrics.loaded(outcome, now());
+        if changed || is_asked {
+            metrics.loaded(outcome, now());
+        }
         metrics.certificates("unusable", change.problems.len());
-        let report = Report::new(&change, changed, begun);
+        let mut report = Report::new(&change, changed, begun);
+        report
+            .problems
+            .extend(sources.mistakes.iter().map(Trouble::from));
         self.problems.store(Arc::new(change.problems));
         Ok(report)
     }
@@ -225,6 +271,16 @@ impl Entry {
             file: identity.path.display().to_string(),
             subject: identity.profile.subject.to_string(),
             serial: identity.profile.serial.to_string(),
+        }
+    }
+}
+
+impl From<&Mistake> for Trouble {
+    fn from(mistake: &Mistake) -> Self {
+        Self {
+            file: mistake.place.to_string(),
+            reason: mistake.kind.to_string(),
+            hint: mistake.hint().to_owned(),
         }
     }
 }

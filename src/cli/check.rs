@@ -99,6 +99,7 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
         Ok(Loaded {
             identities,
             problems,
+            ..
         }) => {
             findings.extend(findings::of_files(&problems, &mut broken));
             identities

@@ -36,8 +36,9 @@ use self::pairing::Source;
 use self::password::Passwords;
 pub(crate) use self::problem::shell_word;
 pub use self::problem::{LoadError, Problem, ProblemKind};
-use self::stamp::Stamp;
+pub(crate) use self::stamp::Stamp;
 pub(crate) use self::unpack::{BareKey, LoneKeys, Unpacked, Unpacker};
+pub(crate) use self::walk::has_wanted_extension as is_read;
 use super::profile::Profile;
 use crate::config::{Identities, KeyReaders};
 
@@ -70,6 +71,8 @@ pub struct Loaded {
     pub identities: Vec<Identity>,
     /// What is wrong, by the order of paths.
     pub problems: Vec<Problem>,
+    /// Files of which not all could be decoded: what is missing may be in there.
+    pub damaged: Vec<PathBuf>,
 }
 
 /// Loads the folder that the configuration names, at any depth.
@@ -127,7 +130,11 @@ impl Folder {
         sources.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         // A file that cannot be decoded is tried again each time: a password may have come, or its owner changed.
         let is_whole: Vec<_> = sources.iter().map(|source| !source.is_damaged()).collect();
+        let damaged = (sources.iter().filter(|source| source.is_damaged()))
+            .map(|source| source.path.clone())
+            .collect();
         let mut loaded = pairing::pair(&self.config.directory, &mut sources);
+        loaded.damaged = damaged;
         loaded.problems.extend(unlisted);
         loaded.problems.sort_by(|a, b| a.path.cmp(&b.path));
         self.decoded = sources

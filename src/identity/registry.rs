@@ -8,7 +8,7 @@ use crate::identity::structure::StructureId;
 use crate::identity::tenants::{self, Mistake, Structures};
 
 /// What the configuration says of structures and certificates, beyond what certificates say themselves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Registry {
     /// Sites, their legal entities, sectors and names.
     pub structures: Structures,

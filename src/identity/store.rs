@@ -2,13 +2,14 @@
 //! in good order.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Identities;
 use crate::identity::generation::Generation;
 use crate::identity::load::{Folder, Identity, LoadError, Problem};
-use crate::identity::profile::Profile;
+use crate::identity::profile::{Fingerprint, Profile};
 use crate::identity::revocation::Revocations;
 use crate::identity::select::objection_to_all;
 
@@ -63,40 +64,35 @@ impl Store {
             problems: loaded.problems,
             ..Change::default()
         };
+        let damaged: HashSet<PathBuf> = loaded.damaged.into_iter().collect();
+        let known: HashSet<PathBuf> = (self.generations.iter())
+            .map(|one| one.identity().path.clone())
+            .collect();
         let mut old: HashMap<_, Vec<Arc<Generation>>> = HashMap::new();
         for generation in self.generations.drain(..) {
             let fingerprint = generation.identity().profile.fingerprint;
             old.entry(fingerprint).or_default().push(generation);
         }
         for identity in loaded.identities {
-            let known = old.get_mut(&identity.profile.fingerprint);
-            let position = known
-                .as_ref()
-                .and_then(|known| known.iter().position(|one| is_same(one, &identity)));
-            let generation = match (known, position) {
-                (Some(known), Some(position)) => known.swap_remove(position),
-                _ => {
-                    let generation = Generation::new(identity);
-                    change.added.push(Arc::clone(&generation));
-                    generation
-                }
-            };
-            change.generations.push(generation);
+            let same = (old.get_mut(&identity.profile.fingerprint)).and_then(|theirs| {
+                let position = theirs.iter().position(|one| is_same(one, &identity))?;
+                Some(theirs.swap_remove(position))
+            });
+            if let Some(generation) = same {
+                change.generations.push(generation);
+            } else if !(damaged.contains(&identity.path) && known.contains(&identity.path)) {
+                // Of a file that is half there, nothing new is taken: its chain may be in the other half.
+                let generation = Generation::new(identity);
+                change.added.push(Arc::clone(&generation));
+                change.generations.push(generation);
+            }
         }
-        let is_usable = |profile: &Profile| {
-            profile.is_valid_at(now)
-                && !revocations.is_revoked(profile)
-                && objection_to_all(profile).is_none()
+        let (kept, removed) = {
+            let now_there = Present::of(&change.generations, &damaged);
+            (old.into_values().flatten())
+                .partition::<Vec<_>, _>(|one| now_there.leaves(one, revocations, now))
         };
-        let replaced: HashSet<&Path> = (change.generations.iter())
-            .filter(|one| is_usable(&one.identity().profile))
-            .map(|one| one.identity().path.as_path())
-            .collect();
-        let (kept, removed): (Vec<_>, Vec<_>) = (old.into_values().flatten()).partition(|one| {
-            let Identity { profile, path, .. } = one.identity();
-            is_usable(profile) && !replaced.contains(path.as_path()) && path.exists()
-        });
-        change.generations.extend(kept.iter().cloned());
+        change.generations.extend(Vec::clone(&kept));
         change
             .generations
             .sort_by(|a, b| a.identity().path.cmp(&b.identity().path));
@@ -106,8 +102,55 @@ impl Store {
     }
 }
 
+/// What the folder gives now, to find what takes the place of a generation that it no longer gives.
+struct Present<'a> {
+    certificates: HashSet<Fingerprint>,
+    /// By file, where all of it could be decoded.
+    files: HashMap<&'a Path, Vec<&'a Profile>>,
+}
+
+impl<'a> Present<'a> {
+    fn of(generations: &'a [Arc<Generation>], damaged: &HashSet<PathBuf>) -> Self {
+        let mut present = Self {
+            certificates: HashSet::new(),
+            files: HashMap::new(),
+        };
+        for Identity { profile, path, .. } in generations.iter().map(|one| one.identity()) {
+            present.certificates.insert(profile.fingerprint);
+            if !damaged.contains(path) {
+                present.files.entry(path).or_default().push(profile);
+            }
+        }
+        present
+    }
+
+    /// Whether a generation is left in use: its file is there, and nothing that came of it takes its place.
+    fn leaves(&self, old: &Generation, revocations: &Revocations, now: i64) -> bool {
+        let Identity { profile, path, .. } = old.identity();
+        // The same certificate in another file is no second one.
+        let is_elsewhere = self.certificates.contains(&profile.fingerprint);
+        let there = self.files.get(path.as_path()).into_iter().flatten();
+        let mut successors = there.filter(|new| is_usable(new, revocations, now));
+        let is_succeeded = successors.next().is_some();
+        is_usable(profile, revocations, now) && !is_elsewhere && !is_succeeded && !is_gone(path)
+    }
+}
+
+/// Whether a certificate can be used, and so takes the place of what was in its file before.
+fn is_usable(profile: &Profile, revocations: &Revocations, now: i64) -> bool {
+    profile.is_valid_at(now)
+        && !revocations.is_revoked(profile)
+        && objection_to_all(profile).is_none()
+}
+
+/// What cannot be looked at is not gone.
+fn is_gone(path: &Path) -> bool {
+    (path.symlink_metadata()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// Whether what was read is what is in use already, chain included.
 fn is_same(generation: &Generation, identity: &Identity) -> bool {
     let old = generation.identity();
-    old.path == identity.path && old.key.cert == identity.key.cert
+    // An issuer's certificate that cannot be found any more is no reason to show less of the chain than before.
+    old.path == identity.path && old.key.cert.starts_with(&identity.key.cert)
 }

@@ -33,7 +33,7 @@ pub struct Structure {
 }
 
 /// The table of structures: immutable, and sorted by FINESS number.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Structures {
     /// In order, each once. `structures` has what belongs to them at the same positions.
     numbers: Box<[Finess]>,

@@ -68,6 +68,7 @@ pub(super) fn pair(root: &Path, sources: &mut [Source]) -> Loaded {
     Loaded {
         identities,
         problems,
+        damaged: Vec::new(),
     }
 }
 

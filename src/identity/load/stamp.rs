@@ -11,7 +11,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// What the system says of a file, links followed: a link that points elsewhere makes another file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -22,7 +22,7 @@ pub(super) struct Stamp {
 
 impl Stamp {
     /// The stamp of a file that has been at rest for a while; nothing for any other.
-    pub(super) fn of(path: &Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         let changed = Duration::new(
             u64::try_from(metadata.ctime()).ok()?,

@@ -63,7 +63,8 @@ fn list(
     Ok(directories.into_iter().map(|(_, path)| path).collect())
 }
 
-fn has_wanted_extension(path: &Path) -> bool {
+/// Whether files of such a name are read.
+pub(crate) fn has_wanted_extension(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|found| {
         EXTENSIONS
