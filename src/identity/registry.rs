@@ -96,11 +96,7 @@ impl Registry {
 
     /// The same, where the site's sector lets the legal entity's certificate speak for it. An unknown sector does.
     pub fn legal_entity_that_speaks(&self, tenant: Finess) -> Option<Finess> {
-        let structure = self.structures.get(tenant)?;
-        let speaks = structure
-            .sector
-            .is_none_or(|sector| sector.legal_entity_may_speak());
-        structure.legal_entity.filter(|_| speaks)
+        self.structures.legal_entity_that_speaks(tenant)
     }
 
     /// What is pinned for a tenant and a service: for this tenant, else for all.

@@ -42,6 +42,8 @@ pub struct Structures {
     /// anybody.
     positions: FxHashMap<Finess, u32>,
     structures: Box<[Structure]>,
+    /// The legal entity of each site for which it may speak: what a request asks, in one step.
+    speaking: FxHashMap<Finess, Finess>,
     /// How many sites name each legal entity, in order.
     sites: Box<[(Finess, u32)]>,
 }
@@ -71,6 +73,11 @@ impl Structures {
     /// The legal entity to which a site belongs, where one is known.
     pub fn legal_entity(&self, finess: Finess) -> Option<Finess> {
         self.get(finess)?.legal_entity
+    }
+
+    /// The same, where the site's sector lets the legal entity's certificate speak for it. An unknown sector does.
+    pub fn legal_entity_that_speaks(&self, finess: Finess) -> Option<Finess> {
+        self.speaking.get(&finess).copied()
     }
 
     /// How many sites belong to a legal entity. It need not be in the table itself: the FINESS register's extract

@@ -72,8 +72,17 @@ impl Gathered {
             .map(|entry| (entry.finess, entry.structure))
             .unzip();
         let positions = numbers.iter().copied().zip(0..).collect();
+        let speaks = |structure: &Structure| {
+            let sector = structure.sector;
+            let may = sector.is_none_or(|sector| sector.legal_entity_may_speak());
+            structure.legal_entity.filter(|_| may)
+        };
+        let speaking = (numbers.iter().zip(&structures))
+            .filter_map(|(finess, structure)| Some((*finess, speaks(structure)?)))
+            .collect();
         let table = Structures {
             positions,
+            speaking,
             numbers: numbers.into(),
             structures: structures.into(),
             sites,
