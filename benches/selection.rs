@@ -7,6 +7,7 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use relais::config::{Config, Tenants};
 use relais::gateway::table::Table;
+use relais::identity::clock::Validity;
 use relais::identity::finess::Finess;
 use relais::identity::generation::Generation;
 use relais::identity::load::load;
@@ -44,6 +45,7 @@ fn table(site: &Site, structures: usize) -> Table {
         generations,
         Arc::new(registry),
         Arc::default(),
+        Validity::default(),
         &outbound,
         &metrics,
     )

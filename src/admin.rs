@@ -21,7 +21,7 @@ use crate::gateway::guard::Hosts;
 use crate::identity::generation::Generation;
 use crate::identity::revocation::Revocations;
 use crate::identity::revocation::{Crl, List};
-use crate::identity::states::{self, now, timestamp};
+use crate::identity::states::{self, timestamp};
 use crate::inbound::listener::BindError;
 use crate::outbound::pool::Pool;
 use crate::services::Service;
@@ -170,7 +170,7 @@ impl From<(Arc<str>, Seen)> for CertificateProblem {
 async fn status(State(app): State<Arc<App>>) -> Json<Status> {
     let table = app.gateway.table.load();
     let mut certificates = BTreeMap::from([("unusable", app.problems.load().len())]);
-    let (revocations, now) = (app.revocations.load(), now());
+    let (revocations, now) = (app.revocations.load(), app.clock.now());
     for generation in table.generations() {
         let state = states::State::of(&generation.identity().profile, &revocations, now);
         *certificates.entry(state.as_str()).or_default() += 1;
@@ -333,7 +333,7 @@ impl Certificate {
 
 async fn certificates(State(app): State<Arc<App>>) -> Json<Certificates> {
     let table = app.gateway.table.load();
-    let (revocations, now) = (app.revocations.load(), now());
+    let (revocations, now) = (app.revocations.load(), app.clock.now());
     let loaded = table
         .generations()
         .iter()

@@ -27,6 +27,7 @@ use crate::crls::Source;
 use crate::gateway::Gateway;
 use crate::gateway::diagnosis::Diagnosis;
 use crate::gateway::table::{Offered, Table};
+use crate::identity::clock::{Clock, Validity};
 use crate::identity::load::Problem;
 use crate::identity::revocation::Revocations;
 use crate::identity::states;
@@ -34,7 +35,8 @@ use crate::identity::store::Change;
 use crate::inbound::{Inbound, listener};
 use crate::metrics::Metrics;
 use crate::notices::{Notices, Webhook};
-use crate::outbound::{Outbound, pool};
+use crate::outbound::Outbound;
+use crate::outbound::pool::InFlight;
 use crate::services::WantedCertificate;
 use crate::telemetry::access::AccessLog;
 
@@ -53,6 +55,8 @@ pub struct App {
     pub outbound: Arc<Outbound>,
     /// What is revoked by now.
     pub revocations: Arc<ArcSwap<Revocations>>,
+    /// What time it is.
+    pub clock: Clock,
     /// What somebody is told.
     pub notices: Arc<Notices>,
     /// What the folder of certificates holds that cannot be used.
@@ -63,6 +67,8 @@ pub struct App {
     sources: Mutex<Sources>,
     /// Held while the table is replaced by one that is made of it.
     replacing: Mutex<()>,
+    /// What becomes of requests in flight under certificates that are revoked or removed.
+    withdrawal: InFlight,
     /// When the process was ready.
     pub since: SystemTime,
     /// Whether a stop has begun.
@@ -119,6 +125,9 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         directory: config.identities.directory.clone(),
         files: config.tenants.files.clone(),
     });
+    let clock = Clock::default();
+    let validity = Validity::new(clock.clone(), config.identities.retire_before_expiry);
+    let withdrawal = config.identities.withdrawal;
     let mut sources = Sources::new(
         config.identities,
         config.tenants,
@@ -129,20 +138,32 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         generations,
         problems,
         ..
-    } = sources.read_certificates(&Revocations::default())?;
+    } = sources.read_certificates(&Revocations::default(), clock.now())?;
     if let Some(cache) = &config.revocation.cache {
         fs::create_dir_all(cache).context("the folder for revocation lists (revocation.cache)")?;
     }
-    let (crls, revocations) =
-        changes::open_lists(&config.revocation, &services, &generations, &metrics)?;
+    let (crls, revocations) = changes::open_lists(
+        &config.revocation,
+        &services,
+        &generations,
+        &metrics,
+        clock.now(),
+    )?;
     let revocations = Arc::new(ArcSwap::from_pointee(revocations));
     outbound.refuse_revoked(&revocations.load());
-    states::publish_loaded(&generations, &problems, &revocations.load(), &metrics);
+    states::publish_loaded(
+        &generations,
+        &problems,
+        &revocations.load(),
+        &metrics,
+        clock.now(),
+    );
     let table = Table::new(
         &services,
         generations,
         sources.registry(),
         revocations.load_full(),
+        validity,
         &outbound,
         &metrics,
     );
@@ -169,11 +190,13 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         gateway,
         outbound,
         revocations,
+        clock,
         notices: Arc::new(Notices::new(webhook.is_some())),
         problems: ArcSwap::from_pointee(problems),
         reloading: tokio::sync::Mutex::default(),
         sources: Mutex::new(sources),
         replacing: Mutex::default(),
+        withdrawal,
         since: SystemTime::now(),
         draining: AtomicBool::new(false),
     });
@@ -262,10 +285,11 @@ impl Bound {
             .enumerate()
             .map(|(index, share)| {
                 let (inbound, stop, working) = (inbound.clone(), stop.clone(), working.clone());
+                let outbound = Arc::clone(&app.outbound);
                 thread::Builder::new()
                     .name(format!("worker-{index}"))
                     .spawn(move || {
-                        let ended = work(index, share, inbound, stop, grace);
+                        let ended = work(index, &outbound, share, inbound, stop, grace);
                         drop(working);
                         ended
                     })
@@ -306,17 +330,18 @@ struct Tasks {
 
 fn work(
     index: usize,
+    outbound: &Outbound,
     share: Vec<(Socket, bool, Entrance)>,
     inbound: Inbound,
     stop: watch::Receiver<bool>,
     grace: Duration,
 ) -> anyhow::Result<()> {
-    pool::become_worker(index);
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("a worker's runtime cannot be made")?;
     runtime.block_on(async {
+        outbound.add_worker(index);
         let listeners = share
             .into_iter()
             .map(|(socket, is_unix, entrance)| {

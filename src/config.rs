@@ -45,6 +45,7 @@ use crate::identity::finess::Finess;
 use crate::identity::profile::Fingerprint;
 use crate::identity::structure::StructureId;
 use crate::identity::tenants::Structure;
+use crate::outbound::pool::InFlight;
 use crate::services::{Environment, Service, Trust};
 
 pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE};
@@ -124,6 +125,12 @@ pub struct Identities {
     pub key_readers: KeyReaders,
     /// When the folder is read again. Default: whenever something in it has changed.
     pub reload: Reload,
+    /// How long before its end a certificate is no longer used. Default: 30 s; a request that begins later could
+    /// reach its service when the certificate has ended.
+    pub retire_before_expiry: Duration,
+    /// What becomes of requests in flight when their certificate is revoked or its files are removed. Default: they
+    /// finish, within [`crate::services::PoolLimits::drain`].
+    pub withdrawal: InFlight,
 }
 
 /// When certificates are read again.

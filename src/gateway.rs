@@ -160,10 +160,10 @@ impl Gateway {
         let (index, offered) = table.service(service)?;
         let (name, metrics) = (Arc::clone(&offered.service.name), &offered.metrics);
         exchange.service = Some((name, Arc::clone(metrics)));
-        let pool = table.pool(exchange.tenant, index)?;
-        exchange.pool = Some(Arc::clone(pool));
+        let pool = table.serving(table.pool(exchange.tenant, index)?);
+        exchange.pool = Some(Arc::clone(&pool));
         Ok(Chosen {
-            pool: Arc::clone(pool),
+            pool,
             metrics: Arc::clone(metrics),
             limiter: offered.limiter.clone(),
         })
@@ -209,10 +209,19 @@ impl Gateway {
                     chosen = self.choose(&name, exchange)?;
                     request = unsent;
                 }
-                (error, _) => {
+                (Error::CertificateRejected(alert), unsent) => {
+                    let error = Error::CertificateRejected(alert);
                     self.diagnosis.of_error(&error, exchange);
-                    return Err(error.into());
+                    // The certificate before it may serve on.
+                    let may_fall_back = chosen.pool.refused(alert) && attempts > 0;
+                    let Some(unsent) = unsent.filter(|_| may_fall_back) else {
+                        return Err(error.into());
+                    };
+                    let name = Arc::clone(&service.name);
+                    chosen = self.choose(&name, exchange)?;
+                    request = unsent;
                 }
+                (error, _) => return Err(error.into()),
             }
         };
         let elsewhere = handed_over.elapsed() + waited;
@@ -228,7 +237,7 @@ impl Gateway {
         let tunnel = match (response.status(), application) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(application)) => {
                 let upgraded = hyper::upgrade::on(&mut response);
-                Some(tunnel(application, upgraded, service.pool.max_lifetime))
+                Some(tunnel(application, upgraded, Arc::clone(&chosen.pool)))
             }
             (StatusCode::SWITCHING_PROTOCOLS, None) => {
                 return Err(Error::broken("it changed protocols unasked").into());
@@ -324,17 +333,22 @@ fn within_limit(request: &Request<Incoming>, service: &Service) -> Result<(), Pr
     Ok(())
 }
 
-/// Passes bytes both ways between an application and a service that have left HTTP. Ends with either side, and at
-/// the age at which a pooled connection would have been closed too.
-async fn tunnel(application: OnUpgrade, service: OnUpgrade, lifetime: Duration) {
-    let copied = tokio::time::timeout(lifetime, async {
+/// Passes bytes both ways between an application and a service that have left HTTP. Ends with either side, at the age
+/// at which a pooled connection would have been closed too, and when what is in flight under its certificate has to.
+async fn tunnel(application: OnUpgrade, service: OnUpgrade, pool: Arc<Pool>) {
+    let lifetime = pool.service().pool.max_lifetime;
+    let copying = tokio::time::timeout(lifetime, async {
         let (application, service) = tokio::try_join!(application, service)?;
         let (mut application, mut service) = (TokioIo::new(application), TokioIo::new(service));
         // A reset on either side is how such connections usually end.
         let _ = tokio::io::copy_bidirectional(&mut application, &mut service).await;
         Ok::<_, hyper::Error>(())
     });
-    if let Ok(Err(error)) = copied.await {
+    let copied = tokio::select! {
+        copied = copying => copied,
+        () = pool.is_cut() => return,
+    };
+    if let Ok(Err(error)) = copied {
         tracing::debug!(%error, "an upgrade was agreed on and not carried out");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here speaks HTTP or opens a socket. Private keys are read here and nowhere else.
 
+pub mod clock;
 pub mod enrol;
 pub mod finess;
 pub mod generation;

@@ -120,6 +120,17 @@ impl Metrics {
         });
     }
 
+    /// Counts a certificate that a service refuses, while the one before it serves.
+    pub(crate) fn certificate_fallback(&self, service: &Arc<str>) -> Gauged {
+        let service = service.to_string();
+        let gauge = with_local_recorder(
+            &self.recorder,
+            || metrics::gauge!("relais_certificate_fallbacks", "service" => service),
+        );
+        gauge.increment(1.0);
+        Gauged(gauge)
+    }
+
     /// Counts a connection to a service while it is open.
     pub(crate) fn upstream_connection(&self, service: &Arc<str>) -> Gauged {
         let service = service.to_string();
@@ -295,6 +306,10 @@ fn describe() {
         "access-log lines dropped because the disk was too slow"
     );
     describe_gauge!("relais_certificates", "certificates in the folder by state");
+    describe_gauge!(
+        "relais_certificate_fallbacks",
+        "renewed certificates that a service refuses, while the one before serves"
+    );
     describe_gauge!(
         "relais_certificate_expiry_timestamp_seconds",
         "when a certificate ends, in Unix seconds"

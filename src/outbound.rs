@@ -28,6 +28,7 @@ use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::identity::revocation::Revocations;
@@ -36,7 +37,7 @@ use crate::outbound::body::{Progress, Upload};
 use crate::outbound::dial::Dialer;
 use crate::outbound::error::{Error, Stage};
 use crate::outbound::lease::{Failed, Lease, Origin};
-use crate::outbound::pool::Pool;
+use crate::outbound::pool::{Pool, Rejected};
 use crate::outbound::verifier::Verifier;
 use crate::services::{Retry, Service, Trust};
 
@@ -53,6 +54,8 @@ pub struct Outbound {
     room: Arc<Semaphore>,
     /// Requests that wait for that room.
     wanting: AtomicUsize,
+    /// The workers' runtimes, as they start.
+    handles: Mutex<Vec<Handle>>,
     /// The pools that have ever been used.
     pools: Mutex<Vec<Weak<Pool>>>,
     metrics: Arc<Metrics>,
@@ -112,9 +115,34 @@ impl Outbound {
             verifiers: ArcSwap::from_pointee(verifiers),
             room: Arc::new(Semaphore::new(connections)),
             wanting: AtomicUsize::new(0),
+            handles: Mutex::default(),
             pools: Mutex::default(),
             metrics,
         }))
+    }
+
+    /// Makes this thread the worker of that number, to be called on its runtime: connections can be opened there
+    /// before a request asks for them.
+    pub(crate) fn add_worker(&self, index: usize) {
+        pool::become_worker(index);
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.push(Handle::current());
+    }
+
+    fn handles(&self) -> Vec<Handle> {
+        let handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.clone()
+    }
+
+    /// The renewed certificates that services refuse.
+    pub fn rejected(&self) -> Vec<Rejected> {
+        let pools = self.pools();
+        pools.iter().filter_map(Pool::rejected).collect()
+    }
+
+    /// Tries all of them again soon.
+    pub(crate) fn hurry(&self) {
+        self.pools().iter().for_each(|pool| pool.hurry());
     }
 
     /// Threads that serve requests, each with idle connections of its own.
@@ -204,6 +232,10 @@ impl Outbound {
         self.metrics.handshake(&service.name, resumed);
     }
 
+    fn fallback_gauge(&self, service: &Service) -> Gauged {
+        self.metrics.certificate_fallback(&service.name)
+    }
+
     fn connection_gauge(&self, service: &Service) -> Gauged {
         self.metrics.upstream_connection(&service.name)
     }
@@ -221,6 +253,9 @@ impl Outbound {
                 .retain(|pool| pool.strong_count() > 0);
             for pool in self.pools() {
                 pool.reap(now);
+                if pool.is_due(now) {
+                    tokio::spawn(pool.try_again());
+                }
             }
         }
     }
@@ -243,9 +278,15 @@ pub(crate) async fn send(pool: &Arc<Pool>, request: Request<Upload>) -> Result<A
     };
     let first = exchange(&mut lease, request, progress.as_deref(), &service).await;
     let (error, unsent) = match first {
-        Ok(response) => return Ok(Answer { response, lease }),
+        Ok(response) => {
+            pool.accepted();
+            return Ok(Answer { response, lease });
+        }
         Err(failed) => (failed.error, failed.unsent),
     };
+    if let Some(how) = pool.cut() {
+        return Err(Error::CutOff(how).into());
+    }
     // Only a connection that lay idle fails for reasons older than the request; and a service that says why it
     // closed (an alert) would say it again.
     let stale = lease.origin() == Origin::Reused && matches!(error, Error::Protocol(_));

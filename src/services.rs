@@ -131,6 +131,15 @@ pub enum Retry {
     Idempotent,
 }
 
+/// What becomes of requests when a service refuses a renewed certificate in the handshake.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum OnRejection {
+    /// As long as the one before it is valid, that one serves on; the new one is tried again and again.
+    Previous,
+    /// They fail.
+    Fail,
+}
+
 /// Deadlines of one request towards a service.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Timeouts {
@@ -153,6 +162,11 @@ pub struct PoolLimits {
     pub max_lifetime: Duration,
     /// Connections at once, idle ones included; requests beyond wait for one.
     pub max_connections: usize,
+    /// Connections that are opened under a renewed certificate before it is put to use, at most: as many as the one
+    /// before it has open. 0 opens none.
+    pub prewarm: usize,
+    /// How long requests in flight may go on once their certificate was replaced.
+    pub drain: Duration,
 }
 
 /// Where a service is: `https://authority/base`, and possibly an address to use in place of DNS.
@@ -191,6 +205,8 @@ pub struct Service {
     pub pool: PoolLimits,
     /// When a request may be sent again.
     pub retry: Retry,
+    /// What becomes of requests when it refuses a renewed certificate.
+    pub on_rejection: OnRejection,
     /// The largest request body passed on, in bytes.
     pub max_request_body: u64,
     /// Fields put on each request in place of what the application sent under the same name. Marked as sensitive,

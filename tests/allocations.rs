@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use relais::config::{Config, Tenants};
 use relais::gateway::address::{self, Bound, X_FINESS};
 use relais::gateway::table::Table;
+use relais::identity::clock::Validity;
 use relais::identity::finess::Finess;
 use relais::identity::generation::Generation;
 use relais::identity::load::load;
@@ -42,6 +43,7 @@ fn table(site: Finess) -> (Table, tempfile::TempDir) {
         generations,
         Arc::new(registry),
         Arc::default(),
+        Validity::default(),
         &outbound,
         &metrics,
     );

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use relais::config::Config;
 use relais::gateway::table::Table;
+use relais::identity::clock::Validity;
 use relais::identity::generation::Generation;
 use relais::identity::load::{self, Identity, Loaded};
 use relais::identity::registry::Registry;
@@ -49,6 +50,7 @@ fn each_structure_of_the_example_has_a_certificate_for_each_service() {
         generations,
         Arc::new(registry),
         Arc::default(),
+        Validity::default(),
         &outbound,
         &metrics,
     );

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
+use tokio::runtime::Handle;
 
 use super::App;
 use crate::config::{Revocation, Unknown};
@@ -13,9 +14,10 @@ use crate::gateway::table::Table;
 use crate::identity::generation::Generation;
 use crate::identity::registry::Registry;
 use crate::identity::revocation::{Authorities, List, Revocations};
-use crate::identity::states::{self, State, now};
+use crate::identity::states::{self, State};
 use crate::metrics::Metrics;
 use crate::notices::{self, Webhook};
+use crate::outbound::pool::Takeover;
 use crate::outbound::{self, TrustError};
 use crate::services::{Service, Trust};
 
@@ -25,7 +27,7 @@ const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_millis(200);
 /// How late a list may be looked for.
 const LISTS_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
 
-/// Reads the lists that are on disk: what they name is refused from the first request on.
+/// Reads the lists that are on disk at `now`, in seconds since 1970: what they name is refused from the first request on.
 ///
 /// # Errors
 /// When a file of authorities cannot be used.
@@ -34,6 +36,7 @@ pub fn open_lists(
     services: &[Arc<Service>],
     generations: &[Arc<Generation>],
     metrics: &Metrics,
+    now: i64,
 ) -> Result<(Vec<Source>, Revocations), TrustError> {
     let must_know = config.unknown == Unknown::Refuse;
     if config.crls.is_empty() {
@@ -51,7 +54,7 @@ pub fn open_lists(
         .iter()
         .flat_map(|generation| generation.identity().key.cert.iter().skip(1));
     let authorities = Authorities::new(&anchors, chains);
-    let sources = crls::open(config, authorities, now());
+    let sources = crls::open(config, authorities, now);
     for source in &sources {
         publish(source.list(), metrics);
     }
@@ -63,11 +66,11 @@ pub fn open_lists(
 /// of those that come near their end.
 pub(super) async fn follow_the_clock(app: Arc<App>) {
     let mut seen = app.gateway.table.load_full();
-    let mut told = app.told_until(now());
+    let mut told = app.told_until(app.clock.now());
     loop {
         // A clock that is set leaps over any time slept through, so it is looked at again and again.
         tokio::time::sleep(CLOCK_LOOKED_AT_EVERY).await;
-        let now = now();
+        let now = app.clock.now();
         if app.gateway.table.load().is_outdated(now) {
             app.certificates_changed();
             tracing::info!("a certificate has begun or ended: certificates chosen anew");
@@ -96,8 +99,9 @@ pub(super) fn follow_lists(app: &Arc<App>, sources: Vec<Source>, webhook: Option
 /// Keeps one source fresh, the `index`th of the configuration, for as long as it is polled.
 async fn follow_list(app: Arc<App>, index: usize, mut source: Source) {
     loop {
-        if source.is_due(now()) {
-            let changed = source.look(now(), &app.gateway.metrics).await;
+        let now = app.clock.now();
+        if source.is_due(now) {
+            let changed = source.look(now, &app.gateway.metrics).await;
             app.take_list(index, source.list().clone(), changed);
         }
         tokio::time::sleep(LISTS_LOOKED_AT_EVERY).await;
@@ -113,28 +117,59 @@ impl App {
     /// Chooses certificates anew, now that one has begun, ended or been revoked. What is open under one that is no
     /// longer chosen is not used again.
     pub fn certificates_changed(&self) {
-        self.replace(|old| (old.generations().to_vec(), Arc::clone(old.registry())));
+        self.replace(None, |old| {
+            (old.generations().to_vec(), Arc::clone(old.registry()))
+        });
     }
 
-    /// Puts these certificates and structures in the place of those in use.
-    pub(super) fn replace_table(&self, generations: &[Arc<Generation>], registry: Arc<Registry>) {
-        self.replace(|_| (generations.to_vec(), registry));
+    /// Puts these certificates and structures in the place of those in use. Where a certificate that is in use is
+    /// renewed, connections are opened under the new one first: this waits for them on the runtime that calls it, and
+    /// so must not be called on one of its threads that has more to do.
+    pub(super) fn replace_table(&self, generations: &[Arc<Generation>], registry: &Arc<Registry>) {
+        let with = |_: &Table| (generations.to_vec(), Arc::clone(registry));
+        let old = self.gateway.table.load();
+        let (candidate, takeovers) = self.renewed(&old, None, with);
+        Handle::current().block_on(self.outbound.warm(takeovers));
+        // Certificates may have ended or been revoked meanwhile: what counts is made now.
+        self.replace(Some(&candidate), with);
     }
 
     /// One at a time: each table is made of the one before, or something that another has changed would be lost.
-    fn replace(&self, with: impl FnOnce(&Table) -> (Vec<Arc<Generation>>, Arc<Registry>)) {
+    fn replace(
+        &self,
+        candidate: Option<&Table>,
+        with: impl FnOnce(&Table) -> (Vec<Arc<Generation>>, Arc<Registry>),
+    ) {
         let replacing = self
             .replacing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let old = self.gateway.table.load_full();
-        let (generations, registry) = with(&old);
-        let revocations = self.revocations.load_full();
-        let renewed = Arc::new(old.renewed(generations, registry, revocations, &self.outbound));
+        let (renewed, _) = self.renewed(&old, candidate, with);
+        let renewed = Arc::new(renewed);
         self.gateway.table.store(Arc::clone(&renewed));
-        old.retire_for(&renewed);
+        for unused in [Some(&*old), candidate].into_iter().flatten() {
+            unused.retire_for(&renewed, self.withdrawal);
+        }
         drop(replacing);
         self.publish_states();
+    }
+
+    fn renewed(
+        &self,
+        old: &Table,
+        candidate: Option<&Table>,
+        with: impl FnOnce(&Table) -> (Vec<Arc<Generation>>, Arc<Registry>),
+    ) -> (Table, Vec<Takeover>) {
+        let (generations, registry) = with(old);
+        let revocations = self.revocations.load_full();
+        old.renewed(
+            generations,
+            registry,
+            revocations,
+            &self.outbound,
+            candidate,
+        )
     }
 
     /// Publishes that certificates are no longer there.
@@ -147,7 +182,12 @@ impl App {
         states::publish_gone(generations, metrics);
         // One that was removed from one file may be there in another.
         let table = self.gateway.table.load();
-        states::publish_states(table.generations(), &self.revocations.load(), metrics);
+        states::publish_states(
+            table.generations(),
+            &self.revocations.load(),
+            metrics,
+            self.clock.now(),
+        );
     }
 
     /// Publishes how certificates stand, and tells what was not told yet.
@@ -158,7 +198,12 @@ impl App {
             .unwrap_or_else(PoisonError::into_inner);
         let table = self.gateway.table.load();
         let metrics = &self.gateway.metrics;
-        states::publish_states(table.generations(), &self.revocations.load(), metrics);
+        states::publish_states(
+            table.generations(),
+            &self.revocations.load(),
+            metrics,
+            self.clock.now(),
+        );
         drop(replacing);
         self.tell();
     }
@@ -174,8 +219,11 @@ impl App {
     /// Tells what needs somebody's attention and was not told yet.
     pub(super) fn tell(&self) {
         let table = self.gateway.table.load();
-        self.notices
-            .look(table.generations(), &self.revocations.load(), now());
+        self.notices.look(
+            table.generations(),
+            &self.revocations.load(),
+            self.clock.now(),
+        );
     }
 
     /// Puts a list in the place of the one before. `changed` says that it names other certificates.

@@ -14,7 +14,6 @@ use crate::identity::generation::Generation;
 use crate::identity::load::{LoadError, Problem, Stamp};
 use crate::identity::registry::Registry;
 use crate::identity::revocation::Revocations;
-use crate::identity::states::now;
 use crate::identity::store::{Change, Store};
 use crate::identity::structure::StructureId;
 use crate::identity::tenants::Mistake;
@@ -106,8 +105,9 @@ impl Sources {
     pub(super) fn read_certificates(
         &mut self,
         revocations: &Revocations,
+        now: i64,
     ) -> Result<Change, LoadError> {
-        let change = self.store.read(revocations, now())?;
+        let change = self.store.read(revocations, now)?;
         let mut told = HashSet::new();
         for problem in &change.problems {
             let text = problem.to_string();
@@ -219,17 +219,20 @@ impl App {
 
     fn reload_now(&self, is_asked: bool) -> anyhow::Result<Report> {
         let begun = Instant::now();
+        if is_asked {
+            self.outbound.hurry();
+        }
         let metrics = &self.gateway.metrics;
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = sources.read_certificates(&self.revocations.load());
+        let read = sources.read_certificates(&self.revocations.load(), self.clock.now());
         let change = read.inspect_err(|error| {
-            metrics.loaded("failure", now());
+            metrics.loaded("failure", self.clock.now());
             tracing::error!(%error, "certificates cannot be read again: those that are loaded stay");
         })?;
         let structures = sources.read_structures();
         let changed = change.is_one() || structures;
         if changed {
-            self.replace_table(&change.generations, sources.registry());
+            self.replace_table(&change.generations, &sources.registry());
             self.publish_gone(&change.removed);
         }
         let outcome = match change.problems.is_empty() && sources.mistakes.is_empty() {
@@ -237,7 +240,7 @@ impl App {
             false => "partial",
         };
         if changed || is_asked {
-            metrics.loaded(outcome, now());
+            metrics.loaded(outcome, self.clock.now());
         }
         metrics.certificates("unusable", change.problems.len());
         let mut report = Report::new(&change, changed, begun);

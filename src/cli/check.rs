@@ -18,11 +18,13 @@ use crate::cli::check::report::Report;
 use crate::cli::{ConfigArgument, EXIT_ERROR, EXIT_WARNINGS, Format, print};
 use crate::config::Config;
 use crate::gateway::table::Table;
+use crate::identity::clock::{Clock, Validity};
 use crate::identity::generation::Generation;
 use crate::identity::load::{self, Loaded};
 use crate::identity::registry::Registry;
 use crate::identity::revocation::Revocations;
 use crate::identity::rules::Severity;
+use crate::identity::states::now;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 
@@ -112,8 +114,10 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
     let Some(outbound) = outbound else {
         return Ok(Report::of(findings));
     };
+    let validity = Validity::new(Clock::default(), config.identities.retire_before_expiry);
     let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
-    let revocations = match open_lists(&config.revocation, &services, &generations, &metrics) {
+    let revocations = match open_lists(&config.revocation, &services, &generations, &metrics, now())
+    {
         Ok((_, revocations)) => revocations,
         Err(error) => {
             findings.push(Finding::error(error.to_string(), "see revocation.trust"));
@@ -128,6 +132,7 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
         generations,
         Arc::new(registry),
         Arc::new(revocations),
+        validity,
         &outbound,
         &metrics,
     );

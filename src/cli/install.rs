@@ -15,6 +15,7 @@ use crate::identity::enrol::report::{Installed, Previous};
 use crate::identity::enrol::{Refusal, pending_folder};
 use crate::identity::generation::Generation;
 use crate::identity::load;
+use crate::identity::states::now;
 use crate::metrics::Metrics;
 
 /// When a running gateway takes a certificate up.
@@ -83,7 +84,8 @@ fn installer(arguments: &Arguments) -> anyhow::Result<Installer> {
     let generations: Vec<_> = loaded.identities.into_iter().map(Generation::new).collect();
     let services: Vec<_> = config.services.iter().cloned().map(Arc::new).collect();
     let metrics = Metrics::new();
-    let (_, revocations) = open_lists(&config.revocation, &services, &generations, &metrics)?;
+    let (_, revocations) =
+        open_lists(&config.revocation, &services, &generations, &metrics, now())?;
     let passwords = arguments.password_file.as_deref();
     Ok(Installer::new(
         &config,

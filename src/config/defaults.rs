@@ -16,6 +16,11 @@ const PROCESS: &[(&str, &str, &str)] = &[
     ("identities", "key_readers", "owner"),
     // A renewal should need nothing but the new file.
     ("identities", "reload", "auto"),
+    // Clocks that are kept by NTP differ by less than a second, and nearly all requests take less than this; of a
+    // certificate of three years it is nothing.
+    ("identities", "retire_before_expiry", "30s"),
+    // Whether a document that was cut off has arrived is hard to find out; the service decides what it still takes.
+    ("identities", "withdrawal", "finish"),
     // Authorities make lists daily or more seldom; a certificate is found revoked within a quarter of a day.
     ("revocation", "refresh", "6h"),
     // A list of some megabytes arrives in time over the slowest line.
@@ -45,6 +50,8 @@ const SERVICE: &[(&str, &str, &str)] = &[
     // A connection found dead before a byte left costs nothing to replace, and business requests (POST) can
     // be repeated only then.
     ("", "retry", "unsent"),
+    // A renewed certificate that a service does not know yet must not stop a structure whose old one it still takes.
+    ("", "on_rejection", "previous"),
     // Over a WAN a connection takes below 100 ms; three SYN retransmissions (1 + 2 s…) fit.
     ("timeouts", "connect", "5s"),
     ("timeouts", "handshake", "5s"),
@@ -57,6 +64,10 @@ const SERVICE: &[(&str, &str, &str)] = &[
     ("pool", "max_lifetime", "1h"),
     // One structure's burst must not open hundreds of connections to a national service.
     ("pool", "max_connections", "64"),
+    // What a busy structure uses at once; what is beyond resumes the session of the first.
+    ("pool", "prewarm", "8"),
+    // The longest response timeout in use, and the largest document over a slow line after it.
+    ("pool", "drain", "5m"),
     // As much as the largest message known of any service, the DMP's.
     ("limits", "request_body", "50MB"),
 ];

@@ -74,23 +74,33 @@ pub(super) fn size(range: RangeInclusive<ByteSize>) -> impl Fn(&Raw<'_>) -> Pars
 
 /// A duration above zero and below a day: longer ones are typing errors here.
 pub(super) fn duration(raw: &Raw<'_>) -> Parsed<Duration> {
+    const EXPECTED: &str = "a duration above zero and below a day, such as \"30s\" or \"500ms\"";
+    let duration = below_a_day(raw, EXPECTED)?;
+    let is_one = !duration.is_zero();
+    is_one
+        .then_some(duration)
+        .ok_or_else(|| Mismatch::expected(EXPECTED))
+}
+
+/// How long beforehand: nothing, or less than a day.
+pub(super) fn margin(raw: &Raw<'_>) -> Parsed<Duration> {
+    below_a_day(raw, "a duration below a day, such as \"30s\" or \"0s\"")
+}
+
+fn below_a_day(raw: &Raw<'_>, expected: &str) -> Parsed<Duration> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let duration = raw
         .text()
         .and_then(|text| humantime::parse_duration(text).ok());
-    duration
-        .filter(|duration| !duration.is_zero() && *duration < DAY)
-        .ok_or_else(|| {
-            let mismatch = Mismatch::expected(
-                "a duration above zero and below a day, such as \"30s\" or \"500ms\"",
-            );
-            match raw.integer() {
-                Some(number) => {
-                    mismatch.hint(format!("give the unit: \"{number}s\" or \"{number}ms\""))
-                }
-                None => mismatch,
+    duration.filter(|duration| *duration < DAY).ok_or_else(|| {
+        let mismatch = Mismatch::expected(expected);
+        match raw.integer() {
+            Some(number) => {
+                mismatch.hint(format!("give the unit: \"{number}s\" or \"{number}ms\""))
             }
-        })
+            None => mismatch,
+        }
+    })
 }
 
 /// Any text but an empty one.

@@ -17,8 +17,8 @@ use super::suggest::closest;
 use super::target;
 use super::whole::ENVIRONMENTS;
 use crate::services::{
-    BuiltIn, CATALOGUE, Environment, HttpVersions, Owner, PoolLimits, Retry, Service, Target,
-    Timeouts, TlsVersions, WantedCertificate, is_service_name,
+    BuiltIn, CATALOGUE, Environment, HttpVersions, OnRejection, Owner, PoolLimits, Retry, Service,
+    Target, Timeouts, TlsVersions, WantedCertificate, is_service_name,
 };
 
 const CERTIFICATES: &[(&str, WantedCertificate)] = &[
@@ -42,6 +42,11 @@ const RETRY: &[(&str, Retry)] = &[
     ("never", Retry::Never),
     ("unsent", Retry::Unsent),
     ("idempotent", Retry::Idempotent),
+];
+
+const ON_REJECTION: &[(&str, OnRejection)] = &[
+    ("previous", OnRejection::Previous),
+    ("fail", OnRejection::Fail),
 ];
 
 /// Reads the sections of all services; the names of all that were written, good or not, go to `names`.
@@ -108,6 +113,7 @@ fn service(
     let tls = section.take("tls", parse::word(TLS));
     let http = section.require("http", parse::word(HTTP));
     let retry = section.require("retry", parse::word(RETRY));
+    let on_rejection = section.require("on_rejection", parse::word(ON_REJECTION));
     // Beyond a thousand a second a limit protects nobody.
     let rate = section.take("rate", parse::count(1..=1000));
     let headers = section.section("headers").map(headers::read);
@@ -143,6 +149,7 @@ fn service(
         timeouts: timeouts?,
         pool: pool?,
         retry: retry?.value,
+        on_rejection: on_rejection?.value,
         max_request_body: limits?,
         headers: headers.unwrap_or_else(|| Some(Vec::new()))?,
         rate: rate.and_then(|found| u32::try_from(found.value).ok().and_then(NonZeroU32::new)),
@@ -261,11 +268,16 @@ fn pool(mut section: Section<'_>) -> Option<PoolLimits> {
     let max_lifetime = section.require("max_lifetime", parse::duration);
     // More than 10,000 connections from one structure to one service would be an attack on it.
     let max_connections = section.require("max_connections", parse::count(1..=10_000));
+    // More would be opened in vain: connections that requests need beyond these resume a session.
+    let prewarm = section.require("prewarm", parse::count(0..=64));
+    let drain = section.require("drain", parse::duration);
     section.finish();
     Some(PoolLimits {
         idle_timeout: idle_timeout?.value,
         max_lifetime: max_lifetime?.value,
         max_connections: max_connections?.value,
+        prewarm: prewarm?.value,
+        drain: drain?.value,
     })
 }
 

@@ -13,6 +13,7 @@ use super::{
     AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Reload, bindings, files,
     listeners, notices, revocation, services, structures,
 };
+use crate::outbound::pool::InFlight;
 use crate::services::Environment;
 
 pub(super) const ENVIRONMENTS: &[(&str, Environment)] = &[
@@ -24,6 +25,7 @@ const KEY_READERS: &[(&str, KeyReaders)] = &[
     ("group", KeyReaders::Group),
     ("anyone", KeyReaders::Anyone),
 ];
+const WITHDRAWAL: &[(&str, InFlight)] = &[("finish", InFlight::Finish), ("cut", InFlight::Cut)];
 const RELOAD: &[(&str, Reload)] = &[("auto", Reload::Auto), ("manual", Reload::Manual)];
 const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -82,6 +84,8 @@ fn identities(mut section: Section<'_>, environment: Option<Environment>) -> Opt
     let password_credential = section.take("password_credential", credential_name);
     let key_readers = section.require("key_readers", parse::word(KEY_READERS));
     let reload = section.require("reload", parse::word(RELOAD));
+    let retire_before_expiry = section.require("retire_before_expiry", parse::margin);
+    let withdrawal = section.require("withdrawal", parse::word(WITHDRAWAL));
     if let Some(readers) = &key_readers
         && readers.value == KeyReaders::Anyone
         && environment == Some(Environment::Production)
@@ -98,6 +102,8 @@ fn identities(mut section: Section<'_>, environment: Option<Environment>) -> Opt
         password_credential: password_credential.map(|found| found.value),
         key_readers: key_readers?.value,
         reload: reload?.value,
+        retire_before_expiry: retire_before_expiry?.value,
+        withdrawal: withdrawal?.value,
     })
 }
 

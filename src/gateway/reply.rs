@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::identity::rules::Rule;
 use crate::identity::select::Refusal;
 use crate::outbound::error::{Error, Stage};
+use crate::outbound::pool::InFlight;
 
 /// What went wrong, in the words that applications may rely on (`code` in the answer).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -301,7 +302,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let (code, hint) = match &refusal {
             Refusal::Ambiguous(..) => (Code::CertificateRefusedByRule, Rule::Ambiguous.remedy()),
-            Refusal::Expired(_) => (
+            Refusal::Ending(_) | Refusal::Expired(_) => (
                 Code::CertificateExpired,
                 "renew it, and put the new one in the folder",
             ),
@@ -352,6 +353,16 @@ impl From<Error> for Problem {
                 "is the service up, and do the firewall and the network let this machine reach it?",
             )
             .with_standard("connection_refused"),
+            Error::CutOff(InFlight::Finish) => problem(
+                Code::UpstreamTimeout,
+                "the request may have reached the service: find out before you send it again; pool.drain of the \
+                 service sets how long is waited",
+            ),
+            Error::CutOff(InFlight::Cut) => problem(
+                Code::CertificateRevoked,
+                "the request may have reached the service: find out what became of it; identities.withdrawal = \
+                 \"finish\" lets such requests finish",
+            ),
             Error::Dns { .. } => problem(
                 Code::UpstreamUnreachable,
                 "does the service's URL have the right host, and does DNS work here?",

@@ -11,15 +11,15 @@ use rustc_hash::FxHashMap;
 use self::holders::Holders;
 use crate::gateway::rate::Limiter;
 use crate::gateway::reply::{Code, Problem};
+use crate::identity::clock::Validity;
 use crate::identity::finess::Finess;
 use crate::identity::generation::Generation;
 use crate::identity::profile::Fingerprint;
 use crate::identity::registry::Registry;
 use crate::identity::revocation::Revocations;
 use crate::identity::select::Refusal;
-use crate::identity::states::now;
 use crate::metrics::ServiceMetrics;
-use crate::outbound::pool::Pool;
+use crate::outbound::pool::{InFlight, Pool};
 use crate::services::Service;
 
 /// An immutable view of all tenants and services. A change makes another and swaps it in whole.
@@ -34,6 +34,7 @@ pub struct Table {
     generations: Vec<Arc<Generation>>,
     registry: Arc<Registry>,
     revocations: Arc<Revocations>,
+    validity: Validity,
     holders: Holders,
     /// When it was made, in Unix seconds.
     made_at: i64,
@@ -86,17 +87,33 @@ impl Table {
         !(self.made_at..self.changes_at).contains(&now)
     }
 
-    /// Lets nothing that is open be used again unless `successor` uses it too.
-    pub fn retire_for(&self, successor: &Self) {
+    /// Lets nothing that is open be used again unless `successor` uses it too. Requests in flight finish, or end as
+    /// `withdrawal` says if their certificate is revoked, or gone with nothing in its place.
+    pub fn retire_for(&self, successor: &Self, withdrawal: InFlight) {
+        let there: HashSet<_> = (successor.generations.iter())
+            .map(|one| one.identity().profile.structure.as_ref())
+            .collect();
+        let is_revoked =
+            |one: &Generation| successor.revocations.is_revoked(&one.identity().profile);
+        let is_withdrawn = |one: &Generation| {
+            is_revoked(one) || !there.contains(&one.identity().profile.structure.as_ref())
+        };
         let kept: HashSet<_> = successor
             .pools()
             .into_iter()
             .map(|(_, pool)| Arc::as_ptr(&pool))
             .collect();
         for (_, pool) in self.pools() {
-            if !kept.contains(&Arc::as_ptr(&pool)) {
-                pool.retire();
+            if kept.contains(&Arc::as_ptr(&pool)) {
+                pool.withdraw_previous(is_revoked, withdrawal);
+                continue;
             }
+            let withdrawn = pool.generation().is_some_and(|one| is_withdrawn(one));
+            pool.retire(if withdrawn {
+                withdrawal
+            } else {
+                InFlight::Finish
+            });
         }
     }
 
@@ -139,7 +156,7 @@ impl Table {
     /// Why there is none. It is worked out only then: thousands of tenants without a certificate for some service
     /// would each keep the reason in memory.
     pub fn choose(&self, tenant: Finess, service: usize) -> Result<&Arc<Pool>, Refusal> {
-        let now = now();
+        let now = self.validity.clock.now();
         self.usable(tenant, service, now)
             .ok_or_else(|| self.refusal(tenant, service, now))
     }
@@ -154,7 +171,20 @@ impl Table {
         let first = Some(own).filter(|slot| says(*slot));
         let first = first.or_else(|| Some(entity()).filter(|slot| says(*slot)));
         let pool = first.unwrap_or_else(vendor)?.pool()?;
-        Some(pool).filter(|pool| is_valid(pool, now))
+        Some(pool).filter(|pool| self.is_in_time(pool, now))
+    }
+
+    /// The pool that serves in place of one whose certificate its service refuses: under the certificate before it, as
+    /// long as that is in its time. Otherwise the pool itself.
+    pub fn serving(&self, pool: &Arc<Pool>) -> Arc<Pool> {
+        let stand_in = pool.stand_in();
+        let in_time = stand_in.filter(|one| self.is_in_time(one, self.validity.clock.now()));
+        in_time.unwrap_or_else(|| Arc::clone(pool))
+    }
+
+    fn is_in_time(&self, pool: &Pool, now: i64) -> bool {
+        let generation = pool.generation();
+        generation.is_some_and(|one| self.validity.holds(&one.identity().profile, now))
     }
 
     fn knows(&self, finess: Finess) -> bool {
@@ -229,14 +259,9 @@ impl Table {
     /// Lets nothing that is open be used again.
     pub fn retire(&self) {
         for (_, pool) in self.pools() {
-            pool.retire();
+            pool.retire(InFlight::Finish);
         }
     }
-}
-
-fn is_valid(pool: &Pool, now: i64) -> bool {
-    pool.generation()
-        .is_some_and(|one| one.identity().profile.is_valid_at(now))
 }
 
 /// The tenant that a generation's certificate names in its OU.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::identity::clock::Validity;
 use crate::identity::finess::Finess;
 use crate::identity::generation::Generation;
 use crate::identity::profile::{InsiMode, Offer, Profile, Usage};
@@ -16,6 +17,9 @@ pub enum Refusal {
     /// Two certificates are equally right, and nothing says which is meant.
     #[error("two certificates are equally right: {0} and {1}")]
     Ambiguous(String, String),
+    /// The last one that was right is about to end.
+    #[error("{0} ends within identities.retire_before_expiry")]
+    Ending(String),
     /// The last one that was right has ended.
     #[error("{0} has expired")]
     Expired(String),
@@ -74,6 +78,8 @@ pub struct Choice<'a> {
     pub service: &'a Service,
     /// The moment, in seconds since 1970.
     pub now: i64,
+    /// Which certificates are in their time.
+    pub validity: &'a Validity,
     /// What is revoked.
     pub revocations: &'a Revocations,
     /// What a certificate's structure is to the tenant.
@@ -113,7 +119,7 @@ impl Choice<'_> {
         let mut valid: Vec<_> = right
             .iter()
             .copied()
-            .filter(|one| profile(one).is_valid_at(self.now) && !self.is_revoked(one))
+            .filter(|one| self.validity.holds(profile(one), self.now) && !self.is_revoked(one))
             .collect();
         // The sort keeps the order of ties, so which two are named does not change from one request to the next.
         valid.sort_by_key(rank);
@@ -143,10 +149,12 @@ impl Choice<'_> {
     fn why_not_now(&self, right: &[&Arc<Generation>]) -> Refusal {
         let early = right.iter().find(|one| profile(one).not_before > self.now);
         let revoked = right.iter().find(|one| self.is_revoked(one));
-        match (revoked, early) {
-            (Some(revoked), _) => Refusal::Revoked(described(revoked)),
-            (None, Some(early)) => Refusal::NotYetValid(described(early)),
-            (None, None) => Refusal::Expired(described(right[0])),
+        let ending = right.iter().find(|one| profile(one).is_valid_at(self.now));
+        match (revoked, ending, early) {
+            (Some(revoked), ..) => Refusal::Revoked(described(revoked)),
+            (None, Some(ending), _) => Refusal::Ending(described(ending)),
+            (None, None, Some(early)) => Refusal::NotYetValid(described(early)),
+            (None, None, None) => Refusal::Expired(described(right[0])),
         }
     }
 

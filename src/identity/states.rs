@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
+use crate::identity::clock::Clock;
 use crate::identity::generation::Generation;
 use crate::identity::load::Problem;
 use crate::identity::profile::Profile;
@@ -92,30 +92,31 @@ fn days_left(profile: &Profile, now: i64, days: &[u16]) -> Option<u16> {
     within.min().copied()
 }
 
-/// Publishes the outcome of reading the folder.
+/// Publishes the outcome of reading the folder at `now`, in seconds since 1970.
 pub fn publish_loaded(
     generations: &[Arc<Generation>],
     problems: &[Problem],
     revocations: &Revocations,
     metrics: &Metrics,
+    now: i64,
 ) {
-    publish_states(generations, revocations, metrics);
+    publish_states(generations, revocations, metrics, now);
     metrics.certificates("unusable", problems.len());
     let outcome = if problems.is_empty() {
         "success"
     } else {
         "partial"
     };
-    metrics.loaded(outcome, now());
+    metrics.loaded(outcome, now);
 }
 
-/// Publishes how many certificates are in which state now, and when each ends.
+/// Publishes how many certificates are in which state at `now`, in seconds since 1970, and when each ends.
 pub fn publish_states(
     generations: &[Arc<Generation>],
     revocations: &Revocations,
     metrics: &Metrics,
+    now: i64,
 ) {
-    let now = now();
     let mut counts: BTreeMap<State, usize> = State::ALL.map(|state| (state, 0)).into();
     for generation in generations {
         let profile = &generation.identity().profile;
@@ -151,9 +152,7 @@ pub fn timestamp(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string())
 }
 
-/// Seconds since 1970.
+/// Seconds since 1970, by the system's clock.
 pub fn now() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs().cast_signed())
+    Clock::default().now()
 }

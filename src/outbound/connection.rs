@@ -80,11 +80,12 @@ pub(crate) struct Stream {
 #[derive(Clone, Debug)]
 struct Driver {
     in_use: watch::Receiver<()>,
+    cut_off: watch::Receiver<bool>,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Driver {
     fn execute(&self, future: F) {
-        let mut in_use = self.in_use.clone();
+        let (mut in_use, cut_off) = (self.in_use.clone(), self.cut_off.clone());
         tokio::spawn(async move {
             let out_of_use = async {
                 // Nothing is ever sent: an error means that the sender went with the connection's last user.
@@ -95,20 +96,29 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Driver {
                 biased;
                 _ = future => {}
                 () = out_of_use => {}
+                () = cut(cut_off) => {}
             }
         });
     }
 }
 
 impl Driver {
-    fn new() -> (watch::Sender<()>, Self) {
+    fn new(cut_off: watch::Receiver<bool>) -> (watch::Sender<()>, Self) {
         let (sender, in_use) = watch::channel(());
-        (sender, Self { in_use })
+        (sender, Self { in_use, cut_off })
+    }
+}
+
+/// Waits until the requests of a pool are to be cut off.
+pub(crate) async fn cut(mut cut_off: watch::Receiver<bool>) {
+    if cut_off.wait_for(|is_cut| *is_cut).await.is_err() {
+        // The pool is gone, and nobody can cut anything off any more.
+        std::future::pending().await
     }
 }
 
 /// Speaks HTTP/1.1 on a fresh wire.
-pub(crate) async fn open_h1(wire: Wire) -> Result<H1, Error> {
+pub(crate) async fn open_h1(wire: Wire, cut_off: watch::Receiver<bool>) -> Result<H1, Error> {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(RESPONSE_HEAD_MAX)
         .max_headers(RESPONSE_FIELDS_MAX)
@@ -116,8 +126,12 @@ pub(crate) async fn open_h1(wire: Wire) -> Result<H1, Error> {
         .await
         .map_err(Error::from_exchange)?;
     let task = tokio::spawn(async move {
-        // What goes wrong on the connection is told to the request that it goes wrong for.
-        let _ = connection.with_upgrades().await;
+        tokio::select! {
+            biased;
+            // What goes wrong on the connection is told to the request that it goes wrong for.
+            _ = connection.with_upgrades() => {}
+            () = cut(cut_off) => {}
+        }
     });
     Ok(H1 {
         sender,
@@ -135,9 +149,13 @@ impl H1 {
 }
 
 /// Speaks HTTP/2 on a fresh wire, and tells `pool` when the service allows another number of streams.
-pub(crate) async fn open_h2(wire: Wire, pool: &Arc<Pool>) -> Result<Arc<H2>, Error> {
+pub(crate) async fn open_h2(
+    wire: Wire,
+    pool: &Arc<Pool>,
+    cut_off: watch::Receiver<bool>,
+) -> Result<Arc<H2>, Error> {
     let refusal = Arc::clone(wire.refusal());
-    let (in_use, driver) = Driver::new();
+    let (in_use, driver) = Driver::new(cut_off);
     let (sender, mut connection) = http2::Builder::new(driver.clone())
         .timer(TokioTimer::new())
         .initial_max_send_streams(STREAMS_OPENED_UNTIL_TOLD)

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use rustls::{AlertDescription, CertificateError};
 
+use crate::outbound::pool::InFlight;
+
 /// Why a request could not be carried to a service. Cheap to clone: all who waited for one dial share its failure.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -21,6 +23,9 @@ pub enum Error {
     /// The application went away, or broke HTTP, in the middle of the request's body.
     #[error("the request's body broke off: {0}")]
     ClientBroken(Arc<dyn std::error::Error + Send + Sync>),
+    /// The certificate went out of use while the request was in flight, and its time was over.
+    #[error("{}", cut_off(*.0))]
+    CutOff(InFlight),
     /// No address answered.
     #[error("no connection to {address}: {source}")]
     Connect {
@@ -165,6 +170,15 @@ fn rejects_certificate(alert: AlertDescription) -> bool {
             | AlertDescription::UnknownCA
             | AlertDescription::UnsupportedCertificate
     )
+}
+
+fn cut_off(in_flight: InFlight) -> &'static str {
+    match in_flight {
+        InFlight::Finish => {
+            "the certificate was replaced while the request was in flight, and the time to finish is over"
+        }
+        InFlight::Cut => "the certificate was withdrawn while the request was in flight",
+    }
 }
 
 /// Writes an error and what caused it on one line: hyper's own text names only the outermost layer.

@@ -5,6 +5,8 @@
 //! of the certificate could be forgotten.
 
 mod checkout;
+mod prewarm;
+mod succession;
 mod upkeep;
 
 use std::cell::Cell;
@@ -14,7 +16,7 @@ use std::time::Instant;
 
 use http::Request;
 use http::header::HeaderValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::identity::generation::Generation;
 use crate::outbound::Outbound;
@@ -26,8 +28,11 @@ use crate::outbound::tls::{self, Handshake, Secured};
 use crate::services::{HttpVersions, Service};
 
 use checkout::{Queue, Room};
+use succession::Succession;
 
 pub(crate) use checkout::{Waiting, before};
+pub use prewarm::Takeover;
+pub use succession::Rejected;
 
 /// Connections of one (generation, service). Costs little until its first request.
 #[derive(Debug)]
@@ -36,7 +41,19 @@ pub struct Pool {
     generation: Option<Arc<Generation>>,
     outbound: Arc<Outbound>,
     retired: AtomicBool,
+    /// When requests in flight have to be over, once it is retired.
+    over: OnceLock<(Instant, InFlight)>,
+    succession: Succession,
     active: OnceLock<Box<Active>>,
+}
+
+/// What becomes of requests in flight when their certificate goes out of use.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum InFlight {
+    /// They finish, within `pool.drain` of the service.
+    Finish,
+    /// They are cut off at once.
+    Cut,
 }
 
 /// What a pool needs once it is used.
@@ -63,6 +80,8 @@ struct Active {
     picky: Queue,
     /// Requests that have room in this pool and wait for room in the process.
     wanting: AtomicUsize,
+    /// Turns true when whatever is still open is to be closed, in the middle of a request or not.
+    cut: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -105,11 +124,22 @@ impl Pool {
         generation: Option<Arc<Generation>>,
         outbound: Arc<Outbound>,
     ) -> Arc<Self> {
+        Self::with(service, generation, outbound, Succession::of(None))
+    }
+
+    fn with(
+        service: Arc<Service>,
+        generation: Option<Arc<Generation>>,
+        outbound: Arc<Outbound>,
+        succession: Succession,
+    ) -> Arc<Self> {
         Arc::new(Self {
             service,
             generation,
             outbound,
             retired: AtomicBool::new(false),
+            over: OnceLock::new(),
+            succession,
             active: OnceLock::new(),
         })
     }
@@ -140,6 +170,10 @@ impl Pool {
         }
     }
 
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
     fn is_young(&self, opened: Instant, now: Instant) -> bool {
         now.saturating_duration_since(opened) < self.service.pool.max_lifetime
     }
@@ -148,6 +182,9 @@ impl Pool {
         let active = self.active();
         let service = &*self.service;
         let mut secured = self.handshake(h1_only).await?;
+        if self.is_untried() {
+            self.verdict(&mut secured).await?;
+        }
         let origin = Origin::from(secured.handshake);
         let gauge = self.outbound.connection_gauge(service);
         secured.stream.hold((room, gauge));
@@ -158,11 +195,11 @@ impl Pool {
             if !h1_only {
                 active.speaks.store(SPEAKS_H1, Ordering::Release);
             }
-            let h1 = connection::open_h1(secured.stream).await?;
+            let h1 = connection::open_h1(secured.stream, active.cut.subscribe()).await?;
             return Ok(Lease::h1(Arc::clone(self), h1, origin));
         }
         active.speaks.store(SPEAKS_H2, Ordering::Release);
-        let h2 = connection::open_h2(secured.stream, self).await?;
+        let h2 = connection::open_h2(secured.stream, self, active.cut.subscribe()).await?;
         let stream = h2
             .stream(self)
             .ok_or(Error::NoCapacity("the service allows no HTTP/2 stream"))?;
@@ -213,6 +250,7 @@ impl Pool {
                 queue: Queue::default(),
                 picky: Queue::default(),
                 wanting: AtomicUsize::new(0),
+                cut: watch::Sender::new(false),
             })
         })
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::outbound::error::Error;
 use crate::outbound::pool::Pool;
+use crate::outbound::tls::Secured;
 
 /// How long a TLS 1.3 server may take to look at the certificate after its client has finished. A server that sends
 /// session tickets answers sooner; one that sends none says nothing at all, and silence then means yes.
@@ -16,12 +17,24 @@ impl Pool {
     /// # Errors
     /// Why a request would have failed.
     pub async fn probe(self: &Arc<Self>) -> Result<(), Error> {
-        let service = self.service();
         let mut secured = self.handshake(false).await?;
-        let verdict = secured.stream.verdict();
-        match tokio::time::timeout(VERDICT_WITHIN.min(service.timeouts.response), verdict).await {
+        self.verdict(&mut secured).await
+    }
+
+    /// Waits for what the service says to the certificate that it was shown.
+    ///
+    /// # Errors
+    /// When it refuses it.
+    pub(super) async fn verdict(&self, secured: &mut Secured) -> Result<(), Error> {
+        let within = VERDICT_WITHIN.min(self.service().timeouts.response);
+        match tokio::time::timeout(within, secured.stream.verdict()).await {
             Ok(Err(error)) => Err(Error::from_handshake(error)),
-            Ok(Ok(true)) | Err(_) => Ok(()),
+            Ok(Ok(true)) => {
+                self.accepted();
+                Ok(())
+            }
+            // An answer to a request will settle it.
+            Err(_) => Ok(()),
             Ok(Ok(false)) => Err(Error::broken(
                 "it closed the connection right after the handshake",
             )),

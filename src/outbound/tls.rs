@@ -276,6 +276,10 @@ impl Wire {
             let mut scratch = [0; 1];
             let mut buf = ReadBuf::new(&mut scratch);
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
+            if let Some(byte) = buf.filled().first() {
+                // Whoever speaks HTTP has taken the certificate; what was read is the beginning of it.
+                (self.ahead, self.fresh) = (Some(*byte), false);
+            }
             if self.stream.get_ref().1.tls13_tickets_received() > 0 {
                 return Poll::Ready(Ok(true));
             }

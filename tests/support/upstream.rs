@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::picky::{Picky, Unknown};
+
 pub const ONLY_12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 pub const ONLY_13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 pub const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
@@ -38,6 +40,10 @@ pub struct Tls {
     pub serial: Option<[u8; 16]>,
     /// Whether another authority than the site's issued it.
     pub foreign: bool,
+    /// Client certificates that it refuses.
+    pub unknown: Unknown,
+    /// Whether it sends session tickets, by which it says in TLS 1.3 that it has taken a certificate.
+    pub tickets: bool,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -62,6 +68,8 @@ impl Default for Tls {
             not_after: None,
             serial: None,
             foreign: false,
+            unknown: Unknown::default(),
+            tickets: true,
         }
     }
 }
@@ -104,14 +112,20 @@ impl Tls {
             Some(asked) => {
                 let mut roots = RootCertStore::empty();
                 roots.add(asked.root_der().clone()).unwrap();
-                builder.with_client_cert_verifier(
+                let others =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
                         .build()
-                        .unwrap(),
-                )
+                        .unwrap();
+                builder.with_client_cert_verifier(Arc::new(Picky {
+                    others,
+                    unknown: Arc::clone(&self.unknown),
+                }))
             }
         };
         let mut config = builder.with_single_cert(chain, key).unwrap();
+        if !self.tickets {
+            config.send_tls13_tickets = 0;
+        }
         config.alpn_protocols = self
             .alpn
             .iter()

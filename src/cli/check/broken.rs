@@ -153,7 +153,9 @@ impl Broken {
         let text = format!("{tenant} cannot use {service}: {refusal}");
         match refusal {
             Refusal::Ambiguous(..) => self.add_fatal(Rule::Ambiguous, text),
-            Refusal::Expired(_) | Refusal::NotYetValid(_) => self.add_fatal(Rule::Validity, text),
+            Refusal::Ending(_) | Refusal::Expired(_) | Refusal::NotYetValid(_) => {
+                self.add_fatal(Rule::Validity, text)
+            }
             Refusal::Revoked(_) => self.add_fatal(Rule::Revoked, text),
             // Told of the certificate itself already.
             Refusal::Rule(Rule::AuthCli | Rule::IgcSante | Rule::Environment | Rule::InsiCn, _) => {

@@ -9,6 +9,7 @@ use super::holders::Holders;
 use super::{Offered, Slot, Slots, Table};
 use crate::config::Binding;
 use crate::gateway::rate::Limiter;
+use crate::identity::clock::Validity;
 use crate::identity::finess::Finess;
 use crate::identity::generation::{Generation, GenerationId};
 use crate::identity::profile::Profile;
@@ -16,13 +17,56 @@ use crate::identity::registry::{Registry, Relation};
 use crate::identity::revocation::Revocations;
 use crate::identity::rules::Rule;
 use crate::identity::select::{Choice, Refusal};
-use crate::identity::states::now;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
-use crate::outbound::pool::Pool;
+use crate::outbound::pool::{Pool, Takeover};
 use crate::services::{Service, WantedCertificate};
 
 type Pools = HashMap<(GenerationId, usize), Arc<Pool>>;
+
+/// What a table is made with, besides what it is made of.
+struct Making<'a> {
+    outbound: &'a Arc<Outbound>,
+    /// The ones that there are already.
+    pools: Pools,
+    /// The table that is in use until then.
+    before: Option<&'a Table>,
+    takeovers: Vec<Takeover>,
+}
+
+impl Making<'_> {
+    /// The pool of a generation for a service. There is one for each (generation, service), whoever uses it. A new one
+    /// takes over from what served the same tenant there.
+    fn pool(
+        &mut self,
+        service: &Arc<Service>,
+        index: usize,
+        generation: Arc<Generation>,
+        before: Option<&Slot>,
+    ) -> Arc<Pool> {
+        let key = (generation.id(), index);
+        if let Some(pool) = self.pools.get(&key) {
+            return Arc::clone(pool);
+        }
+        let pool = match before.and_then(Slot::pool) {
+            Some(from) => {
+                let to = from.successor(generation);
+                self.takeovers.push(Takeover {
+                    from: Arc::clone(from),
+                    to: Arc::clone(&to),
+                });
+                to
+            }
+            None => Pool::new(
+                Arc::clone(service),
+                Some(generation),
+                Arc::clone(self.outbound),
+            ),
+        };
+        self.pools.insert(key, Arc::clone(&pool));
+        pool
+    }
+}
 
 impl Table {
     /// Chooses a certificate for each tenant and service.
@@ -31,6 +75,7 @@ impl Table {
         generations: Vec<Arc<Generation>>,
         registry: Arc<Registry>,
         revocations: Arc<Revocations>,
+        validity: Validity,
         outbound: &Arc<Outbound>,
         metrics: &Metrics,
     ) -> Self {
@@ -38,46 +83,59 @@ impl Table {
             .iter()
             .map(|service| Offered::new(service, outbound, metrics))
             .collect();
-        let mut pools = Pools::new();
+        let mut making = Making {
+            outbound,
+            pools: Pools::new(),
+            before: None,
+            takeovers: Vec::new(),
+        };
         Self::build(
             services,
             generations,
             registry,
             revocations,
-            outbound,
-            &mut pools,
+            validity,
+            &mut making,
         )
     }
 
-    /// The same services as things stand now that certificates have come, gone, begun, ended or been revoked. What is
-    /// still right keeps its connections.
+    /// The same services as things stand now that certificates have come, gone, begun, ended or been revoked, and
+    /// which pools are to take over from which. What is still right keeps its connections, and so does what was opened
+    /// in a `candidate` that was made before and not put to use.
     pub fn renewed(
         &self,
         generations: Vec<Arc<Generation>>,
         registry: Arc<Registry>,
         revocations: Arc<Revocations>,
         outbound: &Arc<Outbound>,
-    ) -> Self {
-        let mut pools = Pools::new();
-        let slots = self.tenants.values();
-        for (index, pool) in slots
-            .chain([&self.vendor])
-            .flat_map(|slots| slots.iter().enumerate())
-        {
-            if let Some(pool) = pool.pool()
-                && let Some(generation) = pool.generation()
-            {
-                pools.insert((generation.id(), index), Arc::clone(pool));
-            }
-        }
-        Self::build(
+        candidate: Option<&Self>,
+    ) -> (Self, Vec<Takeover>) {
+        let kept = candidate.into_iter().chain([self]);
+        let mut making = Making {
+            outbound,
+            pools: kept.flat_map(Self::pools_by_generation).collect(),
+            before: Some(self),
+            takeovers: Vec::new(),
+        };
+        let table = Self::build(
             self.services.clone(),
             generations,
             registry,
             revocations,
-            outbound,
-            &mut pools,
-        )
+            self.validity.clone(),
+            &mut making,
+        );
+        (table, making.takeovers)
+    }
+
+    fn pools_by_generation(&self) -> impl Iterator<Item = ((GenerationId, usize), Arc<Pool>)> {
+        let slots = self.tenants.values().chain([&self.vendor]);
+        slots
+            .flat_map(|slots| slots.iter().enumerate())
+            .filter_map(|(index, slot)| {
+                let pool = slot.pool()?;
+                Some(((pool.generation()?.id(), index), Arc::clone(pool)))
+            })
     }
 
     fn build(
@@ -85,16 +143,16 @@ impl Table {
         generations: Vec<Arc<Generation>>,
         registry: Arc<Registry>,
         revocations: Arc<Revocations>,
-        outbound: &Arc<Outbound>,
-        pools: &mut Pools,
+        validity: Validity,
+        making: &mut Making<'_>,
     ) -> Self {
         let by_name = (services.iter().enumerate())
             .map(|(index, one)| (Arc::clone(&one.service.name), index))
             .collect();
-        let now = now();
+        let now = validity.clock.now();
         let mut table = Self {
             made_at: now,
-            changes_at: changes_at(&generations, now),
+            changes_at: changes_at(&generations, &validity, now),
             holders: Holders::new(&generations, &registry),
             vendor: vec![Slot::Absent; services.len()].into(),
             services,
@@ -103,24 +161,27 @@ impl Table {
             generations,
             registry,
             revocations,
+            validity,
         };
         let tenants = (table.holders.structures())
             .map(|finess| {
                 let choose = |service: &Arc<Service>| table.own(finess, service, now);
-                (finess, table.slots(choose, outbound, pools))
+                let before = making.before.and_then(|before| before.tenants.get(&finess));
+                (finess, table.slots(choose, before, making))
             })
             .collect();
-        let vendor = table.slots(|service| table.vendors(service, now), outbound, pools);
+        let before = making.before.map(|before| &before.vendor);
+        let vendor = table.slots(|service| table.vendors(service, now), before, making);
         (table.vendor, table.tenants) = (vendor, tenants);
         table
     }
 
-    /// The pool for each service. There is one for each (generation, service), whoever uses it.
+    /// The pool for each service, where the same structure had these before.
     fn slots(
         &self,
         choose: impl Fn(&Arc<Service>) -> Result<Arc<Generation>, Refusal>,
-        outbound: &Arc<Outbound>,
-        pools: &mut Pools,
+        before: Option<&Slots>,
+        making: &mut Making<'_>,
     ) -> Slots {
         let slot = |(index, offered): (usize, &Offered)| {
             let generation = match choose(&offered.service) {
@@ -128,14 +189,8 @@ impl Table {
                 Err(refusal) if refusal.gives_way() => return Slot::Absent,
                 Err(_) => return Slot::Refused,
             };
-            let pool = pools.entry((generation.id(), index)).or_insert_with(|| {
-                Pool::new(
-                    Arc::clone(&offered.service),
-                    Some(generation),
-                    Arc::clone(outbound),
-                )
-            });
-            Slot::Open(Arc::clone(pool))
+            let before = before.map(|before| &before[index]);
+            Slot::Open(making.pool(&offered.service, index, generation, before))
         };
         self.services.iter().enumerate().map(slot).collect()
     }
@@ -178,6 +233,7 @@ impl Table {
         Choice {
             service,
             now,
+            validity: &self.validity,
             revocations: &self.revocations,
             relation,
         }
@@ -264,11 +320,11 @@ impl Table {
     }
 }
 
-/// When the next certificate begins or ends, in Unix seconds.
-fn changes_at(generations: &[Arc<Generation>], now: i64) -> i64 {
+/// When the next certificate begins or ends to be used, in Unix seconds.
+fn changes_at(generations: &[Arc<Generation>], validity: &Validity, now: i64) -> i64 {
     let profiles = (generations.iter()).map(|one| &one.identity().profile);
     profiles
-        .flat_map(|profile| [profile.not_before, profile.not_after.saturating_add(1)])
+        .flat_map(|profile| validity.bounds(profile))
         .filter(|at| *at > now)
         .min()
         .unwrap_or(i64::MAX)

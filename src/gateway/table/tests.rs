@@ -7,6 +7,7 @@ use crate::config::{Binding, BoundBy, Tenants};
 use crate::identity::profile::{InsiMode, Profile};
 use crate::identity::registry::Registry;
 use crate::identity::select::tests::{generation, profile_of, service};
+use crate::identity::states::now;
 use crate::identity::structure::StructureId;
 use crate::identity::tenants::{self, Sector, Structure, Structures};
 use crate::metrics::Metrics;
@@ -43,6 +44,7 @@ fn table_of(generations: Vec<Arc<Generation>>, registry: Registry) -> Table {
         generations,
         Arc::new(registry),
         Arc::default(),
+        Validity::default(),
         &outbound,
         &metrics,
     )

@@ -1,6 +1,7 @@
 //! One file looked at on its own, for a person who wants to know what it is.
 
 use std::path::Path;
+use std::time::Duration;
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::pem::parse_x509_pem;
@@ -11,6 +12,7 @@ use super::password::Passwords;
 use super::problem::{LoadError, Problem};
 use crate::config::{Identities, KeyReaders, Reload};
 use crate::identity::profile::{Profile, name};
+use crate::outbound::pool::InFlight;
 
 /// What a file holds.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub fn examine(path: &Path, password_file: Option<&Path>) -> Result<Examined, Lo
         password_credential: None,
         key_readers: KeyReaders::Anyone,
         reload: Reload::Manual,
+        retire_before_expiry: Duration::ZERO,
+        withdrawal: InFlight::Finish,
     })?;
     let requests = requests(path);
     if !requests.is_empty() {

@@ -6,11 +6,13 @@ mod layouts;
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::config::Reload;
+use crate::outbound::pool::InFlight;
 use crate::simulator::pki::{Issued, Pki, shared, write_private};
 
 /// A folder of its own for each test.
@@ -29,6 +31,8 @@ impl Folder {
             password_credential: None,
             key_readers: KeyReaders::Owner,
             reload: Reload::Manual,
+            retire_before_expiry: Duration::ZERO,
+            withdrawal: InFlight::Finish,
         };
         Self { directory, config }
     }

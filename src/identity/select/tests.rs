@@ -6,10 +6,11 @@ use http::uri::Authority;
 use rustls::sign::CertifiedKey;
 
 use super::*;
+use crate::identity::clock::Validity;
 use crate::identity::load::Identity;
 use crate::identity::profile::Fingerprint;
 use crate::services::{
-    Environment, HttpVersions, PoolLimits, Retry, Target, Timeouts, TlsVersions, Trust,
+    Environment, HttpVersions, OnRejection, PoolLimits, Retry, Target, Timeouts, TlsVersions, Trust,
 };
 use crate::simulator::pki::shared;
 
@@ -43,8 +44,11 @@ pub(crate) fn service(certificate: WantedCertificate) -> Service {
             idle_timeout: second,
             max_lifetime: second,
             max_connections: 1,
+            prewarm: 0,
+            drain: second,
         },
         retry: Retry::Never,
+        on_rejection: OnRejection::Fail,
         max_request_body: 1,
         headers: Vec::new(),
         rate: None,
@@ -116,6 +120,7 @@ fn chosen_by(
     let choice = Choice {
         service,
         now: NOW,
+        validity: &Validity::default(),
         revocations: &Revocations::naming("CN=TEST AC", &[0x4b, 0xad]),
         relation: &|_| relation,
     };

@@ -1,15 +1,25 @@
 //! What is closed although no request asks for it: what is retired, too old, or in the way of somebody else.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Pool, lock};
+use super::{InFlight, Pool, lock};
+use crate::outbound::connection;
 
 impl Pool {
-    /// Hands out nothing that is open any more, and opens nothing; what is in flight finishes. Who waits here is told to
-    /// choose again.
-    pub fn retire(&self) {
+    /// Hands out nothing that is open any more, and opens nothing. Who waits here is told to choose again; what is in
+    /// flight finishes or is cut off. What stood in for the pool goes with it.
+    pub fn retire(&self, in_flight: InFlight) {
         self.retired.store(true, Ordering::Release);
+        self.settle(in_flight);
+        let within = match in_flight {
+            InFlight::Finish => self.service.pool.drain,
+            InFlight::Cut => Duration::ZERO,
+        };
+        let over = self
+            .over
+            .get_or_init(|| (Instant::now() + within, in_flight));
         let Some(active) = self.active.get() else {
             return;
         };
@@ -22,6 +32,20 @@ impl Pool {
         for queue in [&active.queue, &active.picky] {
             queue.freed.notify_waiters();
         }
+        if over.0 <= Instant::now() {
+            active.cut.send_replace(true);
+        }
+    }
+
+    /// How the pool's requests were cut off, if they were.
+    pub(crate) fn cut(&self) -> Option<InFlight> {
+        let is_cut = self.active.get().is_some_and(|active| *active.cut.borrow());
+        self.over.get().filter(|_| is_cut).map(|(_, how)| *how)
+    }
+
+    /// Waits until what is open is to be closed.
+    pub(crate) fn is_cut(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        connection::cut(self.active().cut.subscribe())
     }
 
     /// Closes what has been idle or open for too long.
@@ -29,6 +53,9 @@ impl Pool {
         let Some(active) = self.active.get() else {
             return;
         };
+        if self.over.get().is_some_and(|(over, _)| *over <= now) {
+            active.cut.send_replace(true);
+        }
         let limits = &self.service.pool;
         for shard in &active.idle {
             lock(shard).retain(|idle| {
