@@ -188,7 +188,7 @@ async fn requests_in_flight_are_cut_off_when_the_time_to_finish_is_over() {
 #[tokio::test]
 async fn what_is_in_flight_for_a_structure_that_is_removed_finishes_or_is_cut_off_as_is_configured()
 {
-    for (policy, status) in [("finish", 200), ("cut", 403)] {
+    for (policy, status) in [("finish", 200), ("cut", 503)] {
         let (release, arrived) = (Arc::new(Semaphore::new(0)), Arc::default());
         let identities = format!("withdrawal = \"{policy}\"");
         let (gateway, _upstream) = start(

@@ -55,7 +55,7 @@ pub(super) fn answer(
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(refused);
     }
-    let pool = table.pool(address.tenant, index)?;
+    let pool = table.serving(table.pool(address.tenant, index)?);
     let Some(generation) = pool.generation() else {
         return Err(Problem::new(
             Code::CertificateMissing,
