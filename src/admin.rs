@@ -23,7 +23,7 @@ use crate::identity::revocation::Revocations;
 use crate::identity::revocation::{Crl, List};
 use crate::identity::states::{self, timestamp};
 use crate::inbound::listener::BindError;
-use crate::outbound::pool::Pool;
+use crate::outbound::pool::{Pool, Rejected};
 use crate::services::Service;
 
 /// Binds the administration listener.
@@ -112,6 +112,8 @@ struct Status {
     upstream_connections: usize,
     /// What answers of services revealed of certificates since the start.
     certificate_problems: Vec<CertificateProblem>,
+    /// Renewed certificates that a service refuses, while the one before serves.
+    rejected_certificates: Vec<RejectedCertificate>,
     revocation_lists: Vec<RevocationList>,
 }
 
@@ -167,6 +169,32 @@ impl From<(Arc<str>, Seen)> for CertificateProblem {
     }
 }
 
+#[derive(Serialize)]
+struct RejectedCertificate {
+    service: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    structure: Option<String>,
+    serial: String,
+    /// The certificate that serves instead.
+    previous_serial: String,
+    alert: String,
+    hint: &'static str,
+}
+
+impl From<Rejected> for RejectedCertificate {
+    fn from(rejected: Rejected) -> Self {
+        let renewed = rejected.renewed();
+        Self {
+            service: Arc::clone(&rejected.pool.service().name),
+            structure: renewed.structure.as_ref().map(ToString::to_string),
+            serial: renewed.serial.to_string(),
+            previous_serial: rejected.previous().serial.to_string(),
+            alert: format!("{:?}", rejected.alert),
+            hint: Rejected::HINT,
+        }
+    }
+}
+
 async fn status(State(app): State<Arc<App>>) -> Json<Status> {
     let table = app.gateway.table.load();
     let mut certificates = BTreeMap::from([("unusable", app.problems.load().len())]);
@@ -193,6 +221,9 @@ async fn status(State(app): State<Arc<App>>) -> Json<Status> {
             .sum(),
         certificate_problems: (app.gateway.diagnosis.seen().into_iter())
             .map(CertificateProblem::from)
+            .collect(),
+        rejected_certificates: (app.outbound.rejected().into_iter())
+            .map(RejectedCertificate::from)
             .collect(),
         revocation_lists: (app.revocations.load().lists().iter())
             .map(RevocationList::from)

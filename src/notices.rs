@@ -1,5 +1,5 @@
 //! What needs somebody's attention: certificates near their end, ended or revoked, and revocation lists that are
-//! missing, wrong or overdue. Each is logged once, and posted to a webhook where there is one.
+//! missing, wrong or overdue; renewed certificates that a service refuses. Each is logged once, and posted to a webhook where there is one.
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +17,7 @@ use crate::identity::generation::Generation;
 use crate::identity::profile::Fingerprint;
 use crate::identity::revocation::{CrlProblem, List, Revocations};
 use crate::identity::states::{State, notice_days, timestamp};
+use crate::outbound::pool::Rejected;
 
 pub use webhook::{Webhook, deliver};
 
@@ -38,6 +39,7 @@ pub struct Notice {
 enum Fact {
     Certificate(Certificate),
     RevocationList(RevocationList),
+    RejectedCertificate(RejectedCertificate),
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -64,6 +66,22 @@ struct RevocationList {
     /// When the successor of the list in use is or was due; absent if none is in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_update: Option<String>,
+}
+
+/// A renewed certificate that a service refuses, while the one before it serves on.
+#[derive(Clone, Debug, Serialize)]
+struct RejectedCertificate {
+    service: String,
+    subject: String,
+    serial: String,
+    sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    structure: Option<String>,
+    /// The TLS alert in which the service said so.
+    alert: String,
+    /// The certificate that serves instead, and until when at most.
+    previous_serial: String,
+    previous_not_after: String,
 }
 
 /// What has been told, and what still has to be posted. Both are bounded by what is loaded: a certificate or a list
@@ -94,7 +112,13 @@ impl Notices {
     }
 
     /// Tells what is new at a moment in Unix seconds. Never waits.
-    pub fn look(&self, generations: &[Arc<Generation>], revocations: &Revocations, now: i64) {
+    pub fn look(
+        &self,
+        generations: &[Arc<Generation>],
+        revocations: &Revocations,
+        rejected: &[Rejected],
+        now: i64,
+    ) {
         let certificates = generations
             .iter()
             .filter_map(|one| Subject::certificate(one, revocations, now));
@@ -102,7 +126,8 @@ impl Notices {
         let lists = lists.filter_map(|list| Subject::list(list, now));
         let mut told = lock(&self.told);
         let mut current = HashSet::new();
-        for subject in certificates.chain(lists) {
+        let rejected = rejected.iter().map(Subject::Rejected);
+        for subject in certificates.chain(lists).chain(rejected) {
             let id = subject.id();
             if !told.contains(&id) {
                 subject.log();
@@ -172,6 +197,7 @@ enum Subject<'a> {
         problem: &'a CrlProblem,
         in_force: bool,
     },
+    Rejected(&'a Rejected),
 }
 
 impl<'a> Subject<'a> {
@@ -212,6 +238,10 @@ impl<'a> Subject<'a> {
                 generation.identity().profile.fingerprint.to_string()
             }
             Self::List { list, .. } => Fingerprint::of(list.source.as_bytes()).to_string(),
+            Self::Rejected(rejected) => {
+                let service = &rejected.pool.service().name;
+                format!("{}/{service}", rejected.renewed().fingerprint)
+            }
         }
     }
 
@@ -232,6 +262,7 @@ impl<'a> Subject<'a> {
                 let code = if *in_force { problem.code() } else { "none" };
                 format!("{key}/{code}/{next_update}")
             }
+            Self::Rejected(_) => format!("{key}/rejected"),
         }
     }
 
@@ -262,6 +293,19 @@ impl<'a> Subject<'a> {
                 hint: problem.hint(),
                 next_update: (list.crl.as_ref()).map(|crl| timestamp(crl.next_update)),
             }),
+            Self::Rejected(rejected) => {
+                let (renewed, previous) = (rejected.renewed(), rejected.previous());
+                Fact::RejectedCertificate(RejectedCertificate {
+                    service: rejected.pool.service().name.to_string(),
+                    subject: renewed.subject.to_string(),
+                    serial: renewed.serial.to_string(),
+                    sha256: renewed.fingerprint.to_string(),
+                    structure: renewed.structure.as_ref().map(ToString::to_string),
+                    alert: format!("{:?}", rejected.alert),
+                    previous_serial: previous.serial.to_string(),
+                    previous_not_after: timestamp(previous.not_after),
+                })
+            }
         }
     }
 
@@ -292,6 +336,17 @@ impl<'a> Subject<'a> {
                 hint,
                 ..
             }) => tracing::warn!(%source, %problem, hint, "a revocation list needs attention"),
+            Fact::RejectedCertificate(RejectedCertificate {
+                service,
+                subject,
+                serial,
+                alert,
+                previous_serial,
+                ..
+            }) => tracing::error!(
+                %service, %subject, %serial, %alert, %previous_serial, hint = Rejected::HINT,
+                "a service refuses a renewed certificate: the one before it serves on"
+            ),
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct Outbound {
     room: Arc<Semaphore>,
     /// Requests that wait for that room.
     wanting: AtomicUsize,
+    /// How often a service has begun or ceased to refuse a renewed certificate.
+    rejections: AtomicUsize,
     /// The workers' runtimes, as they start.
     handles: Mutex<Vec<Handle>>,
     /// The pools that have ever been used.
@@ -115,6 +117,7 @@ impl Outbound {
             verifiers: ArcSwap::from_pointee(verifiers),
             room: Arc::new(Semaphore::new(connections)),
             wanting: AtomicUsize::new(0),
+            rejections: AtomicUsize::new(0),
             handles: Mutex::default(),
             pools: Mutex::default(),
             metrics,
@@ -138,6 +141,15 @@ impl Outbound {
     pub fn rejected(&self) -> Vec<Rejected> {
         let pools = self.pools();
         pools.iter().filter_map(Pool::rejected).collect()
+    }
+
+    /// Another number whenever [`Self::rejected`] is another answer.
+    pub fn rejections(&self) -> usize {
+        self.rejections.load(Ordering::Acquire)
+    }
+
+    fn rejections_changed(&self) {
+        self.rejections.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Tries all of them again soon.

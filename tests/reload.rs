@@ -213,6 +213,41 @@ async fn what_is_not_in_order_leaves_the_last_good_certificate_in_use() {
 }
 
 #[tokio::test]
+async fn a_certificate_for_something_else_in_the_wrong_file_takes_nothing_out_of_use() {
+    let gateway = start(1, &[H1], "manual");
+    let tenant = gateway.tenant(0);
+    let before = cn(&gateway, tenant, "dmp").await;
+    let other = pki::Pki::new(relais::services::Environment::Production);
+    let ou = format!("1{tenant}");
+    let foreign = other.issue(&Request::new(&ou, "Production"));
+    let good = fs::read(certificates(&gateway, &own(tenant))).unwrap();
+    for pem in [
+        issue(&gateway, tenant, "INSI-AUTO", 10).pem(),
+        foreign.pem(),
+    ] {
+        put(&gateway, &own(tenant), pem);
+        let report = reload(&gateway).await;
+        assert_eq!(report.kept.len(), 1, "{report:?}");
+        assert_eq!(cn(&gateway, tenant, "dmp").await, before);
+        put(&gateway, &own(tenant), &good);
+        assert!(reload(&gateway).await.kept.is_empty());
+    }
+    // Another structure's is there because somebody wants it there.
+    let moved = sample_finess(70);
+    put(
+        &gateway,
+        &own(tenant),
+        issue(&gateway, moved, "Ailleurs", 10).pem(),
+    );
+    assert!(reload(&gateway).await.kept.is_empty());
+    assert_eq!(
+        cn(&gateway, moved, "dmp").await.as_deref(),
+        Some("Ailleurs")
+    );
+    assert_eq!(cn(&gateway, tenant, "dmp").await, None);
+}
+
+#[tokio::test]
 async fn a_folder_that_is_gone_changes_nothing_and_is_read_again_when_it_is_back() {
     let gateway = start(1, &[H1], "manual");
     let (folder, away) = (gateway.path().join("certs"), gateway.path().join("away"));

@@ -358,6 +358,35 @@ async fn standing_in(extra: &str) -> (TestGateway, Upstream) {
 }
 
 #[tokio::test]
+async fn that_a_certificate_is_refused_is_told() {
+    let (gateway, _upstream) = standing_in("").await;
+    let status: serde_json::Value =
+        serde_json::from_slice(gateway.admin("/api/v1/status").await.0.body()).unwrap();
+    let told = &status["rejected_certificates"][0];
+    assert_eq!(told["service"], "up", "{status}");
+    assert_eq!(told["structure"], format!("1{}", gateway.tenant(0)));
+    let rejected = &gateway.app.outbound.rejected()[0];
+    assert_eq!(told["serial"], *rejected.renewed().serial);
+    assert_eq!(told["previous_serial"], *rejected.previous().serial);
+    assert!(
+        told["hint"].as_str().unwrap().contains("declare it"),
+        "{told}"
+    );
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_relais"))
+        .args(["status", "--admin", &gateway.admin.to_string()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("up refuses the renewed certificate"),
+        "{text}"
+    );
+    // The one that would be shown is the one that is told to the application.
+    let identity = gateway.get(gateway.tenant(0), "/-/identity/up").await;
+    assert!(String::from_utf8_lossy(identity.0.body()).contains(OLD));
+}
+
+#[tokio::test]
 async fn a_revoked_certificate_stands_in_for_no_other() {
     let (gateway, _upstream) = standing_in("\n[revocation]\ncrls = [\"aci.crl\"]").await;
     let rejected = gateway.app.outbound.rejected();

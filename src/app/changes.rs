@@ -66,11 +66,17 @@ pub fn open_lists(
 /// of those that come near their end.
 pub(super) async fn follow_the_clock(app: Arc<App>) {
     let mut seen = app.gateway.table.load_full();
+    let mut refused = 0;
     let mut told = app.told_until(app.clock.now());
     loop {
         // A clock that is set leaps over any time slept through, so it is looked at again and again.
         tokio::time::sleep(CLOCK_LOOKED_AT_EVERY).await;
         let now = app.clock.now();
+        let rejections = app.outbound.rejections();
+        if rejections != refused {
+            refused = rejections;
+            app.tell();
+        }
         if app.gateway.table.load().is_outdated(now) {
             app.certificates_changed();
             tracing::info!("a certificate has begun or ended: certificates chosen anew");
@@ -222,6 +228,7 @@ impl App {
         self.notices.look(
             table.generations(),
             &self.revocations.load(),
+            &self.outbound.rejected(),
             self.clock.now(),
         );
     }

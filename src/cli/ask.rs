@@ -152,6 +152,23 @@ fn text_of_status(answer: &Value) -> String {
     for (state, count) in answer["certificates"].as_object().into_iter().flatten() {
         writeln!(text, "certificates  {count} {state}").expect("writing to a String does not fail");
     }
+    for rejected in answer["rejected_certificates"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let word = |key: &str| rejected[key].as_str().unwrap_or_default();
+        let line = format!(
+            "warning: {} refuses the renewed certificate {} of {} ({}); {} serves on\n  hint: {}\n",
+            word("service"),
+            word("serial"),
+            word("structure"),
+            word("alert"),
+            word("previous_serial"),
+            word("hint")
+        );
+        text.push_str(&line);
+    }
     for problem in answer["certificate_problems"]
         .as_array()
         .into_iter()

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Identities;
-use crate::identity::generation::Generation;
+use crate::identity::generation::{Generation, GenerationId};
 use crate::identity::load::{Folder, Identity, LoadError, Problem};
 use crate::identity::profile::{Fingerprint, Profile};
 use crate::identity::revocation::Revocations;
@@ -18,6 +18,8 @@ use crate::identity::select::objection_to_all;
 pub struct Store {
     folder: Folder,
     generations: Vec<Arc<Generation>>,
+    /// Of those, the ones that their files no longer give.
+    kept: HashSet<GenerationId>,
 }
 
 /// What a reading of the folder has changed.
@@ -48,6 +50,7 @@ impl Store {
         Self {
             folder: Folder::new(config),
             generations: Vec::new(),
+            kept: HashSet::new(),
         }
     }
 
@@ -88,9 +91,11 @@ impl Store {
             }
         }
         let (kept, removed) = {
-            let now_there = Present::of(&change.generations, &damaged);
-            (old.into_values().flatten())
-                .partition::<Vec<_>, _>(|one| now_there.leaves(one, revocations, now))
+            let now_there = Present::of(&change, &damaged);
+            let leaves = |one: &Arc<Generation>| {
+                now_there.leaves(one, self.kept.contains(&one.id()), revocations, now)
+            };
+            (old.into_values().flatten()).partition::<Vec<_>, _>(leaves)
         };
         change.generations.extend(Vec::clone(&kept));
         change
@@ -98,6 +103,7 @@ impl Store {
             .sort_by(|a, b| a.identity().path.cmp(&b.identity().path));
         (change.kept, change.removed) = (kept, removed);
         self.generations.clone_from(&change.generations);
+        self.kept = change.kept.iter().map(|one| one.id()).collect();
         Ok(change)
     }
 }
@@ -105,32 +111,45 @@ impl Store {
 /// What the folder gives now, to find what takes the place of a generation that it no longer gives.
 struct Present<'a> {
     certificates: HashSet<Fingerprint>,
-    /// By file, where all of it could be decoded.
-    files: HashMap<&'a Path, Vec<&'a Profile>>,
+    /// By file, where all of it could be decoded; and whether it was not there before.
+    files: HashMap<&'a Path, Vec<(&'a Profile, bool)>>,
 }
 
 impl<'a> Present<'a> {
-    fn of(generations: &'a [Arc<Generation>], damaged: &HashSet<PathBuf>) -> Self {
+    fn of(change: &'a Change, damaged: &HashSet<PathBuf>) -> Self {
+        let new: HashSet<_> = change.added.iter().map(|one| one.id()).collect();
         let mut present = Self {
             certificates: HashSet::new(),
             files: HashMap::new(),
         };
-        for Identity { profile, path, .. } in generations.iter().map(|one| one.identity()) {
+        for generation in &change.generations {
+            let Identity { profile, path, .. } = generation.identity();
             present.certificates.insert(profile.fingerprint);
             if !damaged.contains(path) {
-                present.files.entry(path).or_default().push(profile);
+                let there = present.files.entry(path).or_default();
+                there.push((profile, new.contains(&generation.id())));
             }
         }
         present
     }
 
     /// Whether a generation is left in use: its file is there, and nothing that came of it takes its place.
-    fn leaves(&self, old: &Generation, revocations: &Revocations, now: i64) -> bool {
+    fn leaves(
+        &self,
+        old: &Generation,
+        was_kept: bool,
+        revocations: &Revocations,
+        now: i64,
+    ) -> bool {
         let Identity { profile, path, .. } = old.identity();
         // The same certificate in another file is no second one.
         let is_elsewhere = self.certificates.contains(&profile.fingerprint);
         let there = self.files.get(path.as_path()).into_iter().flatten();
-        let mut successors = there.filter(|new| is_usable(new, revocations, now));
+        let mut successors = there.filter(|(one, is_new)| {
+            // What was there beside it says that it was taken out.
+            let is_in_its_place = !is_of_other_kind(one, profile) || !is_new && !was_kept;
+            is_usable(one, revocations, now) && is_in_its_place
+        });
         let is_succeeded = successors.next().is_some();
         // Whether it is in its time itself is not asked: a clock that is wrong for a moment must lose nothing.
         !is_elsewhere && !is_succeeded && !is_gone(path)
@@ -142,6 +161,13 @@ fn is_usable(profile: &Profile, revocations: &Revocations, now: i64) -> bool {
     profile.is_valid_at(now)
         && !revocations.is_revoked(profile)
         && objection_to_all(profile).is_none()
+}
+
+/// Whether a certificate of the same structure is for something else: the one for INSi, or one of the other environment,
+/// delivered into the wrong file. Another structure's was put there on purpose.
+fn is_of_other_kind(new: &Profile, old: &Profile) -> bool {
+    let kind = |profile: &Profile| (profile.environment, profile.insi);
+    new.structure == old.structure && kind(new) != kind(old)
 }
 
 /// What cannot be looked at is not gone.

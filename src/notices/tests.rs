@@ -35,7 +35,7 @@ fn told(
     generations: &[Arc<Generation>],
     now: i64,
 ) -> Vec<(String, Option<u64>)> {
-    notices.look(generations, &Revocations::default(), now);
+    notices.look(generations, &Revocations::default(), &[], now);
     let told = taken(notices).into_iter().map(|notice| {
         let json = serde_json::to_value(&notice).unwrap();
         let certificate = &json["certificate"];
@@ -72,7 +72,7 @@ fn a_later_notice_takes_the_place_of_one_that_was_not_posted() {
     let notices = Notices::new(true);
     let generations = [certificate("A1"), certificate("B2")];
     for days in [90, 60, 30] {
-        notices.look(&generations, &Revocations::default(), END - days * DAY);
+        notices.look(&generations, &Revocations::default(), &[], END - days * DAY);
     }
     let waiting = taken(&notices);
     assert_eq!(waiting.len(), 2);
@@ -88,15 +88,15 @@ fn a_list_is_worth_a_notice_when_nothing_in_force_is_left_of_it() {
         Revocations::new(vec![list], false)
     };
     let notices = Notices::new(true);
-    notices.look(&[], &list(None), END);
+    notices.look(&[], &list(None), &[], END);
     assert!(notices.after("").is_none());
     let fetch = || CrlProblem::Fetch("no answer".into());
-    notices.look(&[], &list(Some(fetch())), END);
+    notices.look(&[], &list(Some(fetch())), &[], END);
     let waiting = taken(&notices);
     assert_eq!(waiting.len(), 1);
     // The server is now there, now gone.
     for problem in [CrlProblem::Ended(END), fetch()] {
-        notices.look(&[], &list(Some(problem)), END);
+        notices.look(&[], &list(Some(problem)), &[], END);
         assert!(notices.after("").is_none(), "it was told already");
     }
     let json = serde_json::to_value(&waiting[0]).unwrap();
@@ -112,6 +112,7 @@ fn a_notice_is_given_up_only_after_it_was_tried_for_long_enough() {
     notices.look(
         &[certificate("A1")],
         &Revocations::default(),
+        &[],
         END - 20 * DAY,
     );
     let (key, notice) = notices.after("").unwrap();
@@ -170,7 +171,7 @@ async fn a_notice_that_is_never_taken_keeps_no_other_waiting() {
     let (listener, webhook) = webhook().await;
     let notices = Arc::new(Notices::new(true));
     let all = ["A1", "B2", "C3"].map(certificate);
-    notices.look(&all, &Revocations::default(), END - 20 * DAY);
+    notices.look(&all, &Revocations::default(), &[], END - 20 * DAY);
     let _delivering = JoinSet::from_iter([deliver(notices, webhook, Metrics::new())]);
     let (_, poison) = take(&listener, "500 Internal Server Error").await;
     let (_, second) = take(&listener, "200 OK").await;
@@ -191,7 +192,7 @@ async fn a_notice_is_posted_until_it_is_taken_and_a_refused_one_makes_way() {
     let (notices, metrics) = (Arc::new(Notices::new(true)), Metrics::new());
     let delivering = tokio::spawn(deliver(Arc::clone(&notices), webhook, Arc::clone(&metrics)));
     let first = [certificate("A1")];
-    notices.look(&first, &Revocations::default(), END - 20 * DAY);
+    notices.look(&first, &Revocations::default(), &[], END - 20 * DAY);
     let (head, json) = take(&listener, "503 Service Unavailable").await;
     assert!(head.starts_with("POST /hook HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("x-key: s3cret"), "{head}");
@@ -203,13 +204,13 @@ async fn a_notice_is_posted_until_it_is_taken_and_a_refused_one_makes_way() {
     assert!(head.contains(&key) && again == json, "{head}");
 
     let both = [certificate("A1"), certificate("B2")];
-    notices.look(&both, &Revocations::default(), END - 20 * DAY);
+    notices.look(&both, &Revocations::default(), &[], END - 20 * DAY);
     let (_, json) = take(&listener, "400 Bad Request").await;
     assert_eq!(
         json["certificate"]["serial"], "B2",
         "the first is not posted again"
     );
-    notices.look(&both, &Revocations::default(), END - 7 * DAY);
+    notices.look(&both, &Revocations::default(), &[], END - 7 * DAY);
     for _ in 0..2 {
         let (_, json) = take(&listener, "200 OK").await;
         assert_eq!(json["certificate"]["threshold_days"], 7);

@@ -68,10 +68,28 @@ impl fmt::Debug for Refused {
 pub struct Rejected {
     /// The pool under the renewed certificate.
     pub pool: Arc<Pool>,
+    /// The renewed certificate.
+    pub renewed: Arc<Generation>,
     /// The certificate before it, which serves on.
     pub previous: Arc<Generation>,
     /// How the service refused it.
     pub alert: AlertDescription,
+}
+
+impl Rejected {
+    /// What to do.
+    pub const HINT: &'static str = "ask the service whether it knows the new certificate, and declare it there; it is tried again from time to \
+         time, and at each reload";
+
+    /// What the renewed certificate says.
+    pub fn renewed(&self) -> &Profile {
+        profile(&self.renewed)
+    }
+
+    /// What the certificate before it says.
+    pub fn previous(&self) -> &Profile {
+        profile(&self.previous)
+    }
 }
 
 impl Succession {
@@ -169,7 +187,6 @@ impl Pool {
             State::Refused(_) => return true,
             State::Untried(_) | State::Settled => return self.is_retired(),
         };
-        self.tell_of_refusal(alert, &previous);
         let stand_in = Self::new(
             Arc::clone(&self.service),
             Some(previous),
@@ -183,23 +200,8 @@ impl Pool {
             _counted: self.outbound.fallback_gauge(&self.service),
         };
         self.succession.enter(&mut state, State::Refused(refused));
+        self.outbound.rejections_changed();
         true
-    }
-
-    fn tell_of_refusal(&self, alert: AlertDescription, previous: &Generation) {
-        let Some(generation) = &self.generation else {
-            return;
-        };
-        tracing::error!(
-            service = %self.service.name,
-            subject = %profile(generation).subject,
-            serial = %profile(generation).serial,
-            path = %generation.identity().path.display(),
-            serving = %profile(previous).serial,
-            ?alert,
-            hint = "ask the service whether it knows the new certificate, and declare it there; it is tried again from time to time, and at each reload",
-            "the service refuses the renewed certificate: the one before it serves on"
-        );
     }
 
     /// Lets nothing stand in any more: the pool is retired, or the service takes its certificate.
@@ -209,6 +211,7 @@ impl Pool {
         drop(state);
         if let State::Refused(refused) = before {
             refused.stand_in.retire(in_flight);
+            self.outbound.rejections_changed();
         }
     }
 
@@ -236,6 +239,7 @@ impl Pool {
         match &*lock(&self.succession.state) {
             State::Refused(refused) => Some(Rejected {
                 pool: Arc::clone(self),
+                renewed: self.generation.clone()?,
                 previous: refused.stand_in.generation.clone()?,
                 alert: refused.alert,
             }),
