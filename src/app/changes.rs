@@ -119,6 +119,12 @@ fn publish(list: &List, metrics: &Metrics) {
     metrics.crl_next_update(&list.source, next_update);
 }
 
+/// A table that is to take the place of another, if that is still in use by then.
+struct Candidate {
+    of: Arc<Table>,
+    table: Arc<Table>,
+}
+
 impl App {
     /// Chooses certificates anew, now that one has begun, ended or been revoked. What is open under one that is no
     /// longer chosen is not used again.
@@ -133,17 +139,17 @@ impl App {
     /// so must not be called on one of its threads that has more to do.
     pub(super) fn replace_table(&self, generations: &[Arc<Generation>], registry: &Arc<Registry>) {
         let with = |_: &Table| (generations.to_vec(), Arc::clone(registry));
-        let old = self.gateway.table.load();
-        let (candidate, takeovers) = self.renewed(&old, None, with);
+        let of = self.gateway.table.load_full();
+        let (table, takeovers) = self.renewed(&of, None, with);
         Handle::current().block_on(self.outbound.warm(takeovers));
-        // Certificates may have ended or been revoked meanwhile: what counts is made now.
-        self.replace(Some(&candidate), with);
+        let table = Arc::new(table);
+        self.replace(Some(Candidate { of, table }), with);
     }
 
     /// One at a time: each table is made of the one before, or something that another has changed would be lost.
     fn replace(
         &self,
-        candidate: Option<&Table>,
+        candidate: Option<Candidate>,
         with: impl FnOnce(&Table) -> (Vec<Arc<Generation>>, Arc<Registry>),
     ) {
         let replacing = self
@@ -151,11 +157,19 @@ impl App {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let old = self.gateway.table.load_full();
-        let (renewed, _) = self.renewed(&old, candidate, with);
-        let renewed = Arc::new(renewed);
+        let revocations = self.revocations.load();
+        let candidate = candidate.as_ref();
+        let renewed = match candidate {
+            Some(made) if Arc::ptr_eq(&made.of, &old) && made.table.is_made_with(&revocations) => {
+                Arc::clone(&made.table)
+            }
+            // Certificates have ended or been revoked meanwhile.
+            made => Arc::new(self.renewed(&old, made.map(|made| &*made.table), with).0),
+        };
         self.gateway.table.store(Arc::clone(&renewed));
-        for unused in [Some(&*old), candidate].into_iter().flatten() {
-            unused.retire_for(&renewed, self.withdrawal);
+        for unused in [Some(&old), candidate.map(|made| &made.table)] {
+            let unused = unused.filter(|unused| !Arc::ptr_eq(unused, &renewed));
+            unused.inspect(|unused| unused.retire_for(&renewed, self.withdrawal));
         }
         drop(replacing);
         self.publish_states();

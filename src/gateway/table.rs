@@ -219,6 +219,11 @@ impl Table {
         self.holders.shared_clients()
     }
 
+    /// Whether this is what was revoked when it was made.
+    pub fn is_made_with(&self, revocations: &Arc<Revocations>) -> bool {
+        Arc::ptr_eq(&self.revocations, revocations)
+    }
+
     /// What was revoked when it was made.
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
