@@ -160,6 +160,27 @@ async fn a_request_in_flight_finishes_under_the_certificate_that_it_began_with()
 }
 
 #[tokio::test]
+async fn a_reload_during_a_stop_harms_nothing_that_is_in_flight() {
+    let (release, arrived) = (Arc::new(Semaphore::new(0)), Arc::default());
+    let grace = "[shutdown]\ngrace = \"20s\"";
+    let (gateway, _upstream) = start(&Tls::default(), grace, "", tell_cn(&release, &arrived));
+    let mut in_flight = burst(&gateway, 2);
+    eventually("they are in flight", || {
+        arrived.load(Ordering::Acquire) == 2
+    })
+    .await;
+    gateway.begin_stop();
+    assert!(renew(&gateway, gateway.tenant(0), NEW).await.changed);
+    release.add_permits(2);
+    while let Some(answer) = in_flight.join_next().await {
+        assert_eq!(body(&answer.unwrap()), OLD);
+    }
+    within(tokio::task::spawn_blocking(|| gateway.stop()))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn requests_in_flight_are_cut_off_when_the_time_to_finish_is_over() {
     for alpn in [&["http/1.1"][..], &["h2"]] {
         let (release, arrived) = (Arc::new(Semaphore::new(0)), Arc::default());

@@ -8,7 +8,7 @@ use std::process::Command;
 use relais::simulator::pki::{self, Purpose, Request};
 use serde_json::Value;
 
-use super::desk::{Desk, NEW};
+use super::desk::{Desk, NEW, Said};
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -238,4 +238,25 @@ fn whose_certificate_it_is_decides_what_is_said_of_its_number() {
         said.contains("names no structure") && !said.contains("[vendor]"),
         "{said}"
     );
+}
+
+#[test]
+fn a_certificate_that_a_full_disk_has_no_room_for_leaves_everything_as_it_was() {
+    let desk = Desk::new();
+    let delivered = desk.ordered(NEW, "DUI", "dui");
+    let before = (desk.files("certs"), desk.files("pending"));
+    // No file may grow: what is written fails as it does on a full disk, whoever runs the test.
+    let said: Said = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_relais"))
+        .arg("install")
+        .arg(&delivered)
+        .arg("--config")
+        .arg(&desk.site.configuration)
+        .output()
+        .unwrap()
+        .into();
+    said.expect(1, &[desk.path("certs").to_str().unwrap(), "large"]);
+    assert_eq!((desk.files("certs"), desk.files("pending")), before);
+    desk.install(&delivered, &[]).expect(0, &["installed as"]);
 }
