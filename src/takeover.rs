@@ -27,6 +27,10 @@ use crate::inbound::inherited::{Inherited, Origin};
 /// How long one message may take between two processes of one machine, of which one may be busy starting.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long nobody is answered after an attempt that failed: a process that is out of file descriptors would spin, and
+/// another account could fill the log.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// Comes with each socket, since a socket cannot be sent alone.
 const ONE_SOCKET: u8 = b's';
 
@@ -179,6 +183,7 @@ impl Offer {
                 Ok(()) => break,
                 Err(error) => report(&error),
             }
+            tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
         }
         tracing::info!("a successor serves: stopping");
         // The way of every other wish to stop.

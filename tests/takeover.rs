@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use bytes::Bytes;
 use relais::simulator::site::{Ports, Site, Stand};
 use rustix::process::{Pid, Signal, kill_process};
-use support::DEADLINE;
+use support::{DEADLINE, H2c, whole};
 use tempfile::TempDir;
 
 /// How often one gateway takes over from another under load.
@@ -82,14 +83,10 @@ impl Place {
         });
     }
 
-    /// A gateway of its own, which hands over its sockets.
+    /// A gateway that can be taken over.
     fn start(&self, name: &str) -> Gateway {
         let gateway = Gateway(self.serve(name, &[]).spawn().unwrap());
-        until("it can be taken over", || {
-            let names = fs::read_to_string("/proc/net/unix").unwrap();
-            let own = format!("@relais-takeover-{}", gateway.0.id());
-            names.lines().any(|line| line.ends_with(&own))
-        });
+        gateway.can_be_taken_over();
         gateway
     }
 
@@ -108,6 +105,15 @@ struct Gateway(Child);
 impl Gateway {
     fn id(&self) -> String {
         self.0.id().to_string()
+    }
+
+    /// Waits until it offers its sockets, which it does before it serves.
+    fn can_be_taken_over(&self) {
+        let own = format!("@relais-takeover-{}", self.id());
+        until("it can be taken over", || {
+            let names = fs::read_to_string("/proc/net/unix").unwrap();
+            names.lines().any(|line| line.ends_with(&own))
+        });
     }
 
     fn signal(&self, signal: Signal) {
@@ -219,6 +225,7 @@ impl Load {
                 Ok(())
             });
         }
+        load.add_h2c(place);
         let (request, path) = (place.request(), place.socket.clone());
         load.add(move || {
             let mut stream =
@@ -226,6 +233,34 @@ impl Load {
             exchange(&mut stream, &request).map(drop)
         });
         load
+    }
+
+    /// An application that opens a new connection when the last one says that it takes no further request.
+    fn add_h2c(&mut self, place: &Place) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (address, tenant) = (place.address, place.site.tenants[0]);
+        let mut kept = None;
+        self.add(move || {
+            let request = http::Request::get("/dmp/x").header("x-finess", tenant.as_str());
+            let request = request.body(whole(Bytes::new())).unwrap();
+            runtime.block_on(async {
+                let mut client = match kept.take() {
+                    Some(client) => client,
+                    None => H2c::connect(address).await,
+                };
+                if client.sender.ready().await.is_err() {
+                    client = H2c::connect(address).await;
+                }
+                let answer = client.begin(request).await;
+                let answer = answer.map_err(|error| format!("h2c: {error:?}"))?;
+                assert_eq!(answer.status(), 200);
+                kept = Some(client);
+                Ok(())
+            })
+        });
     }
 
     /// Waits until as many more requests have been answered.
@@ -259,11 +294,7 @@ fn a_takeover_fails_no_request_under_load() {
         let successor = Gateway(successor.spawn().unwrap());
         place.wait_for(&name, "was asked to stop");
         gone.push(std::mem::replace(&mut gateway, successor));
-        until("it can be taken over", || {
-            let names = fs::read_to_string("/proc/net/unix").unwrap();
-            let own = format!("@relais-takeover-{}", gateway.0.id());
-            names.lines().any(|line| line.ends_with(&own))
-        });
+        gateway.can_be_taken_over();
     }
     for old in &mut gone {
         assert_eq!(old.ended(), Some(0));

@@ -70,7 +70,7 @@ pub(super) async fn follow(app: Arc<App>, mut pulse: Pulse) {
     // Twice as often as systemd wants to hear of it, as sd_watchdog_enabled(3) recommends.
     let every = watchdog.map_or(STATUS_LOOKED_AT_EVERY, |limit| limit / 2);
     let mut tick = tokio::time::interval(every);
-    let mut told = String::new();
+    let mut told = app.status();
     loop {
         tick.tick().await;
         if watchdog.is_some() {
