@@ -450,8 +450,14 @@ fn systemd_hears_of_start_reload_and_stop_in_their_order() {
     );
     assert!(ear.next(&STATES).starts_with("READY=1"));
 
+    let mut kept = connect(place.address).unwrap();
+    exchange(&mut kept, &place.request()).unwrap();
     gateway.signal(Signal::TERM);
     assert!(ear.next(&STATES).starts_with("STOPPING=1"));
+    // While the connection is kept, the stop goes on.
+    gateway.signal(Signal::HUP);
+    place.wait_for("told", "no reload");
+    exchange(&mut kept, &place.request()).unwrap();
     assert_eq!(gateway.ended(), Some(0));
     ear.0.set_nonblocking(true).unwrap();
     let more = ear.0.recv(&mut [0; 4096]);

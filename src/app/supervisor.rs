@@ -127,3 +127,28 @@ fn notify(state: &[NotifyState<'_>]) {
         tracing::warn!(%error, "systemd cannot be told how the gateway is");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_pulse_is_felt_only_if_every_worker_answers() {
+        let (mut pulse, heart) = Pulse::new(2);
+        let well = tokio::spawn(heart.clone().beat());
+        let hanging = tokio::spawn(heart.beat());
+        pulse.felt().await;
+        pulse.taken().await;
+
+        hanging.abort();
+        let _ = hanging.await;
+        let is_felt = tokio::select! {
+            biased;
+            () = pulse.taken() => true,
+            // The other one has time enough to answer, and to be asked again.
+            () = async { for _ in 0..16 { tokio::task::yield_now().await } } => false,
+        };
+        assert!(!is_felt, "one worker cannot answer for two");
+        well.abort();
+    }
+}
