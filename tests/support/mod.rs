@@ -6,6 +6,7 @@
     reason = "each test binary is a crate, and uses its own part of this; a failed unwrap names its line"
 )]
 
+pub mod process;
 pub mod raw;
 pub mod upstream;
 
