@@ -16,21 +16,30 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::app::App;
+use crate::config::ListenAddress;
 use crate::gateway::diagnosis::Seen;
 use crate::gateway::guard::Hosts;
 use crate::identity::generation::Generation;
 use crate::identity::revocation::Revocations;
 use crate::identity::revocation::{Crl, List};
 use crate::identity::states::{self, timestamp};
+use crate::inbound::inherited::Inherited;
 use crate::inbound::listener::BindError;
 use crate::outbound::pool::{Pool, Rejected};
 use crate::services::Service;
 
-/// Binds the administration listener.
+/// Binds the administration listener, or takes the socket that was inherited for it.
 ///
 /// # Errors
 /// When the address is taken or cannot be bound.
-pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, BindError> {
+pub fn bind(
+    address: SocketAddr,
+    inherited: &mut Inherited,
+) -> Result<std::net::TcpListener, BindError> {
+    let claimed = inherited.claim(&ListenAddress::Tcp(address));
+    if let Some(socket) = claimed.and_then(|(sockets, _)| sockets.into_iter().next()) {
+        return Ok(socket.into());
+    }
     let bound = std::net::TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)

@@ -3,7 +3,10 @@
 pub mod changes;
 mod listening;
 pub mod reload;
+mod succession;
+mod supervisor;
 mod watching;
+mod worker;
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -20,7 +23,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::listening::{Entrance, Opened};
 use self::reload::Sources;
+use self::succession::Takeover;
+use self::supervisor::Pulse;
 use self::watching::Watched;
+use self::worker::Ending;
 use crate::admin;
 use crate::config::{Config, ListenAddress, Reload};
 use crate::crls::Source;
@@ -32,7 +38,8 @@ use crate::identity::load::Problem;
 use crate::identity::revocation::Revocations;
 use crate::identity::states;
 use crate::identity::store::Change;
-use crate::inbound::{Inbound, listener};
+use crate::inbound::Inbound;
+use crate::inbound::inherited::Inherited;
 use crate::metrics::Metrics;
 use crate::notices::{Notices, Webhook};
 use crate::outbound::Outbound;
@@ -82,6 +89,7 @@ pub struct Bound {
     listeners: Vec<Opened>,
     admin: Option<std::net::TcpListener>,
     reload: Option<watch::Receiver<()>>,
+    takeover: Takeover,
     watched: Option<Watched>,
     crls: Vec<Source>,
     webhook: Option<Webhook>,
@@ -91,9 +99,14 @@ pub struct Bound {
 }
 
 impl App {
+    /// Whether a stop has begun.
+    fn is_stopping(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// Whether requests can be served, and if not, why not.
     pub fn unready(&self) -> Option<&'static str> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.is_stopping() {
             return Some("the gateway is stopping");
         }
         let table = self.gateway.table.load();
@@ -110,7 +123,15 @@ impl App {
 /// # Errors
 /// What keeps the gateway from starting. Unusable files in the folder of certificates do not: they are reported.
 pub fn bind(config: Config) -> anyhow::Result<Bound> {
-    raise_file_limit();
+    bind_with(config, Inherited::default())
+}
+
+/// The same, with sockets that were open before: they are used for the addresses on which they listen.
+///
+/// # Errors
+/// Also when one of systemd's sockets belongs to no listener.
+pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bound> {
+    worker::raise_file_limit();
     let metrics = Metrics::new();
     let log =
         AccessLog::open(&config.log.access, &metrics).context("the access log cannot be opened")?;
@@ -175,12 +196,13 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         diagnosis: Arc::new(Diagnosis::new(Arc::clone(&metrics))),
     });
     let listeners = (config.listeners.into_iter())
-        .map(|listener| listening::open(listener, config.workers))
+        .map(|listener| listening::open(listener, config.workers, &mut inherited))
         .collect::<Result<_, _>>()?;
     let admin = config
         .admin
-        .map(|admin| admin::bind(admin.address))
+        .map(|admin| admin::bind(admin.address, &mut inherited))
         .transpose()?;
+    inherited.all_claimed()?;
     let webhook = config
         .notices
         .map(Webhook::new)
@@ -212,6 +234,7 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         listeners,
         admin,
         reload: None,
+        takeover: Takeover::default(),
         watched,
         crls,
         webhook,
@@ -259,6 +282,7 @@ impl Bound {
             listeners,
             admin,
             reload,
+            takeover,
             watched,
             crls,
             webhook,
@@ -275,36 +299,43 @@ impl Bound {
                 door: listener.door,
             };
             socket_files.extend(listener.file);
-            for (share, socket) in shares.iter_mut().zip(listener.sockets) {
-                share.push((socket, listener.is_unix, entrance.clone()));
+            // A predecessor may have had more workers than there are now: none of its sockets is left alone.
+            for (index, socket) in listener.sockets.into_iter().enumerate() {
+                shares[index % workers].push((socket, listener.is_unix, entrance.clone()));
             }
         }
         let (working, drained) = mpsc::channel::<()>(1);
+        let (finish, stopping) = watch::channel(false);
+        let ending = Ending {
+            stop: stopping,
+            grace,
+            working,
+        };
+        let (pulse, heart) = Pulse::new(workers.get());
         let threads = shares
             .into_iter()
             .enumerate()
             .map(|(index, share)| {
-                let (inbound, stop, working) = (inbound.clone(), stop.clone(), working.clone());
+                let (heart, inbound) = (heart.clone(), inbound.clone());
+                let ending = ending.clone();
                 let outbound = Arc::clone(&app.outbound);
                 thread::Builder::new()
                     .name(format!("worker-{index}"))
-                    .spawn(move || {
-                        let ended = work(index, &outbound, share, inbound, stop, grace);
-                        drop(working);
-                        ended
-                    })
+                    .spawn(move || worker::work(index, &outbound, share, heart, inbound, ending))
                     .context("a worker thread cannot be started")
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        drop(working);
+        drop(ending);
         let tasks = Tasks {
             admin,
             reload,
+            takeover,
+            pulse,
             watched,
             crls,
             webhook,
         };
-        side_plane(&app, tasks, stop, drained)?;
+        side_plane(&app, tasks, stop, finish, drained)?;
         for thread in threads {
             match thread.join() {
                 Ok(ended) => ended?,
@@ -323,38 +354,11 @@ impl Bound {
 struct Tasks {
     admin: Option<std::net::TcpListener>,
     reload: Option<watch::Receiver<()>>,
+    takeover: Takeover,
+    pulse: Pulse,
     watched: Option<Watched>,
     crls: Vec<Source>,
     webhook: Option<Webhook>,
-}
-
-fn work(
-    index: usize,
-    outbound: &Outbound,
-    share: Vec<(Socket, bool, Entrance)>,
-    inbound: Inbound,
-    stop: watch::Receiver<bool>,
-    grace: Duration,
-) -> anyhow::Result<()> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("a worker's runtime cannot be made")?;
-    runtime.block_on(async {
-        outbound.add_worker(index);
-        let listeners = share
-            .into_iter()
-            .map(|(socket, is_unix, entrance)| {
-                Ok((listener::Bound::attach(socket, is_unix)?, entrance))
-            })
-            .collect::<std::io::Result<_>>()
-            .context("a listener cannot be watched")?;
-        inbound.serve(listeners, stop, grace).await;
-        anyhow::Ok(())
-    })?;
-    // Whatever is still in flight after the grace is cut off here, with the runtime that drives it.
-    runtime.shutdown_timeout(Duration::ZERO);
-    Ok(())
 }
 
 /// Runs what is not a request: administration, idle connections, metrics. Goes on while a stop lets requests finish,
@@ -363,6 +367,7 @@ fn side_plane(
     app: &Arc<App>,
     tasks: Tasks,
     mut stop: watch::Receiver<bool>,
+    finish: watch::Sender<bool>,
     mut drained: mpsc::Receiver<()>,
 ) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
@@ -383,9 +388,19 @@ fn side_plane(
         if let Some(listener) = tasks.admin {
             tokio::spawn(admin::serve(listener, Arc::clone(app)));
         }
+        let offering = tokio::spawn(succession::follow(
+            Arc::clone(app),
+            tasks.pulse,
+            tasks.takeover,
+        ));
         // An error means that whoever could have said stop is gone: stop.
         let _ = stop.wait_for(|stop| *stop).await;
         app.draining.store(true, Ordering::Release);
+        supervisor::tell_stopping();
+        // Its handles on the sockets go first: workers must be the last to close them, and empty their queues.
+        offering.abort();
+        let _ = offering.await;
+        finish.send_replace(true);
         tracing::info!("stopping: no new connection, requests in flight finish");
         // Nothing is ever sent: the channel ends with the last worker.
         let _ = drained.recv().await;
@@ -399,19 +414,5 @@ async fn tidy(metrics: Arc<Metrics>) {
     loop {
         tick.tick().await;
         metrics.tidy();
-    }
-}
-
-/// Thousands of pooled connections need more descriptors than the usual soft limit of 1,024; the hard limit is what
-/// the operator allows.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit on open files stays as it is");
     }
 }

@@ -39,7 +39,10 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway.
-    Serve(ConfigArgument),
+    ///
+    /// SIGTERM or SIGINT stops it: requests in flight finish (shutdown.grace), a second one cuts them. SIGHUP has it read
+    /// certificates again. Sockets that systemd passes (LISTEN_FDS) are used for the listeners with their addresses.
+    Serve(serve::Arguments),
     /// Tell every problem of configuration, certificates and permissions, and serve nothing.
     ///
     /// Exit code: 0 clean, 1 errors, 2 wrong usage, 3 warnings only.
@@ -81,7 +84,7 @@ pub enum Format {
 /// Runs a command to its exit code.
 pub fn run(arguments: Arguments) -> ExitCode {
     let ended = match arguments.command {
-        Command::Serve(config) => serve::run(&config),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Reload(arguments) => ask::reload(&arguments),
         Command::Status(arguments) => ask::status(&arguments),

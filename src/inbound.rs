@@ -2,26 +2,27 @@
 //!
 //! Generic over what answers; knows no tenant and no certificate.
 
+pub mod inherited;
 pub mod listener;
 mod patience;
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::inbound::listener::Listening;
+use crate::inbound::listener::{Listening, Stream};
 use crate::inbound::patience::Patient;
 use crate::metrics::Metrics;
 
@@ -39,8 +40,13 @@ const FIELDS_MAX: usize = 256;
 /// Streams that one h2c connection may have open.
 const STREAMS_MAX: u32 = 256;
 
+/// How long a connection on which nothing is under way is kept at a stop, for a request that may be on its way; its
+/// answer says that it is the last one. An application that is at work sends one within that time, and one that is
+/// not has nothing to lose but a connection. Half of the grace, where that is shorter.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Answers requests. One is made for each listener.
-pub trait Answer: Clone + Send + 'static {
+pub trait Answer: Clone + Send + Sync + 'static {
     /// What answers consist of.
     type Body: Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + Send
@@ -68,54 +74,36 @@ pub struct Inbound {
 
 impl Inbound {
     /// Serves `listeners` on the current runtime until `stop` turns true, then lets requests in flight finish for
-    /// at most `grace`.
+    /// at most `grace`. Who has connected by then is served, too.
     pub async fn serve<A: Answer>(
         self,
         listeners: Vec<(Listening, A)>,
         mut stop: watch::Receiver<bool>,
         grace: Duration,
     ) {
-        let graceful = Arc::new(GracefulShutdown::new());
+        // One for each worker: connections of all workers on one channel would get in each other's way.
+        let (leave, leaving) = watch::channel(false);
+        let linger = LINGER.min(grace / 2);
         let mut accepting = JoinSet::new();
         for (listener, answer) in listeners {
-            accepting.spawn(self.clone().accept(listener, answer, Arc::clone(&graceful)));
+            let connections = Connections {
+                inbound: self.clone(),
+                http: self.http(),
+                answer,
+                leaving: leaving.clone(),
+                linger,
+            };
+            accepting.spawn(connections.accept(listener));
         }
+        drop(leaving);
         // An error means that whoever could have said stop is gone: stop.
         let _ = stop.wait_for(|stop| *stop).await;
-        accepting.shutdown().await;
-        if let Some(graceful) = Arc::into_inner(graceful) {
-            let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
-        }
-    }
-
-    async fn accept<A: Answer>(
-        self,
-        listener: Listening,
-        answer: A,
-        graceful: Arc<GracefulShutdown>,
-    ) {
-        let http = self.http();
-        loop {
-            let stream = match listener.accept().await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    report(&error);
-                    tokio::time::sleep(PAUSE_AFTER_ACCEPT_ERROR).await;
-                    continue;
-                }
-            };
-            // After the accept: a loop that held room while nobody comes would keep it from those of other listeners.
-            let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
-                return;
-            };
-            let held = (room, self.metrics.inbound_connection());
-            let stream = Patient::new(stream, self.head_timeout);
-            let served = serve(http.clone(), stream, answer.clone(), graceful.watcher());
-            tokio::spawn(async move {
-                served.await;
-                drop(held);
-            });
-        }
+        leave.send_replace(true);
+        let all_ended = async {
+            while accepting.join_next().await.is_some() {}
+            leave.closed().await;
+        };
+        let _ = tokio::time::timeout(grace, all_ended).await;
     }
 
     fn http(&self) -> auto::Builder<TokioExecutor> {
@@ -137,19 +125,100 @@ impl Inbound {
     }
 }
 
-async fn serve<A: Answer>(
+/// The connections of one listener on one worker.
+struct Connections<A> {
+    inbound: Inbound,
     http: auto::Builder<TokioExecutor>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     answer: A,
-    watcher: Watcher,
-) {
-    let service = service_fn(move |request| {
-        let answer = answer.clone();
-        async move { Ok::<_, Infallible>(answer.answer(request).await) }
-    });
-    let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection.into_owned()).await {
-        tracing::debug!(error, "a connection from an application ended early");
+    /// Turns true when a stop begins. Held by each connection, so that its end is known.
+    leaving: watch::Receiver<bool>,
+    linger: Duration,
+}
+
+impl<A: Answer> Connections<A> {
+    async fn accept(self, listener: Listening) {
+        let mut leaving = self.leaving.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = leaving.wait_for(|leaving| *leaving) => break,
+            };
+            match accepted {
+                Ok(stream) => self.welcome(stream).await,
+                Err(error) => {
+                    report(&error);
+                    tokio::time::sleep(PAUSE_AFTER_ACCEPT_ERROR).await;
+                }
+            }
+        }
+        match listener.close() {
+            Ok(connected) => {
+                for stream in connected {
+                    self.welcome(stream).await;
+                }
+            }
+            Err(error) => report(&error),
+        }
+    }
+
+    async fn welcome(&self, stream: Stream) {
+        let inbound = &self.inbound;
+        // After the accept: a loop that held room while nobody comes would keep it from those of other listeners.
+        let Ok(room) = Arc::clone(&inbound.room).acquire_owned().await else {
+            return;
+        };
+        let held = (room, inbound.metrics.inbound_connection());
+        let served = self.serve(Patient::new(stream, inbound.head_timeout));
+        tokio::spawn(async move {
+            served.await;
+            drop(held);
+        });
+    }
+
+    fn serve(&self, stream: Patient<Stream>) -> impl Future<Output = ()> + use<A> {
+        let (answer, stopping) = (self.answer.clone(), self.leaving.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (answer, stopping) = (answer.clone(), stopping.clone());
+            async move {
+                let version = request.version();
+                let mut response = answer.answer(request).await;
+                if *stopping.borrow() {
+                    say_goodbye(version, &mut response);
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = self
+            .http
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .into_owned();
+        let (mut leaving, linger) = (self.leaving.clone(), self.linger);
+        async move {
+            let mut connection = pin!(connection);
+            let leave = async {
+                let _ = leaving.wait_for(|leaving| *leaving).await;
+                tokio::time::sleep(linger).await;
+            };
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = leave => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(error, "a connection from an application ended early");
+            }
+        }
+    }
+}
+
+/// Tells an application to send its next request on another connection. HTTP/2 has a frame for that, which says it
+/// when the connection is asked to end.
+fn say_goodbye<B>(version: Version, response: &mut Response<B>) {
+    let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if version < Version::HTTP_2 && !is_upgrade {
+        (response.headers_mut()).insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
 

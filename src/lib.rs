@@ -14,6 +14,7 @@
 //!
 //! Beside the request path: [`services`] (the catalogue), [`config`], [`app`] (puts everything together), [`admin`],
 //! [`crls`] (fresh revocation lists), [`notices`] (what somebody is told), [`metrics`], [`telemetry`], [`shutdown`],
+//! [`takeover`] (a successor without a pause),
 //! [`simulator`] (stand-ins for the services) and [`cli`].
 
 pub mod admin;
@@ -31,4 +32,5 @@ pub mod outbound;
 pub mod services;
 pub mod shutdown;
 pub mod simulator;
+pub mod takeover;
 pub mod telemetry;

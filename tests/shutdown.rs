@@ -14,9 +14,12 @@ use relais::config::Config;
 use relais::simulator::site::Stand;
 use support::raw::Raw;
 use support::upstream::{Connection, Tls, Upstream};
-use support::{Client, TestGateway, eventually, in_front_of, start, within};
+use support::{
+    Client, TestGateway, eventually, in_front_of, is_answered, settled, start, start_on, within,
+};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 /// A gateway whose service answers when it is told to.
 fn answering_on(release: &Arc<Notify>, grace: &str) -> (TestGateway, Upstream) {
@@ -128,6 +131,111 @@ async fn a_stop_without_anything_under_way_is_immediate() {
         .unwrap();
     keep_alive.send(request).await;
     stopped_soon(gateway).await;
+}
+
+#[tokio::test]
+async fn a_kept_connection_may_send_one_more_request_after_a_stop_and_is_told_so() {
+    let gateway = start(1, &[Stand::new("dmp")], "[shutdown]\ngrace = \"20s\"");
+    let mut kept = gateway.raw().await;
+    kept.write(gateway.get_bytes("/dmp/x")).await;
+    let before = kept.answer(false).await.unwrap();
+    assert!(!before.head.contains("connection: close"), "{before:?}");
+
+    gateway.begin_stop();
+    stops_being_ready(&gateway).await;
+    kept.write(gateway.get_bytes("/dmp/x")).await;
+    let last = kept.answer(false).await.unwrap();
+    assert_eq!(last.status, 200);
+    assert!(last.head.contains("connection: close"), "{last:?}");
+    assert_eq!(kept.rest().await, b"");
+    stopped(gateway).await;
+}
+
+#[tokio::test]
+async fn who_has_connected_before_a_stop_is_served() {
+    // Room for one: of the others, some are accepted and wait, and some are in the queue.
+    let gateway = start(
+        1,
+        &[Stand::new("dmp")],
+        "[shutdown]\ngrace = \"20s\"\n[limits]\ninbound_connections = 1",
+    );
+    let mut first = gateway.raw().await;
+    first.write(gateway.get_bytes("/dmp/x")).await;
+    assert_eq!(first.answer(false).await.unwrap().status, 200);
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        let mut raw = gateway.raw().await;
+        raw.write(gateway.get_bytes("/dmp/x")).await;
+        others.push(raw);
+    }
+    gateway.begin_stop();
+    drop(first);
+    let mut answered = JoinSet::new();
+    for mut raw in others {
+        answered.spawn(async move { raw.answer(false).await });
+    }
+    for answer in answered.join_all().await {
+        assert_eq!(answer.expect("it is not cut off").status, 200);
+    }
+    stopped(gateway).await;
+}
+
+#[tokio::test]
+async fn a_request_on_a_connection_that_another_worker_opened_finishes_after_a_stop() {
+    let release = Arc::new(Notify::new());
+    let held = Arc::clone(&release);
+    let serve = move |mut connection: Connection, _| {
+        let held = Arc::clone(&held);
+        async move {
+            while let Some(head) = connection.head().await {
+                if head.contains("/held") {
+                    held.notified().await;
+                }
+                connection.answer("finished").await;
+            }
+        }
+    };
+    // Of so many workers, the same one hardly ever gets both.
+    let (gateway, upstream) = start_on(1, &[Stand::new("dmp")], |site, text| {
+        let upstream = Upstream::start(&site.pki, &Tls::default(), serve);
+        text.push_str(&upstream.service("up", "[shutdown]\ngrace = \"20s\""));
+        text.insert_str(0, "workers = 16\n");
+        upstream
+    });
+    is_answered(&gateway).await;
+    settled(&gateway).await;
+    let mut raw = gateway.raw().await;
+    raw.write(gateway.get_bytes("/up/held")).await;
+    eventually("it is under way", || upstream.heads().len() == 2).await;
+    assert_eq!(upstream.open(), 1, "on the connection of the first");
+
+    gateway.begin_stop();
+    while TcpStream::connect(gateway.address()).await.is_ok() {}
+    release.notify_one();
+    let answer = raw.answer(false).await.unwrap();
+    assert_eq!((answer.status, &answer.body[..]), (200, &b"finished"[..]));
+    stopped(gateway).await;
+}
+
+#[tokio::test]
+async fn a_reload_during_a_stop_cuts_nothing() {
+    let release = Arc::new(Notify::new());
+    let (gateway, upstream) = answering_on(&release, "20s");
+    let mut raw = under_way(&gateway, &upstream).await;
+    gateway.begin_stop();
+    stops_being_ready(&gateway).await;
+    std::fs::remove_dir_all(gateway.path().join("certs")).unwrap();
+    std::fs::create_dir(gateway.path().join("certs")).unwrap();
+    let report = gateway.app.reload().await.unwrap();
+    assert!(!report.removed.is_empty(), "{report:?}");
+    release.notify_one();
+    assert_eq!(raw.answer(false).await.unwrap().status, 200);
+    stopped(gateway).await;
+}
+
+/// Waits until whoever watches is told of the stop.
+async fn stops_being_ready(gateway: &TestGateway) {
+    while gateway.admin("/health/ready").await.status() != 503 {}
 }
 
 /// What a gateway with this configuration file says when it cannot start.

@@ -13,9 +13,10 @@ use crate::gateway::exchange::Reply;
 use crate::gateway::guard::Hosts;
 use crate::gateway::{Door, Gateway};
 use crate::inbound::Answer;
+use crate::inbound::inherited::Inherited;
 use crate::inbound::listener::{self, BindError, SocketFile};
 
-/// A listener with a socket for each worker.
+/// A listener with at least one socket for each worker.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) address: ListenAddress,
@@ -41,12 +42,16 @@ impl Answer for Entrance {
     }
 }
 
-/// Binds a listener, with a socket for each worker.
+/// Binds a listener, with a socket for each worker, or takes the sockets that were inherited for it.
 ///
 /// # Errors
 /// When its address is taken or cannot be bound.
-pub(super) fn open(listener: Listener, workers: NonZeroUsize) -> Result<Opened, BindError> {
-    let bound = listener::Bound::bind(&listener.address, workers.get())?;
+pub(super) fn open(
+    listener: Listener,
+    workers: NonZeroUsize,
+    inherited: &mut Inherited,
+) -> Result<Opened, BindError> {
+    let bound = listener::Bound::bind(&listener.address, workers.get(), inherited)?;
     let address = bound.address().clone();
     let is_unix = matches!(address, ListenAddress::Unix(_));
     let door = Door {

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::App;
+use super::{App, supervisor};
 use crate::config::{Binding, Identities, Tenants};
 use crate::identity::generation::Generation;
 use crate::identity::load::{LoadError, Problem, Stamp};
@@ -187,7 +187,13 @@ impl Sources {
 /// Reloads whenever `changes` does, for as long as it is polled. What went wrong was written down.
 pub(super) async fn on(app: Arc<App>, mut changes: watch::Receiver<()>) {
     while changes.changed().await.is_ok() {
+        if app.is_stopping() {
+            tracing::info!("no reload: the gateway is stopping");
+            continue;
+        }
+        supervisor::tell_reloading();
         let _ = app.reload().await;
+        app.tell_ready();
     }
 }
 

@@ -5,21 +5,49 @@ use std::process::ExitCode;
 use crate::app;
 use crate::cli::ConfigArgument;
 use crate::config::Config;
+use crate::inbound::inherited::Inherited;
+use crate::takeover::Predecessor;
 use crate::{shutdown, telemetry};
+
+/// Arguments of `relais serve`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Take over from the gateway with this process id, without a refused connection.
+    ///
+    /// For a new version or configuration where no systemd holds the sockets: start it beside the one that runs, under
+    /// the same account. It takes over the sockets of addresses that both have, binds the others, and when it serves it
+    /// asks the other to stop, which lets its requests in flight finish; do not signal that one yourself, a second
+    /// signal would cut them. If it cannot start, the other goes on.
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    takeover: Option<u32>,
+}
 
 /// Runs the gateway until a signal asks it to stop.
 ///
 /// # Errors
 /// What keeps it from starting.
-pub fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
-    let loaded = Config::load(&arguments.config)?;
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    // First: it unsets variables, which only a process without other threads may do.
+    let mut inherited = Inherited::from_environment()?;
+    let loaded = Config::load(&arguments.config.config)?;
     telemetry::install(&loaded.config.log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     // Before the sockets: a signal that arrives while they are bound must not kill half a gateway.
     let signals = shutdown::on_signals()?;
-    let bound = app::bind(loaded.config)?;
+    let predecessor = (arguments.takeover)
+        .map(|pid| Predecessor::find(pid, &mut inherited))
+        .transpose()?;
+    let mut bound = app::bind_with(loaded.config, inherited)?;
+    if let Some(predecessor) = predecessor {
+        bound = bound.take_over_from(predecessor);
+    }
+    if let Err(error) = bound.offer_sockets() {
+        tracing::warn!(%error, "no successor will be able to take over (--takeover)");
+    }
     if let Some(admin) = bound.admin_address() {
         tracing::info!(address = %admin, "administration");
     }

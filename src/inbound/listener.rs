@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::ListenAddress;
+use crate::inbound::inherited::{Inherited, Origin};
 
 /// Connections that the kernel holds while workers are busy; it caps this at its own `somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -47,30 +48,43 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A bound address, not yet attached to a runtime. Holds one socket for each worker.
+/// A bound address, not yet attached to a runtime. Holds at least one socket for each worker.
 #[derive(Debug)]
 pub struct Bound {
     sockets: Vec<Socket>,
     address: ListenAddress,
+    /// Who had the sockets before, if they were not bound here.
+    origin: Option<Origin>,
 }
 
 /// One worker's share of a bound address.
 #[derive(Debug)]
 pub enum Listening {
-    /// A TCP listener of its own, among which the kernel spreads connections.
+    /// A TCP listener of its own, among which the kernel spreads connections; or a handle on an inherited one.
     Tcp(TcpListener),
     /// A handle on the one Unix socket.
     Unix(UnixListener),
 }
 
 impl Bound {
-    /// Binds an address for `workers`.
+    /// Binds an address for `workers`, or takes the sockets that were inherited for it.
     ///
     /// # Errors
     /// When the address is taken, absent or forbidden.
-    pub fn bind(address: &ListenAddress, workers: usize) -> Result<Self, BindError> {
+    pub fn bind(
+        address: &ListenAddress,
+        workers: usize,
+        inherited: &mut Inherited,
+    ) -> Result<Self, BindError> {
         let failed = |reason| BindError::new(describe(address), reason);
-        match address {
+        if let Some((sockets, origin)) = inherited.claim(address) {
+            return Ok(Self {
+                sockets: spread(sockets, workers).map_err(failed)?,
+                address: address.clone(),
+                origin: Some(origin),
+            });
+        }
+        let (sockets, address) = match address {
             ListenAddress::Tcp(address) => {
                 let sockets = tcp(*address, workers).map_err(failed)?;
                 let actual = sockets[0]
@@ -78,19 +92,18 @@ impl Bound {
                     .ok()
                     .and_then(|local| local.as_socket())
                     .unwrap_or(*address);
-                Ok(Self {
-                    sockets,
-                    address: ListenAddress::Tcp(actual),
-                })
+                (sockets, ListenAddress::Tcp(actual))
             }
             ListenAddress::Unix(path) => {
                 let sockets = unix(path, workers).map_err(failed)?;
-                Ok(Self {
-                    sockets,
-                    address: ListenAddress::Unix(path.clone()),
-                })
+                (sockets, ListenAddress::Unix(path.clone()))
             }
-        }
+        };
+        Ok(Self {
+            sockets,
+            address,
+            origin: None,
+        })
     }
 
     /// The address as it ended up: a port 0 has become a real one.
@@ -110,7 +123,7 @@ impl Bound {
         }
     }
 
-    /// The sockets, one for each worker.
+    /// The sockets: one for each worker, or more if a predecessor had more workers.
     pub fn into_sockets(self) -> Vec<Socket> {
         self.sockets
     }
@@ -166,9 +179,15 @@ fn unix(path: &Path, workers: usize) -> io::Result<Vec<Socket>> {
     socket.bind(&socket2::SockAddr::unix(path)?)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
     socket.listen(BACKLOG)?;
-    let mut sockets = vec![socket];
-    for _ in 1..workers {
-        sockets.push(sockets[0].try_clone()?);
+    spread(vec![socket], workers)
+}
+
+/// Gives each worker a handle. Workers that share a socket are all woken by a connection, and one of them gets it:
+/// under load that costs wake-ups, and the busiest of them may get more than its part, where the kernel would spread
+/// connections evenly over sockets of their own (`SO_REUSEPORT`). In exchange, no connection is lost with a socket.
+fn spread(mut sockets: Vec<Socket>, workers: usize) -> io::Result<Vec<Socket>> {
+    for index in sockets.len()..workers {
+        sockets.push(sockets[index % sockets.len()].try_clone()?);
     }
     Ok(sockets)
 }
@@ -185,16 +204,28 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             "the path is taken by something that is no socket",
         ));
     }
-    // Only a refusal says that nobody listens; a socket of another account, for one, says something else.
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        Err(error) => return Err(error),
+    if is_answered(path)? {
+        return Err(io::ErrorKind::AddrInUse.into());
     }
     std::fs::remove_file(path)
 }
 
-/// Removes a Unix socket's file when the gateway stops, unless a successor has put its own in its place.
+/// Whether somebody listens on a socket's file.
+fn is_answered(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A queue that is full is an answer, too; it need not be waited for.
+    socket.set_nonblocking(true)?;
+    // Only a refusal says that nobody listens; a socket of another account, for one, says something else.
+    match socket.connect(&socket2::SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a Unix socket's file when the gateway stops, unless a successor listens on it or has put its own in its
+/// place. Dropped after the last handle on the socket.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -203,10 +234,11 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Watches over the file of a bound address, if it has one.
+    /// Watches over the file of a bound address, if it has one. A file of systemd's is systemd's to remove.
     pub fn of(bound: &Bound) -> Option<Self> {
         match &bound.address {
             ListenAddress::Tcp(_) => None,
+            ListenAddress::Unix(_) if bound.origin == Some(Origin::Supervisor) => None,
             ListenAddress::Unix(path) => Some(Self {
                 bound: file_at(path)?,
                 path: path.clone(),
@@ -217,7 +249,8 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if file_at(&self.path) == Some(self.bound) {
+        let is_own = file_at(&self.path) == Some(self.bound);
+        if is_own && matches!(is_answered(&self.path), Ok(false)) {
             // It may be gone by now, and then there is nothing to tidy.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -257,6 +290,35 @@ impl Listening {
                 .await
                 .map(|(stream, _)| Stream::Unix(stream)),
         }
+    }
+
+    /// Stops listening, and returns those who have connected by now: closed with the socket, they would be reset.
+    ///
+    /// # Errors
+    /// When the runtime does not let go of the socket.
+    pub fn close(self) -> io::Result<Vec<Stream>> {
+        // The system is asked, and not the runtime, which may not have heard of the latest.
+        let socket = match self {
+            Self::Tcp(listener) => Socket::from(listener.into_std()?),
+            Self::Unix(listener) => Socket::from(listener.into_std()?),
+        };
+        let is_unix = socket.domain()? == Domain::UNIX;
+        // More than the queue holds are only there if they come faster than they are taken.
+        let connected = (0..BACKLOG).map_while(|_| socket.accept().ok());
+        Ok(connected
+            .filter_map(|(stream, _)| Stream::new(stream, is_unix).ok())
+            .collect())
+    }
+}
+
+impl Stream {
+    fn new(socket: Socket, is_unix: bool) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        if is_unix {
+            return UnixStream::from_std(socket.into()).map(Self::Unix);
+        }
+        socket.set_tcp_nodelay(true)?;
+        TcpStream::from_std(socket.into()).map(Self::Tcp)
     }
 }
 

@@ -7,6 +7,7 @@
 )]
 
 pub mod picky;
+pub mod process;
 pub mod raw;
 pub mod upstream;
 
