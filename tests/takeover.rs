@@ -79,8 +79,10 @@ impl Load {
         let (address, tenant) = (place.address, place.site.tenants[0]);
         let mut kept = None;
         self.add(move || {
-            let request = http::Request::get("/dmp/x").header("x-finess", tenant.as_str());
-            let request = request.body(whole(Bytes::new())).unwrap();
+            let request = || {
+                let request = http::Request::get("/dmp/x").header("x-finess", tenant.as_str());
+                request.body(whole(Bytes::new())).unwrap()
+            };
             runtime.block_on(async {
                 let mut client = match kept.take() {
                     Some(client) => client,
@@ -89,7 +91,12 @@ impl Load {
                 if client.sender.ready().await.is_err() {
                     client = H2c::connect(address).await;
                 }
-                let answer = client.begin(request).await;
+                let mut answer = client.begin(request()).await;
+                // It learned in the moment of sending that the connection takes no further request, and sent nothing.
+                if answer.as_ref().is_err_and(hyper::Error::is_canceled) {
+                    client = H2c::connect(address).await;
+                    answer = client.begin(request()).await;
+                }
                 let answer = answer.map_err(|error| format!("h2c: {error:?}"))?;
                 assert_eq!(answer.status(), 200);
                 kept = Some(client);
