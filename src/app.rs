@@ -1,14 +1,17 @@
 //! The composition root: a configuration becomes bound sockets, then a running gateway, then a drained one.
 
-pub mod changes;
+mod changes;
+mod difference;
 mod listening;
+pub mod lists;
 pub mod reload;
+mod report;
+mod sources;
 mod watching;
 
-use std::fs;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -19,23 +22,23 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::listening::{Entrance, Opened};
-use self::reload::Sources;
+use self::lists::Follow;
+use self::sources::{Sources, Start};
 use self::watching::Watched;
 use crate::admin;
-use crate::config::{Config, ListenAddress, Reload};
-use crate::crls::Source;
-use crate::gateway::Gateway;
+use crate::config::{Config, ListenAddress};
 use crate::gateway::diagnosis::Diagnosis;
 use crate::gateway::table::{Offered, Table};
+use crate::gateway::{Door, Gateway};
 use crate::identity::load::Problem;
 use crate::identity::revocation::Revocations;
 use crate::identity::states;
-use crate::identity::store::Change;
 use crate::inbound::{Inbound, listener};
 use crate::metrics::Metrics;
-use crate::notices::{Notices, Webhook};
+use crate::notices::{self, Notices, Webhook};
 use crate::outbound::{Outbound, pool};
 use crate::services::WantedCertificate;
+use crate::telemetry::Level;
 use crate::telemetry::access::AccessLog;
 
 /// How long a stop waits for the last lines of the access log.
@@ -52,17 +55,19 @@ pub struct App {
     /// Reaches services.
     pub outbound: Arc<Outbound>,
     /// What is revoked by now.
-    pub revocations: Arc<ArcSwap<Revocations>>,
+    pub revocations: ArcSwap<Revocations>,
     /// What somebody is told.
     pub notices: Arc<Notices>,
     /// What the folder of certificates holds that cannot be used.
     pub problems: ArcSwap<Vec<Problem>>,
-    /// Held for a reload, so that one comes after the other.
-    reloading: tokio::sync::Mutex<()>,
-    /// Where certificates and structures come from. Held while they are read.
-    sources: Mutex<Sources>,
+    /// The ways in, in the order of the listeners.
+    doors: Vec<Arc<ArcSwap<Door>>>,
+    /// What a reload reads. Held while it does, so that one comes after the other.
+    sources: Arc<tokio::sync::Mutex<Sources>>,
     /// Held while the table is replaced by one that is made of it.
     replacing: Mutex<()>,
+    /// Sets the level of the log, where it is this gateway's.
+    level: OnceLock<Level>,
     /// When the process was ready.
     pub since: SystemTime,
     /// Whether a stop has begun.
@@ -76,9 +81,8 @@ pub struct Bound {
     listeners: Vec<Opened>,
     admin: Option<std::net::TcpListener>,
     reload: Option<watch::Receiver<()>>,
-    watched: Option<Watched>,
-    crls: Vec<Source>,
-    webhook: Option<Webhook>,
+    watched: watch::Receiver<Option<Watched>>,
+    followed: mpsc::UnboundedReceiver<Follow>,
     inbound: Inbound,
     workers: NonZeroUsize,
     grace: Duration,
@@ -108,41 +112,32 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
     let metrics = Metrics::new();
     let log =
         AccessLog::open(&config.log.access, &metrics).context("the access log cannot be opened")?;
-    let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
+    let services: Vec<_> = config.services.iter().cloned().map(Arc::new).collect();
+    let (sources, start) = Sources::open(config.clone())?;
+    let Start {
+        certificates,
+        registry,
+        revocations,
+        followed,
+    } = start;
     let outbound = Outbound::new(
-        &services,
+        &sources.anchors,
         config.limits.upstream_connections,
         config.workers,
         Arc::clone(&metrics),
-    )?;
-    let watched = (config.identities.reload == Reload::Auto).then(|| Watched {
-        directory: config.identities.directory.clone(),
-        files: config.tenants.files.clone(),
-    });
-    let mut sources = Sources::new(
-        config.identities,
-        config.tenants,
-        config.bindings,
-        config.vendor,
     );
-    let Change {
-        generations,
-        problems,
-        ..
-    } = sources.read_certificates(&Revocations::default())?;
-    if let Some(cache) = &config.revocation.cache {
-        fs::create_dir_all(cache).context("the folder for revocation lists (revocation.cache)")?;
+    for list in revocations.lists() {
+        lists::publish(list, &metrics);
     }
-    let (crls, revocations) =
-        changes::open_lists(&config.revocation, &services, &generations, &metrics)?;
-    let revocations = Arc::new(ArcSwap::from_pointee(revocations));
-    outbound.refuse_revoked(&revocations.load());
-    states::publish_loaded(&generations, &problems, &revocations.load(), &metrics);
+    let revocations = Arc::new(revocations);
+    outbound.refuse_revoked(&revocations);
+    let (generations, problems) = (certificates.generations, certificates.problems);
+    states::publish_loaded(&generations, &problems, &revocations, &metrics);
     let table = Table::new(
         &services,
         generations,
-        sources.registry(),
-        revocations.load_full(),
+        registry,
+        Arc::clone(&revocations),
         &outbound,
         &metrics,
     );
@@ -155,25 +150,27 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
     });
     let listeners = (config.listeners.into_iter())
         .map(|listener| listening::open(listener, config.workers))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
     let admin = config
         .admin
         .map(|admin| admin::bind(admin.address))
         .transpose()?;
-    let webhook = config
-        .notices
-        .map(Webhook::new)
-        .transpose()
-        .context("notices.trust")?;
+    let notices = Notices::default();
+    let webhook = config.notices;
+    notices.post_to(webhook.and_then(|webhook| Webhook::new(webhook, &sources.anchors)));
+    let watched = sources.watched.subscribe();
     let app = Arc::new(App {
         gateway,
         outbound,
-        revocations,
-        notices: Arc::new(Notices::new(webhook.is_some())),
+        revocations: ArcSwap::new(revocations),
+        notices: Arc::new(notices),
         problems: ArcSwap::from_pointee(problems),
-        reloading: tokio::sync::Mutex::default(),
-        sources: Mutex::new(sources),
+        doors: (listeners.iter())
+            .map(|listener| Arc::clone(&listener.door))
+            .collect(),
+        sources: Arc::new(tokio::sync::Mutex::new(sources)),
         replacing: Mutex::default(),
+        level: OnceLock::new(),
         since: SystemTime::now(),
         draining: AtomicBool::new(false),
     });
@@ -190,8 +187,7 @@ pub fn bind(config: Config) -> anyhow::Result<Bound> {
         admin,
         reload: None,
         watched,
-        crls,
-        webhook,
+        followed,
         inbound,
         workers: config.workers,
         grace: config.shutdown_grace,
@@ -218,7 +214,17 @@ impl Bound {
         &self.app
     }
 
-    /// Reads certificates again whenever this changes.
+    /// Sets the level of the log by this when the configuration's changes.
+    #[must_use]
+    pub fn with_level(self, level: Option<Level>) -> Self {
+        if let Some(level) = level {
+            // It is empty: nothing else sets it, and this is called before anything runs.
+            let _ = self.app.level.set(level);
+        }
+        self
+    }
+
+    /// Reads everything again whenever this changes.
     #[must_use]
     pub fn reload_on(mut self, changes: watch::Receiver<()>) -> Self {
         self.reload = Some(changes);
@@ -237,8 +243,7 @@ impl Bound {
             admin,
             reload,
             watched,
-            crls,
-            webhook,
+            followed,
             inbound,
             workers,
             grace,
@@ -277,8 +282,7 @@ impl Bound {
             admin,
             reload,
             watched,
-            crls,
-            webhook,
+            followed,
         };
         side_plane(&app, tasks, stop, drained)?;
         for thread in threads {
@@ -299,9 +303,8 @@ impl Bound {
 struct Tasks {
     admin: Option<std::net::TcpListener>,
     reload: Option<watch::Receiver<()>>,
-    watched: Option<Watched>,
-    crls: Vec<Source>,
-    webhook: Option<Webhook>,
+    watched: watch::Receiver<Option<Watched>>,
+    followed: mpsc::UnboundedReceiver<Follow>,
 }
 
 fn work(
@@ -348,13 +351,13 @@ fn side_plane(
         tokio::spawn(Arc::clone(&app.outbound).reap());
         tokio::spawn(tidy(Arc::clone(&app.gateway.metrics)));
         tokio::spawn(changes::follow_the_clock(Arc::clone(app)));
-        changes::follow_lists(app, tasks.crls, tasks.webhook);
+        tokio::spawn(lists::follow(Arc::clone(app), tasks.followed));
+        let (notices, metrics) = (Arc::clone(&app.notices), Arc::clone(&app.gateway.metrics));
+        tokio::spawn(notices::deliver(notices, metrics));
         if let Some(changes) = tasks.reload {
             tokio::spawn(reload::on(Arc::clone(app), changes));
         }
-        if let Some(watched) = tasks.watched {
-            tokio::spawn(watching::follow(Arc::clone(app), watched));
-        }
+        tokio::spawn(watching::follow(Arc::clone(app), tasks.watched));
         if let Some(listener) = tasks.admin {
             tokio::spawn(admin::serve(listener, Arc::clone(app)));
         }

@@ -12,6 +12,7 @@ use relais::identity::load::{self, Identity, Loaded};
 use relais::identity::registry::Registry;
 use relais::metrics::Metrics;
 use relais::outbound::Outbound;
+use relais::outbound::trust::Anchors;
 use relais::services::{Environment, Service};
 use relais::simulator::site::sample_finess;
 
@@ -42,7 +43,8 @@ fn each_structure_of_the_example_has_a_certificate_for_each_service() {
         .map(Generation::new)
         .collect();
     let metrics = Metrics::new();
-    let outbound = Outbound::new(&services, 1, NonZeroUsize::MIN, Arc::clone(&metrics)).unwrap();
+    let anchors = Anchors::of(services.iter().map(|service| &service.trust)).unwrap();
+    let outbound = Outbound::new(&anchors, 1, NonZeroUsize::MIN, Arc::clone(&metrics));
     let registry = Registry::default();
     let table = Table::new(
         &services,

@@ -1,62 +1,24 @@
-//! What changes while the process runs: certificates begin and end, and lists revoke them.
+//! What changes while the process runs, and the one way in which it does: another table takes the place of the one
+//! before.
 
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustls_pki_types::CertificateDer;
-
 use super::App;
-use crate::config::{Revocation, Unknown};
-use crate::crls::{self, Source};
-use crate::gateway::table::Table;
+use crate::gateway::table::{Offered, Table};
 use crate::identity::generation::Generation;
 use crate::identity::registry::Registry;
-use crate::identity::revocation::{Authorities, List, Revocations};
 use crate::identity::states::{self, State, now};
-use crate::metrics::Metrics;
-use crate::notices::{self, Webhook};
-use crate::outbound::{self, TrustError};
-use crate::services::{Service, Trust};
 
 /// How late a certificate's beginning or end may be acted upon.
 const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_millis(200);
 
-/// How late a list may be looked for.
-const LISTS_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
-
-/// Reads the lists that are on disk: what they name is refused from the first request on.
-///
-/// # Errors
-/// When a file of authorities cannot be used.
-pub fn open_lists(
-    config: &Revocation,
-    services: &[Arc<Service>],
-    generations: &[Arc<Generation>],
-    metrics: &Metrics,
-) -> Result<(Vec<Source>, Revocations), TrustError> {
-    let must_know = config.unknown == Unknown::Refuse;
-    if config.crls.is_empty() {
-        return Ok((Vec::new(), Revocations::new(Vec::new(), must_know)));
-    }
-    let trusted = services.iter().filter_map(|service| match &service.trust {
-        Trust::File(path) => Some(path),
-        Trust::Public => None,
-    });
-    let mut anchors: Vec<CertificateDer<'static>> = Vec::new();
-    for path in trusted.chain(&config.trust) {
-        anchors.extend(outbound::authorities(path)?);
-    }
-    let chains = generations
-        .iter()
-        .flat_map(|generation| generation.identity().key.cert.iter().skip(1));
-    let authorities = Authorities::new(&anchors, chains);
-    let sources = crls::open(config, authorities, now());
-    for source in &sources {
-        publish(source.list(), metrics);
-    }
-    let lists = sources.iter().map(|source| source.list().clone()).collect();
-    Ok((sources, Revocations::new(lists, must_know)))
+/// What a table is made of, besides what is revoked.
+pub(super) struct Contents {
+    pub(super) services: Vec<Offered>,
+    pub(super) generations: Vec<Arc<Generation>>,
+    pub(super) registry: Arc<Registry>,
 }
 
 /// Makes the table anew whenever a certificate begins or ends, so that the one that is right by now is shown; and tells
@@ -82,80 +44,52 @@ pub(super) async fn follow_the_clock(app: Arc<App>) {
     }
 }
 
-/// Keeps lists fresh, and posts what there is to tell.
-pub(super) fn follow_lists(app: &Arc<App>, sources: Vec<Source>, webhook: Option<Webhook>) {
-    for (index, source) in sources.into_iter().enumerate() {
-        tokio::spawn(follow_list(Arc::clone(app), index, source));
-    }
-    if let Some(webhook) = webhook {
-        let (notices, metrics) = (Arc::clone(&app.notices), Arc::clone(&app.gateway.metrics));
-        tokio::spawn(notices::deliver(notices, webhook, metrics));
-    }
-}
-
-/// Keeps one source fresh, the `index`th of the configuration, for as long as it is polled.
-async fn follow_list(app: Arc<App>, index: usize, mut source: Source) {
-    loop {
-        if source.is_due(now()) {
-            let changed = source.look(now(), &app.gateway.metrics).await;
-            app.take_list(index, source.list().clone(), changed);
-        }
-        tokio::time::sleep(LISTS_LOOKED_AT_EVERY).await;
-    }
-}
-
-fn publish(list: &List, metrics: &Metrics) {
-    let next_update = list.crl.as_ref().map_or(0, |crl| crl.next_update);
-    metrics.crl_next_update(&list.source, next_update);
-}
-
 impl App {
     /// Chooses certificates anew, now that one has begun, ended or been revoked. What is open under one that is no
     /// longer chosen is not used again.
     pub fn certificates_changed(&self) {
-        self.replace(|old| (old.generations().to_vec(), Arc::clone(old.registry())));
+        let as_they_are = |old: &Table| Contents {
+            services: old.services().to_vec(),
+            generations: old.generations().to_vec(),
+            registry: Arc::clone(old.registry()),
+        };
+        self.replace(&[], as_they_are);
     }
 
-    /// Puts these certificates and structures in the place of those in use.
-    pub(super) fn replace_table(&self, generations: &[Arc<Generation>], registry: Arc<Registry>) {
-        self.replace(|_| (generations.to_vec(), registry));
-    }
-
-    /// One at a time: each table is made of the one before, or something that another has changed would be lost.
-    fn replace(&self, with: impl FnOnce(&Table) -> (Vec<Arc<Generation>>, Arc<Registry>)) {
-        let replacing = self
-            .replacing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    /// Puts a table of other contents in the place of the one in use, and says of the certificates that are gone that
+    /// they are. One at a time: each table is made of the one before, or something that another has changed would be
+    /// lost. `with` runs when it is this one's turn.
+    pub(super) fn replace(&self, gone: &[Arc<Generation>], with: impl FnOnce(&Table) -> Contents) {
+        let replacing = self.replacing();
         let old = self.gateway.table.load_full();
-        let (generations, registry) = with(&old);
+        let Contents {
+            services,
+            generations,
+            registry,
+        } = with(&old);
         let revocations = self.revocations.load_full();
-        let renewed = Arc::new(old.renewed(generations, registry, revocations, &self.outbound));
+        let renewed = old.renewed(services, generations, registry, revocations, &self.outbound);
+        let renewed = Arc::new(renewed);
         self.gateway.table.store(Arc::clone(&renewed));
         old.retire_for(&renewed);
+        let metrics = &self.gateway.metrics;
+        // Before what is there: one that was removed from one file may be there in another.
+        states::publish_gone(gone, metrics);
+        states::publish_states(renewed.generations(), renewed.revocations(), metrics);
         drop(replacing);
-        self.publish_states();
+        self.tell();
     }
 
-    /// Publishes that certificates are no longer there.
-    pub(super) fn publish_gone(&self, generations: &[Arc<Generation>]) {
-        let _replacing = self
-            .replacing
+    /// Whoever changes what is in use waits here for its turn.
+    pub(super) fn replacing(&self) -> MutexGuard<'_, ()> {
+        self.replacing
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let metrics = &self.gateway.metrics;
-        states::publish_gone(generations, metrics);
-        // One that was removed from one file may be there in another.
-        let table = self.gateway.table.load();
-        states::publish_states(table.generations(), &self.revocations.load(), metrics);
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes how certificates stand, and tells what was not told yet.
     fn publish_states(&self) {
-        let replacing = self
-            .replacing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let replacing = self.replacing();
         let table = self.gateway.table.load();
         let metrics = &self.gateway.metrics;
         states::publish_states(table.generations(), &self.revocations.load(), metrics);
@@ -176,18 +110,5 @@ impl App {
         let table = self.gateway.table.load();
         self.notices
             .look(table.generations(), &self.revocations.load(), now());
-    }
-
-    /// Puts a list in the place of the one before. `changed` says that it names other certificates.
-    fn take_list(&self, index: usize, list: List, changed: bool) {
-        self.revocations
-            .rcu(|revocations| revocations.with(index, list.clone()));
-        if changed {
-            self.outbound.refuse_revoked(&self.revocations.load());
-            self.certificates_changed();
-        } else {
-            self.tell();
-        }
-        publish(&list, &self.gateway.metrics);
     }
 }

@@ -13,7 +13,7 @@ use crate::{shutdown, telemetry};
 /// What keeps it from starting.
 pub fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
     let loaded = Config::load(&arguments.config)?;
-    telemetry::install(&loaded.config.log)?;
+    let level = telemetry::install(&loaded.config.log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -23,6 +23,9 @@ pub fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
     if let Some(admin) = bound.admin_address() {
         tracing::info!(address = %admin, "administration");
     }
-    bound.reload_on(signals.reload).run(signals.stop)?;
+    bound
+        .with_level(level)
+        .reload_on(signals.reload)
+        .run(signals.stop)?;
     Ok(ExitCode::SUCCESS)
 }

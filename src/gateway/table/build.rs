@@ -20,7 +20,7 @@ use crate::identity::states::now;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::outbound::pool::Pool;
-use crate::services::{Service, WantedCertificate};
+use crate::services::{Service, Trust, WantedCertificate};
 
 type Pools = HashMap<(GenerationId, usize), Arc<Pool>>;
 
@@ -49,29 +49,68 @@ impl Table {
         )
     }
 
-    /// The same services as things stand now that certificates have come, gone, begun, ended or been revoked. What is
+    /// What is offered once the configuration has these services. One that is unchanged, and whose authorities are
+    /// believed as before (`is_believed`), is the very same as now; whatever else may change, a service's rate is that
+    /// of one limiter.
+    pub fn offer(
+        &self,
+        services: &[Service],
+        is_believed: impl Fn(&Trust) -> bool,
+        outbound: &Arc<Outbound>,
+        metrics: &Metrics,
+    ) -> Vec<Offered> {
+        let offer = |service: &Service| {
+            let before = self
+                .by_name
+                .get(&service.name)
+                .map(|&at| &self.services[at]);
+            match before {
+                Some(before) if *before.service == *service && is_believed(&service.trust) => {
+                    before.clone()
+                }
+                _ => {
+                    let mut offered = Offered::new(&Arc::new(service.clone()), outbound, metrics);
+                    if let Some(before) = before.filter(|one| one.service.rate == service.rate) {
+                        offered.limiter.clone_from(&before.limiter);
+                    }
+                    offered
+                }
+            }
+        };
+        services.iter().map(offer).collect()
+    }
+
+    /// These services as things stand now that certificates have come, gone, begun, ended or been revoked. What is
     /// still right keeps its connections.
     pub fn renewed(
         &self,
+        services: Vec<Offered>,
         generations: Vec<Arc<Generation>>,
         registry: Arc<Registry>,
         revocations: Arc<Revocations>,
         outbound: &Arc<Outbound>,
     ) -> Self {
         let mut pools = Pools::new();
+        // By its place among the services as they are now; what has changed is another service.
+        let places: Vec<_> = (self.services.iter())
+            .map(|before| {
+                let is_it = |now: &Offered| Arc::ptr_eq(&now.service, &before.service);
+                services.iter().position(is_it)
+            })
+            .collect();
         let slots = self.tenants.values();
-        for (index, pool) in slots
+        for (slot, place) in slots
             .chain([&self.vendor])
-            .flat_map(|slots| slots.iter().enumerate())
+            .flat_map(|slots| slots.iter().zip(&places))
         {
-            if let Some(pool) = pool.pool()
-                && let Some(generation) = pool.generation()
+            if let Some(pool) = slot.pool()
+                && let (Some(generation), Some(place)) = (pool.generation(), place)
             {
-                pools.insert((generation.id(), index), Arc::clone(pool));
+                pools.insert((generation.id(), *place), Arc::clone(pool));
             }
         }
         Self::build(
-            self.services.clone(),
+            services,
             generations,
             registry,
             revocations,
