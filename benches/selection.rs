@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use relais::config::{Config, Tenants};
-use relais::gateway::table::Table;
-use relais::identity::clock::Validity;
+use relais::gateway::table::{Table, Terms};
 use relais::identity::finess::Finess;
 use relais::identity::generation::Generation;
 use relais::identity::load::load;
@@ -15,6 +14,7 @@ use relais::identity::registry::Registry;
 use relais::identity::tenants::Structure;
 use relais::metrics::Metrics;
 use relais::outbound::Outbound;
+use relais::outbound::trust::Anchors;
 use relais::simulator::site::{Ports, Site, Stand, sample_finess};
 
 /// Structures in the table of those benchmarks that have one: as many as the FINESS register has.
@@ -25,8 +25,9 @@ fn table(site: &Site, structures: usize) -> Table {
     let loaded = Config::load(&site.configuration).expect("a site's configuration is valid");
     let services: Vec<_> = loaded.config.services.into_iter().map(Arc::new).collect();
     let metrics = Metrics::new();
-    let outbound = Outbound::new(&services, 1, NonZeroUsize::MIN, Arc::clone(&metrics))
+    let anchors = Anchors::of(services.iter().map(|service| &service.trust))
         .expect("a site's trust file is valid");
+    let outbound = Outbound::new(&anchors, 1, NonZeroUsize::MIN, Arc::clone(&metrics));
     let identities = load(&loaded.config.identities)
         .expect("a site's folder can be read")
         .identities;
@@ -45,7 +46,7 @@ fn table(site: &Site, structures: usize) -> Table {
         generations,
         Arc::new(registry),
         Arc::default(),
-        Validity::default(),
+        Terms::default(),
         &outbound,
         &metrics,
     )

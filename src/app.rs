@@ -1,17 +1,20 @@
 //! The composition root: a configuration becomes bound sockets, then a running gateway, then a drained one.
 
-pub mod changes;
+mod changes;
+mod difference;
 mod listening;
+pub mod lists;
 pub mod reload;
+mod report;
+mod sources;
 mod succession;
 mod supervisor;
 mod watching;
 mod worker;
 
-use std::fs;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -22,29 +25,29 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::listening::{Entrance, Opened};
-use self::reload::Sources;
+use self::lists::Follow;
+use self::sources::{Sources, Start};
 use self::succession::Takeover;
 use self::supervisor::Pulse;
 use self::watching::Watched;
 use self::worker::Ending;
 use crate::admin;
-use crate::config::{Config, ListenAddress, Reload};
-use crate::crls::Source;
-use crate::gateway::Gateway;
+use crate::config::{Config, ListenAddress};
 use crate::gateway::diagnosis::Diagnosis;
+use crate::gateway::table::Terms;
 use crate::gateway::table::{Offered, Table};
-use crate::identity::clock::{Clock, Validity};
+use crate::gateway::{Door, Gateway};
+use crate::identity::clock::Clock;
 use crate::identity::load::Problem;
 use crate::identity::revocation::Revocations;
 use crate::identity::states;
-use crate::identity::store::Change;
 use crate::inbound::Inbound;
 use crate::inbound::inherited::Inherited;
 use crate::metrics::Metrics;
-use crate::notices::{Notices, Webhook};
+use crate::notices::{self, Notices, Webhook};
 use crate::outbound::Outbound;
-use crate::outbound::pool::InFlight;
 use crate::services::WantedCertificate;
+use crate::telemetry::Level;
 use crate::telemetry::access::AccessLog;
 
 /// How long a stop waits for the last lines of the access log.
@@ -61,21 +64,21 @@ pub struct App {
     /// Reaches services.
     pub outbound: Arc<Outbound>,
     /// What is revoked by now.
-    pub revocations: Arc<ArcSwap<Revocations>>,
+    pub revocations: ArcSwap<Revocations>,
     /// What time it is.
     pub clock: Clock,
     /// What somebody is told.
     pub notices: Arc<Notices>,
     /// What the folder of certificates holds that cannot be used.
     pub problems: ArcSwap<Vec<Problem>>,
-    /// Held for a reload, so that one comes after the other.
-    reloading: tokio::sync::Mutex<()>,
-    /// Where certificates and structures come from. Held while they are read.
-    sources: Mutex<Sources>,
+    /// The ways in, in the order of the listeners.
+    doors: Vec<Arc<ArcSwap<Door>>>,
+    /// What a reload reads. Held while it does, so that one comes after the other.
+    sources: Arc<tokio::sync::Mutex<Sources>>,
     /// Held while the table is replaced by one that is made of it.
     replacing: Mutex<()>,
-    /// What becomes of requests in flight under certificates that are revoked or removed.
-    withdrawal: InFlight,
+    /// Sets the level of the log, where it is this gateway's.
+    level: OnceLock<Level>,
     /// When the process was ready.
     pub since: SystemTime,
     /// Whether a stop has begun.
@@ -90,9 +93,8 @@ pub struct Bound {
     admin: Option<std::net::TcpListener>,
     reload: Option<watch::Receiver<()>>,
     takeover: Takeover,
-    watched: Option<Watched>,
-    crls: Vec<Source>,
-    webhook: Option<Webhook>,
+    watched: watch::Receiver<Option<Watched>>,
+    followed: mpsc::UnboundedReceiver<Follow>,
     inbound: Inbound,
     workers: NonZeroUsize,
     grace: Duration,
@@ -135,56 +137,35 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
     let metrics = Metrics::new();
     let log =
         AccessLog::open(&config.log.access, &metrics).context("the access log cannot be opened")?;
-    let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
+    let services: Vec<_> = config.services.iter().cloned().map(Arc::new).collect();
+    let clock = Clock::default();
+    let (sources, start) = Sources::open(config.clone(), clock.now())?;
+    let Start {
+        certificates,
+        registry,
+        revocations,
+        followed,
+    } = start;
     let outbound = Outbound::new(
-        &services,
+        &sources.anchors,
         config.limits.upstream_connections,
         config.workers,
         Arc::clone(&metrics),
-    )?;
-    let watched = (config.identities.reload == Reload::Auto).then(|| Watched {
-        directory: config.identities.directory.clone(),
-        files: config.tenants.files.clone(),
-    });
-    let clock = Clock::default();
-    let validity = Validity::new(clock.clone(), config.identities.retire_before_expiry);
-    let withdrawal = config.identities.withdrawal;
-    let mut sources = Sources::new(
-        config.identities,
-        config.tenants,
-        config.bindings,
-        config.vendor,
     );
-    let Change {
-        generations,
-        problems,
-        ..
-    } = sources.read_certificates(&Revocations::default(), clock.now())?;
-    if let Some(cache) = &config.revocation.cache {
-        fs::create_dir_all(cache).context("the folder for revocation lists (revocation.cache)")?;
+    for list in revocations.lists() {
+        lists::publish(list, &metrics);
     }
-    let (crls, revocations) = changes::open_lists(
-        &config.revocation,
-        &services,
-        &generations,
-        &metrics,
-        clock.now(),
-    )?;
-    let revocations = Arc::new(ArcSwap::from_pointee(revocations));
-    outbound.refuse_revoked(&revocations.load());
-    states::publish_loaded(
-        &generations,
-        &problems,
-        &revocations.load(),
-        &metrics,
-        clock.now(),
-    );
+    let revocations = Arc::new(revocations);
+    outbound.refuse_revoked(&revocations);
+    let (generations, problems) = (certificates.generations, certificates.problems);
+    let now = clock.now();
+    states::publish_loaded(&generations, &problems, &revocations, &metrics, now);
     let table = Table::new(
         &services,
         generations,
-        sources.registry(),
-        revocations.load_full(),
-        validity,
+        registry,
+        Arc::clone(&revocations),
+        Terms::of(clock.clone(), &config.identities),
         &outbound,
         &metrics,
     );
@@ -197,28 +178,29 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
     });
     let listeners = (config.listeners.into_iter())
         .map(|listener| listening::open(listener, config.workers, &mut inherited))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
     let admin = config
         .admin
         .map(|admin| admin::bind(admin.address, &mut inherited))
         .transpose()?;
     inherited.all_claimed()?;
-    let webhook = config
-        .notices
-        .map(Webhook::new)
-        .transpose()
-        .context("notices.trust")?;
+    let notices = Notices::default();
+    let webhook = config.notices;
+    notices.post_to(webhook.and_then(|webhook| Webhook::new(webhook, &sources.anchors)));
+    let watched = sources.watched.subscribe();
     let app = Arc::new(App {
         gateway,
         outbound,
-        revocations,
+        revocations: ArcSwap::new(revocations),
         clock,
-        notices: Arc::new(Notices::new(webhook.is_some())),
+        notices: Arc::new(notices),
         problems: ArcSwap::from_pointee(problems),
-        reloading: tokio::sync::Mutex::default(),
-        sources: Mutex::new(sources),
+        doors: (listeners.iter())
+            .map(|listener| Arc::clone(&listener.door))
+            .collect(),
+        sources: Arc::new(tokio::sync::Mutex::new(sources)),
         replacing: Mutex::default(),
-        withdrawal,
+        level: OnceLock::new(),
         since: SystemTime::now(),
         draining: AtomicBool::new(false),
     });
@@ -236,8 +218,7 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
         reload: None,
         takeover: Takeover::default(),
         watched,
-        crls,
-        webhook,
+        followed,
         inbound,
         workers: config.workers,
         grace: config.shutdown_grace,
@@ -264,7 +245,17 @@ impl Bound {
         &self.app
     }
 
-    /// Reads certificates again whenever this changes.
+    /// Sets the level of the log by this when the configuration's changes.
+    #[must_use]
+    pub fn with_level(self, level: Option<Level>) -> Self {
+        if let Some(level) = level {
+            // It is empty: nothing else sets it, and this is called before anything runs.
+            let _ = self.app.level.set(level);
+        }
+        self
+    }
+
+    /// Reads everything again whenever this changes.
     #[must_use]
     pub fn reload_on(mut self, changes: watch::Receiver<()>) -> Self {
         self.reload = Some(changes);
@@ -284,8 +275,7 @@ impl Bound {
             reload,
             takeover,
             watched,
-            crls,
-            webhook,
+            followed,
             inbound,
             workers,
             grace,
@@ -332,8 +322,7 @@ impl Bound {
             takeover,
             pulse,
             watched,
-            crls,
-            webhook,
+            followed,
         };
         side_plane(&app, tasks, stop, finish, drained)?;
         for thread in threads {
@@ -356,9 +345,8 @@ struct Tasks {
     reload: Option<watch::Receiver<()>>,
     takeover: Takeover,
     pulse: Pulse,
-    watched: Option<Watched>,
-    crls: Vec<Source>,
-    webhook: Option<Webhook>,
+    watched: watch::Receiver<Option<Watched>>,
+    followed: mpsc::UnboundedReceiver<Follow>,
 }
 
 /// Runs what is not a request: administration, idle connections, metrics. Goes on while a stop lets requests finish,
@@ -378,13 +366,13 @@ fn side_plane(
         tokio::spawn(Arc::clone(&app.outbound).reap());
         tokio::spawn(tidy(Arc::clone(&app.gateway.metrics)));
         tokio::spawn(changes::follow_the_clock(Arc::clone(app)));
-        changes::follow_lists(app, tasks.crls, tasks.webhook);
+        tokio::spawn(lists::follow(Arc::clone(app), tasks.followed));
+        let (notices, metrics) = (Arc::clone(&app.notices), Arc::clone(&app.gateway.metrics));
+        tokio::spawn(notices::deliver(notices, metrics));
         if let Some(changes) = tasks.reload {
             tokio::spawn(reload::on(Arc::clone(app), changes));
         }
-        if let Some(watched) = tasks.watched {
-            tokio::spawn(watching::follow(Arc::clone(app), watched));
-        }
+        tokio::spawn(watching::follow(Arc::clone(app), tasks.watched));
         if let Some(listener) = tasks.admin {
             tokio::spawn(admin::serve(listener, Arc::clone(app)));
         }

@@ -8,6 +8,7 @@
 mod problem;
 
 mod load;
+mod named;
 
 mod defaults;
 mod document;
@@ -52,8 +53,10 @@ pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE};
 pub use problem::{Place, Problem, Problems, What};
 
 /// What `relais serve` runs with: every path absolute, every name resolved, every limit in range.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
+    /// The file that it was read from, absolute; a reload reads it again.
+    pub file: PathBuf,
     /// Which IGC-Santé hierarchy services belong to unless they say otherwise. No default: certificates of the
     /// other one are never used, and built-in services take the URL of this environment.
     pub environment: Environment,
@@ -110,7 +113,7 @@ pub enum ListenAddress {
 }
 
 /// Where certificates and keys come from, and how they are opened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identities {
     /// The folder, read at any depth. No default; it existed when the configuration was read.
     pub directory: PathBuf,
@@ -154,7 +157,7 @@ pub enum KeyReaders {
 }
 
 /// Where lists of revoked certificates (CRLs) come from, and what they are worth.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Revocation {
     /// The lists. Default: none, and then nothing is known to be revoked.
     pub crls: Vec<CrlSource>,
@@ -171,7 +174,7 @@ pub struct Revocation {
 }
 
 /// Where one list comes from.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum CrlSource {
     /// A file in DER or PEM, which somebody else keeps up to date.
     File(PathBuf),
@@ -189,7 +192,7 @@ pub enum Unknown {
 }
 
 /// Whom to tell what needs attention.
-#[derive(Clone)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct Notices {
     /// Where notices are posted: https, or http on this machine. No default.
     pub webhook: Uri,
@@ -211,7 +214,7 @@ impl fmt::Debug for Notices {
 }
 
 /// Where the table of structures comes from; [`crate::identity::tenants::load`] makes it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tenants {
     /// CSV files, in the order of the configuration. They could be read when it was; their content was not looked at.
     pub files: Vec<PathBuf>,
@@ -254,14 +257,14 @@ impl fmt::Display for BoundBy {
 }
 
 /// The administration listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Admin {
     /// A loopback address; port 0 lets the system choose.
     pub address: SocketAddr,
 }
 
 /// What is logged, how, and where to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Log {
     /// A level, or levels by module: `info`, `warn,relais::outbound=debug`. Default: `info`.
     pub level: String,

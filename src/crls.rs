@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 
@@ -34,57 +35,67 @@ const LATEST_AFTER_FAILURE: i64 = 3600;
 #[derive(Debug)]
 pub struct Source {
     origin: CrlSource,
-    /// Where fetched lists are kept: what the paths of the files begin with.
-    kept: Option<PathBuf>,
-    rules: Arc<Rules>,
+    rules: Rules,
+    /// The rules by which it was looked at last.
+    applied: Arc<Rule>,
     list: List,
     failures: u32,
     /// In seconds since 1970.
     due: i64,
 }
 
-/// What all sources share.
+/// What all sources share, and what a reload changes for all of them.
+#[derive(Clone, Debug)]
+pub struct Rules(Arc<ArcSwap<Rule>>);
+
 #[derive(Debug)]
-struct Rules {
+struct Rule {
     authorities: Authorities,
+    /// The folder that keeps fetched lists.
+    cache: Option<PathBuf>,
     /// In seconds.
     refresh: i64,
     timeout: Duration,
 }
 
-/// Reads files, and what was kept of URLs. Nothing is fetched yet, so that no server delays a start.
-pub fn open(config: &Revocation, authorities: Authorities, now: i64) -> Vec<Source> {
-    let rules = Arc::new(Rules {
-        authorities,
-        refresh: i64::try_from(config.refresh.as_secs()).unwrap_or(i64::MAX),
-        timeout: config.timeout,
-    });
-    let open = |origin: &CrlSource| {
-        let mut source = Source::new(origin.clone(), config.cache.as_deref(), &rules);
+impl Rules {
+    /// Those of a configuration, for the lists of these authorities.
+    pub fn new(config: &Revocation, authorities: Authorities) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(Rule::new(
+            config,
+            authorities,
+        ))))
+    }
+
+    /// Puts others in their place. A source that has trouble is looked at again under them at once, since it may have
+    /// none any more; others when they are due.
+    pub fn renew(&self, config: &Revocation, authorities: Authorities) {
+        self.0.store(Arc::new(Rule::new(config, authorities)));
+    }
+
+    /// Reads a file, or what was kept of a URL. Nothing is fetched yet, so that no server delays a start or a reload.
+    pub fn open(&self, origin: &CrlSource, now: i64) -> Source {
+        let mut source = Source::new(origin.clone(), self);
         source.read(now);
         source
-    };
-    config.crls.iter().map(open).collect()
+    }
 }
 
 impl Source {
-    fn new(origin: CrlSource, cache: Option<&Path>, rules: &Arc<Rules>) -> Self {
-        let (source, kept) = match &origin {
-            CrlSource::File(path) => (path.display().to_string(), None),
-            CrlSource::Url(uri) => {
-                let uri = uri.to_string();
-                let name = Fingerprint::of(uri.as_bytes()).to_string();
-                (uri, cache.map(|folder| folder.join(name)))
-            }
-        };
+    fn new(origin: CrlSource, rules: &Rules) -> Self {
         Self {
+            list: List::new(name_of(&origin)),
             origin,
-            kept,
-            rules: Arc::clone(rules),
-            list: List::new(source.into()),
+            rules: rules.clone(),
+            applied: rules.0.load_full(),
             failures: 0,
             due: 0,
         }
+    }
+
+    /// The file or URL.
+    pub fn origin(&self) -> &CrlSource {
+        &self.origin
     }
 
     /// What it gave last, and what is wrong with it.
@@ -94,17 +105,20 @@ impl Source {
 
     /// Whether to look at it. A clock that was set back does not put it off for long.
     pub fn is_due(&self, now: i64) -> bool {
-        now >= self.due || self.due - now > self.rules.refresh.max(SOONEST)
+        let rules = self.rules.0.load();
+        let may_help = self.list.problem.is_some() && !Arc::ptr_eq(&rules, &self.applied);
+        now >= self.due || self.due - now > rules.refresh.max(SOONEST) || may_help
     }
 
     /// Looks whether there is another list. True if there is, and it is in use from now on.
     pub async fn look(&mut self, now: i64, metrics: &Metrics) -> bool {
-        let (rules, current) = (Arc::clone(&self.rules), self.list.clone());
+        self.applied = self.rules.0.load_full();
+        let (rules, current) = (Arc::clone(&self.applied), self.list.clone());
         let fetched = match &self.origin {
             CrlSource::Url(uri) => Some(fetch(uri, rules.timeout).await),
             CrlSource::File(_) => None,
         };
-        let (origin, kept) = (self.origin.clone(), self.kept.clone());
+        let (origin, kept) = (self.origin.clone(), rules.kept(&self.origin));
         // A large list takes a second to read and verify.
         let looked = tokio::task::spawn_blocking(move || {
             let bytes = match (fetched, &origin) {
@@ -130,14 +144,14 @@ impl Source {
 
     /// Reads the file, or what was kept of the URL.
     fn read(&mut self, now: i64) {
-        let paths = match (&self.origin, &self.kept) {
+        let paths = match (&self.origin, self.applied.kept(&self.origin)) {
             (CrlSource::File(path), _) => vec![path.clone()],
-            (CrlSource::Url(_), Some(kept)) => beginning_with(kept),
+            (CrlSource::Url(_), Some(kept)) => beginning_with(&kept),
             (CrlSource::Url(_), None) => return,
         };
         for path in paths {
             let read =
-                read_bounded(&path).and_then(|bytes| self.rules.examine(&bytes, &self.list, now));
+                read_bounded(&path).and_then(|bytes| self.applied.examine(&bytes, &self.list, now));
             self.take(read, now);
         }
         if matches!(self.origin, CrlSource::Url(_)) {
@@ -182,7 +196,7 @@ impl Source {
     /// How many seconds to wait before the next look. A list is fetched again each time that half of what is left of
     /// it has gone by, so that several attempts may fail before it ends.
     fn pause(&self, now: i64) -> i64 {
-        let refresh = self.rules.refresh;
+        let refresh = self.applied.refresh;
         match (&self.origin, self.failures, &self.list.crl) {
             (CrlSource::File(_), ..) => FILES_LOOKED_AT_EVERY,
             (CrlSource::Url(_), 0, Some(crl)) => {
@@ -198,11 +212,39 @@ impl Source {
     }
 }
 
-impl Rules {
+impl Rule {
+    fn new(config: &Revocation, authorities: Authorities) -> Self {
+        Self {
+            authorities,
+            cache: config.cache.clone(),
+            refresh: i64::try_from(config.refresh.as_secs()).unwrap_or(i64::MAX),
+            timeout: config.timeout,
+        }
+    }
+
+    /// Where what is fetched from a URL is kept: what the paths of the files begin with.
+    fn kept(&self, origin: &CrlSource) -> Option<PathBuf> {
+        match origin {
+            CrlSource::File(_) => None,
+            CrlSource::Url(uri) => {
+                let name = Fingerprint::of(uri.to_string().as_bytes()).to_string();
+                Some(self.cache.as_ref()?.join(name))
+            }
+        }
+    }
+
     /// The decoder is others' code, fed with what a network gives: should it panic, the list is malformed.
     fn examine(&self, bytes: &[u8], current: &List, now: i64) -> Result<Option<Crl>, CrlProblem> {
         let read = || Crl::read_next(bytes, &self.authorities, current, now);
         catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(CrlProblem::Malformed))
+    }
+}
+
+/// What a source is called in metrics and messages, and what tells its list from others.
+pub fn name_of(origin: &CrlSource) -> Arc<str> {
+    match origin {
+        CrlSource::File(path) => path.display().to_string().into(),
+        CrlSource::Url(uri) => uri.to_string().into(),
     }
 }
 

@@ -20,8 +20,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::outbound::dial::Dialer;
-use crate::outbound::{TrustError, roots, tls};
-use crate::services::{Target, Trust};
+use crate::outbound::tls;
+use crate::outbound::trust::Believed;
+use crate::services::Target;
 
 /// How long all addresses of a host together may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -43,14 +44,14 @@ pub(crate) enum FetchError {
     TooLarge(usize),
 }
 
-/// The TLS client for a trust policy, which shows no certificate.
-pub(crate) fn tls_client(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
+/// A TLS client that believes these anchors and shows no certificate.
+pub(crate) fn tls_client(believed: &Believed) -> Arc<ClientConfig> {
     let config = ClientConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()
         .expect("the provider has suites for TLS 1.2 and 1.3")
-        .with_root_certificates(roots(trust)?)
+        .with_webpki_verifier(Arc::clone(&believed.chain))
         .with_no_client_auth();
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// Sends a request to the host of its URI and reads the answer whole: over TLS if a client for it is given, else

@@ -205,9 +205,13 @@ impl Gateway {
             match (failed.error, failed.unsent) {
                 // Replaced while the request waited for a connection: nothing of it has left.
                 (Error::Retired, Some(unsent)) if attempts > 0 => {
-                    let name = Arc::clone(&service.name);
-                    chosen = self.choose(&name, exchange)?;
+                    let replaced = Arc::clone(service);
+                    chosen = self.choose(&replaced.name, exchange)?;
                     request = unsent;
+                    // What the service wanted on each request may be a secret, and it may be elsewhere now.
+                    for (name, _) in &replaced.headers {
+                        request.headers_mut().remove(name);
+                    }
                 }
                 (Error::CertificateRejected(alert), unsent) => {
                     let error = Error::CertificateRejected(alert);

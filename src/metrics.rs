@@ -216,6 +216,15 @@ impl Metrics {
         });
     }
 
+    /// Publishes that a revocation list is no longer looked for; not a number, as for certificates.
+    pub(crate) fn crl_gone(&self, source: &str) {
+        let source = source.to_owned();
+        with_local_recorder(&self.recorder, || {
+            metrics::gauge!("relais_crl_next_update_timestamp_seconds", "source" => source)
+                .set(f64::NAN);
+        });
+    }
+
     /// Counts what came of posting a notice.
     pub(crate) fn notice(&self, outcome: &'static str) {
         with_local_recorder(&self.recorder, || {

@@ -10,6 +10,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -91,8 +92,11 @@ pub struct Notices {
     told: Mutex<HashSet<String>>,
     /// By what they are about.
     waiting: Mutex<BTreeMap<String, Waiting>>,
-    has_webhook: bool,
+    /// Where they are posted. Without one, what there is to tell is only logged.
+    webhook: ArcSwapOption<Webhook>,
     arrived: Notify,
+    /// Told when there is another webhook.
+    replaced: Notify,
 }
 
 #[derive(Debug)]
@@ -103,11 +107,18 @@ struct Waiting {
 }
 
 impl Notices {
-    /// Nothing told yet. Without a webhook, what there is to tell is only logged.
-    pub fn new(has_webhook: bool) -> Self {
-        Self {
-            has_webhook,
-            ..Self::default()
+    /// Posts to this webhook from now on, or to none. One at another address has been told nothing yet: everything that
+    /// still holds is new to it, as after a restart.
+    pub fn post_to(&self, webhook: Option<Webhook>) {
+        let webhook = webhook.map(Arc::new);
+        let before = self.webhook.swap(webhook.clone());
+        let address = |webhook: &Option<Arc<Webhook>>| Some(webhook.as_ref()?.address().clone());
+        if address(&before) != address(&webhook) {
+            lock(&self.told).clear();
+            lock(&self.waiting).clear();
+        }
+        if before.is_some() {
+            self.replaced.notify_one();
         }
     }
 
@@ -139,7 +150,7 @@ impl Notices {
     }
 
     fn post(&self, subject: &Subject<'_>, id: String) {
-        if self.has_webhook {
+        if self.webhook.load().is_some() {
             let waiting = Waiting {
                 notice: Notice {
                     id,

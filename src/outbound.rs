@@ -11,12 +11,11 @@ pub mod lease;
 pub mod pool;
 mod probe;
 pub mod tls;
+pub mod trust;
 mod verifier;
 
 use std::collections::HashMap;
-use std::fs;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -24,10 +23,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use rustls::RootCertStore;
-use rustls::client::WebPkiServerVerifier;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -38,6 +33,7 @@ use crate::outbound::dial::Dialer;
 use crate::outbound::error::{Error, Stage};
 use crate::outbound::lease::{Failed, Lease, Origin};
 use crate::outbound::pool::{Pool, Rejected};
+use crate::outbound::trust::Anchors;
 use crate::outbound::verifier::Verifier;
 use crate::services::{Retry, Service, Trust};
 
@@ -49,7 +45,7 @@ const REAP_EVERY: Duration = Duration::from_secs(1);
 pub struct Outbound {
     workers: NonZeroUsize,
     dialer: Dialer,
-    /// Built once for each trust policy, because building parses every root.
+    /// One for each trust policy in use.
     verifiers: ArcSwap<HashMap<Trust, Arc<Verifier>>>,
     room: Arc<Semaphore>,
     /// Requests that wait for that room.
@@ -63,27 +59,6 @@ pub struct Outbound {
     metrics: Arc<Metrics>,
 }
 
-/// A service's trust anchors cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TrustError {
-    /// The file cannot be read.
-    #[error("trust file {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The file is not PEM, or a certificate in it cannot be an anchor.
-    #[error("trust file {path}: {reason}")]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-}
-
 /// An answer's head, and the connection that its body is still on.
 #[derive(Debug)]
 pub struct Answer {
@@ -94,34 +69,26 @@ pub struct Answer {
 }
 
 impl Outbound {
-    /// Prepares to reach `services`.
-    ///
-    /// # Errors
-    /// When the trust anchors of one of them cannot be used.
+    /// Prepares to reach services that are believed by these anchors.
     pub fn new(
-        services: &[Arc<Service>],
+        anchors: &Anchors,
         connections: usize,
         workers: NonZeroUsize,
         metrics: Arc<Metrics>,
-    ) -> Result<Arc<Self>, TrustError> {
-        let mut verifiers = HashMap::new();
-        for service in services {
-            if !verifiers.contains_key(&service.trust) {
-                let verifier = Arc::new(verifier(&service.trust)?);
-                verifiers.insert(service.trust.clone(), verifier);
-            }
-        }
-        Ok(Arc::new(Self {
+    ) -> Arc<Self> {
+        let outbound = Self {
             workers,
             dialer: Dialer::default(),
-            verifiers: ArcSwap::from_pointee(verifiers),
+            verifiers: ArcSwap::default(),
             room: Arc::new(Semaphore::new(connections)),
             wanting: AtomicUsize::new(0),
             rejections: AtomicUsize::new(0),
             handles: Mutex::default(),
             pools: Mutex::default(),
             metrics,
-        }))
+        };
+        outbound.believe(anchors, &Arc::default());
+        Arc::new(outbound)
     }
 
     /// Makes this thread the worker of that number, to be called on its runtime: connections can be opened there
@@ -162,8 +129,46 @@ impl Outbound {
         self.workers.get()
     }
 
-    /// Refuses services whose certificate is revoked, where their authority is not one of the web's, in every
-    /// handshake from now on. Connections that are open stay until their lifetime is over.
+    /// Believes these anchors and no others in every handshake from now on, and refuses services whose certificate is
+    /// revoked where their authority is not one of the web's. Connections that are open stay: whoever no longer
+    /// believes their authority retires their pools.
+    pub fn believe(&self, anchors: &Anchors, revocations: &Arc<Revocations>) {
+        let verifiers = self.made_of(anchors, revocations);
+        self.verifiers.store(Arc::new(verifiers));
+    }
+
+    /// Believes these anchors besides those of other policies: for the moment in which services as they were and as
+    /// they are to be are both in use.
+    pub fn believe_also(&self, anchors: &Anchors, revocations: &Arc<Revocations>) {
+        let mut verifiers = HashMap::clone(&self.verifiers.load());
+        verifiers.extend(self.made_of(anchors, revocations));
+        self.verifiers.store(Arc::new(verifiers));
+    }
+
+    /// What is unchanged keeps its verifier, and with it the TLS sessions that were begun under it.
+    fn made_of(
+        &self,
+        anchors: &Anchors,
+        revocations: &Arc<Revocations>,
+    ) -> HashMap<Trust, Arc<Verifier>> {
+        let before = self.verifiers.load();
+        let verifier = |trust: &Trust, chain| {
+            let revocations = match trust {
+                Trust::Public => None,
+                Trust::File(_) => Some(revocations),
+            };
+            let same = before.get(trust);
+            match same.filter(|verifier| verifier.is_of(chain, revocations)) {
+                Some(verifier) => Arc::clone(verifier),
+                None => Arc::new(Verifier::new(chain, revocations)),
+            }
+        };
+        (anchors.iter())
+            .map(|(trust, believed)| (trust.clone(), verifier(trust, &believed.chain)))
+            .collect()
+    }
+
+    /// Refuses what is revoked by now, under the anchors that are believed already.
     pub fn refuse_revoked(&self, revocations: &Arc<Revocations>) {
         let verifiers = self.verifiers.load();
         let renewed = verifiers.iter().map(|(trust, verifier)| {
@@ -176,12 +181,10 @@ impl Outbound {
         self.verifiers.store(Arc::new(renewed.collect()));
     }
 
+    /// Of what is in use there is a verifier. A connection that finds none belongs to a pool that was retired while it
+    /// was dialled.
     fn verifier(&self, trust: &Trust) -> Result<Arc<Verifier>, Error> {
-        self.verifiers.load().get(trust).cloned().ok_or_else(|| {
-            Error::Tls(Arc::new(rustls::Error::General(
-                "no trust anchors were loaded for the service".into(),
-            )))
-        })
+        (self.verifiers.load().get(trust).cloned()).ok_or(Error::Retired)
     }
 
     /// Waits for room for one more connection in the process; when there is none, closes an idle one to make it.
@@ -383,58 +386,4 @@ async fn end_of(upload: Option<&Progress>) {
         Some(upload) => upload.end().await,
         None => std::future::pending().await,
     }
-}
-
-fn verifier(trust: &Trust) -> Result<Verifier, TrustError> {
-    let roots = Arc::new(roots(trust)?);
-    let chain = WebPkiServerVerifier::builder_with_provider(roots, tls::provider())
-        .build()
-        .map_err(|error| TrustError::Unusable {
-            path: match trust {
-                Trust::Public => PathBuf::from("public"),
-                Trust::File(path) => path.clone(),
-            },
-            reason: error.to_string(),
-        })?;
-    Ok(Verifier::new(chain))
-}
-
-/// The anchors of a trust policy.
-pub(crate) fn roots(trust: &Trust) -> Result<RootCertStore, TrustError> {
-    let path = match trust {
-        Trust::Public => return Ok(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()),
-        Trust::File(path) => path,
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in authorities(path)? {
-        roots
-            .add(certificate)
-            .map_err(|error| TrustError::Unusable {
-                path: path.clone(),
-                reason: error.to_string(),
-            })?;
-    }
-    Ok(roots)
-}
-
-/// The certificates in a trust file: one at least.
-///
-/// # Errors
-/// When the file cannot be read, or is not PEM with certificates.
-pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
-    let pem = fs::read(path).map_err(|source| TrustError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let unusable = |reason: String| TrustError::Unusable {
-        path: path.to_owned(),
-        reason,
-    };
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| unusable(error.to_string()))?;
-    if certificates.is_empty() {
-        return Err(unusable("it holds no certificate".to_owned()));
-    }
-    Ok(certificates)
 }

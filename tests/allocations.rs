@@ -8,8 +8,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 use relais::config::{Config, Tenants};
 use relais::gateway::address::{self, Bound, X_FINESS};
-use relais::gateway::table::Table;
-use relais::identity::clock::Validity;
+use relais::gateway::table::{Table, Terms};
 use relais::identity::finess::Finess;
 use relais::identity::generation::Generation;
 use relais::identity::load::load;
@@ -17,6 +16,7 @@ use relais::identity::registry::Registry;
 use relais::identity::tenants::Structure;
 use relais::metrics::Metrics;
 use relais::outbound::Outbound;
+use relais::outbound::trust::Anchors;
 use relais::simulator::site::{Ports, Site, Stand, sample_finess};
 
 /// A table with a structure, and a site of it that has no certificate.
@@ -26,7 +26,8 @@ fn table(site: Finess) -> (Table, tempfile::TempDir) {
     let config = Config::load(&built.configuration).unwrap().config;
     let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
     let metrics = Metrics::new();
-    let outbound = Outbound::new(&services, 1, NonZeroUsize::MIN, Arc::clone(&metrics)).unwrap();
+    let anchors = Anchors::of(services.iter().map(|service| &service.trust)).unwrap();
+    let outbound = Outbound::new(&anchors, 1, NonZeroUsize::MIN, Arc::clone(&metrics));
     let identities = load(&config.identities).unwrap().identities;
     let structure = Structure {
         legal_entity: Some(built.tenants[0]),
@@ -43,7 +44,7 @@ fn table(site: Finess) -> (Table, tempfile::TempDir) {
         generations,
         Arc::new(registry),
         Arc::default(),
-        Validity::default(),
+        Terms::default(),
         &outbound,
         &metrics,
     );

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use relais::config::Config;
-use relais::gateway::table::Table;
-use relais::identity::clock::Validity;
+use relais::gateway::table::{Table, Terms};
 use relais::identity::generation::Generation;
 use relais::identity::load::{self, Identity, Loaded};
 use relais::identity::registry::Registry;
 use relais::metrics::Metrics;
 use relais::outbound::Outbound;
+use relais::outbound::trust::Anchors;
 use relais::services::{Environment, Service};
 use relais::simulator::site::sample_finess;
 
@@ -43,14 +43,15 @@ fn each_structure_of_the_example_has_a_certificate_for_each_service() {
         .map(Generation::new)
         .collect();
     let metrics = Metrics::new();
-    let outbound = Outbound::new(&services, 1, NonZeroUsize::MIN, Arc::clone(&metrics)).unwrap();
+    let anchors = Anchors::of(services.iter().map(|service| &service.trust)).unwrap();
+    let outbound = Outbound::new(&anchors, 1, NonZeroUsize::MIN, Arc::clone(&metrics));
     let registry = Registry::default();
     let table = Table::new(
         &services,
         generations,
         Arc::new(registry),
         Arc::default(),
-        Validity::default(),
+        Terms::default(),
         &outbound,
         &metrics,
     );

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use socket2::Socket;
@@ -21,7 +22,7 @@ use crate::inbound::listener::{self, BindError, SocketFile};
 pub(super) struct Opened {
     pub(super) address: ListenAddress,
     pub(super) is_unix: bool,
-    pub(super) door: Arc<Door>,
+    pub(super) door: Arc<ArcSwap<Door>>,
     pub(super) sockets: Vec<Socket>,
     /// Removed when the gateway ends.
     pub(super) file: Option<SocketFile>,
@@ -31,14 +32,16 @@ pub(super) struct Opened {
 #[derive(Clone)]
 pub(super) struct Entrance {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) door: Arc<Door>,
+    /// Another takes its place when the configuration says something else of the same address.
+    pub(super) door: Arc<ArcSwap<Door>>,
 }
 
 impl Answer for Entrance {
     type Body = Reply;
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
-        self.gateway.handle(&self.door, request).await
+        let door = self.door.load_full();
+        self.gateway.handle(&door, request).await
     }
 }
 
@@ -69,8 +72,25 @@ pub(super) fn open(
     Ok(Opened {
         address,
         is_unix,
-        door: Arc::new(door),
+        door: Arc::new(ArcSwap::from_pointee(door)),
         file: SocketFile::of(&bound),
         sockets: bound.into_sockets(),
     })
+}
+
+impl Door {
+    /// The same way in, with what the configuration says of it by now.
+    pub(super) fn renewed(&self, listener: &Listener) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            bound: Binding {
+                tenant: listener.tenant,
+                service: listener.service.clone(),
+            },
+            hosts: Hosts {
+                allowed: listener.allowed_hosts.clone(),
+                checked: self.hosts.checked,
+            },
+        }
+    }
 }

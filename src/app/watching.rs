@@ -1,17 +1,20 @@
 //! Notices that files have changed, so that nobody has to say so.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::App;
+use crate::config::{Config, Reload};
 use crate::identity::load;
 
 /// How long nothing may change before files are read: a deployment writes several, one after the other.
@@ -25,30 +28,42 @@ const AT_LATEST: Duration = Duration::from_secs(1);
 const UNASKED: Duration = Duration::from_secs(30);
 
 /// What is watched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Watched {
     /// The folder of certificates, at any depth.
-    pub(super) directory: PathBuf,
+    directory: PathBuf,
     /// Single files. What is watched is their folder, where an editor puts a new file in the place of the old.
-    pub(super) files: Vec<PathBuf>,
+    files: Vec<PathBuf>,
 }
 
-/// Reloads whenever what is watched has changed, for as long as it is polled.
-pub(super) async fn follow(app: Arc<App>, watched: Watched) {
-    let watched = Arc::new(watched);
+/// Reloads whenever what is to be watched has changed, for as long as it is polled.
+pub(super) async fn follow(app: Arc<App>, mut wanted: watch::Receiver<Option<Watched>>) {
     let (changed, mut changes) = mpsc::channel(1);
     loop {
+        let watched = wanted.borrow_and_update().clone();
+        let Some(watched) = watched.map(Arc::new) else {
+            match wanted.changed().await {
+                Ok(()) => continue,
+                Err(_) => return,
+            }
+        };
         let Some(watching) = Watching::begin(&watched, &changed).await else {
             return;
         };
         // What has changed before it was watched.
         app.look().await;
-        while watching.is_in_order(&watched).await {
-            // An error means that nothing was told for that long.
-            if let Ok(Some(())) = timeout(UNASKED, changes.recv()).await {
-                quiet(&mut changes).await;
+        while watching.is_in_order().await && !wanted.has_changed().unwrap_or(true) {
+            tokio::select! {
+                told = timeout(UNASKED, changes.recv()) => {
+                    // An error means that nothing was told for that long.
+                    if let Ok(Some(())) = told {
+                        quiet(&mut changes).await;
+                    }
+                    app.look().await;
+                }
+                // Something else is to be watched.
+                _ = wanted.changed() => break,
             }
-            app.look().await;
         }
     }
 }
@@ -58,11 +73,35 @@ async fn quiet(changes: &mut mpsc::Receiver<()>) {
     while let Ok(Some(())) = timeout_at(latest.min(Instant::now() + QUIET), changes.recv()).await {}
 }
 
-/// A watch over files, and over which folder: one that is put in the place of another has to be watched anew.
+/// A watch over files, and over which folders: one that is put in the place of another has to be watched anew.
 struct Watching {
     watcher: Option<RecommendedWatcher>,
-    folder: Option<(u64, u64)>,
+    folders: Arc<Vec<PathBuf>>,
+    /// What the folders were when it began.
+    found: Vec<Option<Folder>>,
+    /// One of them has come, gone or been renamed.
+    is_outdated: Arc<AtomicBool>,
     since: Instant,
+}
+
+/// Tells a folder from one in its place, links followed. A number (inode) is given anew soon; the time of birth, where
+/// the file system has one, tells those apart.
+#[derive(Debug, Eq, PartialEq)]
+struct Folder {
+    device: u64,
+    inode: u64,
+    born: Option<SystemTime>,
+}
+
+impl Folder {
+    fn at(path: &PathBuf) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            born: metadata.created().ok(),
+        })
+    }
 }
 
 impl Watching {
@@ -71,14 +110,24 @@ impl Watching {
     async fn begin(watched: &Arc<Watched>, changed: &mpsc::Sender<()>) -> Option<Self> {
         let (watched, changed) = (Arc::clone(watched), changed.clone());
         let begin = move || {
-            let folder = identity_of(&watched.directory);
-            let watcher = watcher(&watched, changed);
+            let folders = Arc::new(watched.folders());
+            let found = folders.iter().map(Folder::at).collect();
+            let is_outdated = Arc::new(AtomicBool::new(false));
+            let ear = Ear {
+                watched: Arc::clone(&watched),
+                folders: Arc::clone(&folders),
+                is_outdated: Arc::clone(&is_outdated),
+                changed,
+            };
+            let watcher = watcher(&watched, &folders, ear);
             if let Err(error) = &watcher {
-                tracing::debug!(%error, "changes of certificates are not told by the system");
+                tracing::debug!(%error, "changes of files are not told by the system");
             }
             Self {
                 watcher: watcher.ok(),
-                folder,
+                folders,
+                found,
+                is_outdated,
                 since: Instant::now(),
             }
         };
@@ -86,43 +135,81 @@ impl Watching {
     }
 
     /// Whether it still watches what it should. One that could not begin is tried again after a while.
-    async fn is_in_order(&self, watched: &Arc<Watched>) -> bool {
+    async fn is_in_order(&self) -> bool {
         if self.watcher.is_none() {
             return self.since.elapsed() < UNASKED;
         }
-        let watched = Arc::clone(watched);
-        let found = tokio::task::spawn_blocking(move || identity_of(&watched.directory)).await;
-        found.is_ok_and(|found| found == self.folder)
+        if self.is_outdated.load(Ordering::Acquire) {
+            return false;
+        }
+        let folders = Arc::clone(&self.folders);
+        let found = move || folders.iter().map(Folder::at).collect::<Vec<_>>();
+        let found = tokio::task::spawn_blocking(found).await;
+        found.is_ok_and(|found| found == self.found)
     }
 }
 
-fn identity_of(directory: &Path) -> Option<(u64, u64)> {
-    let metadata = fs::metadata(directory).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+/// What hears of changes.
+struct Ear {
+    watched: Arc<Watched>,
+    folders: Arc<Vec<PathBuf>>,
+    is_outdated: Arc<AtomicBool>,
+    changed: mpsc::Sender<()>,
 }
 
-fn watcher(
-    watched: &Arc<Watched>,
-    changed: mpsc::Sender<()>,
-) -> notify::Result<RecommendedWatcher> {
-    let told_of = Arc::clone(watched);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        if event.is_ok_and(|event| !told_of.is_concerned(&event)) {
-            return;
+impl Ear {
+    fn hear(&self, event: notify::Result<Event>) {
+        if let Ok(event) = &event {
+            let moves = matches!(
+                event.kind,
+                EventKind::Create(_)
+                    | EventKind::Remove(_)
+                    | EventKind::Modify(ModifyKind::Name(_))
+            );
+            let is_folder = |path: &PathBuf| self.folders.contains(path);
+            if moves && event.paths.iter().any(is_folder) {
+                self.is_outdated.store(true, Ordering::Release);
+            } else if !self.watched.is_concerned(event) {
+                return;
+            }
         }
         // One that waits already says enough.
-        let _ = changed.try_send(());
-    })?;
+        let _ = self.changed.try_send(());
+    }
+}
+
+fn watcher(watched: &Watched, folders: &[PathBuf], ear: Ear) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event| ear.hear(event))?;
     watcher.watch(&watched.directory, RecursiveMode::Recursive)?;
-    let folders = watched.files.iter().filter_map(|file| file.parent());
+    // Where the folder of certificates, which may be a link, is put in the place of another.
+    let above = watched.directory.parent();
+    let others = folders.iter().map(PathBuf::as_path).chain(above);
     // To watch the folder of certificates twice would be to watch it less deeply.
-    for folder in folders.filter(|folder| *folder != watched.directory) {
+    let others: BTreeSet<_> = others
+        .filter(|one| !one.starts_with(&watched.directory))
+        .collect();
+    for folder in others {
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
     }
     Ok(watcher)
 }
 
 impl Watched {
+    /// What a configuration wants to be watched: nothing, if it is read again only when asked.
+    pub(super) fn of(config: &Config) -> Option<Self> {
+        (config.identities.reload == Reload::Auto).then(|| Self {
+            directory: plain(&config.identities.directory),
+            files: config.files().iter().map(|file| plain(file)).collect(),
+        })
+    }
+
+    /// The folders that all of it is in.
+    fn folders(&self) -> Vec<PathBuf> {
+        let folders = self.files.iter().filter_map(|file| file.parent());
+        let folders: BTreeSet<_> = folders.chain([self.directory.as_path()]).collect();
+        folders.into_iter().map(Path::to_owned).collect()
+    }
+
     /// Whether an event may have changed what is loaded. Files are opened and read by whoever reloads them, too; and a
     /// log that lies beside them must not have them read for each of its lines.
     fn is_concerned(&self, event: &Event) -> bool {
@@ -147,4 +234,18 @@ impl Watched {
         };
         path.starts_with(&self.directory) && is_read
     }
+}
+
+/// A path as the system names it when it tells of a change: one way to a folder is one watch, and `trust/../relais.toml`
+/// would never be told of. Links are left as they are, since they may come to point elsewhere.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            // What is above a link is not where it points to; then the name stays as it is.
+            Component::ParentDir if !plain.is_symlink() && plain.pop() => {}
+            part => plain.push(part),
+        }
+    }
+    plain
 }

@@ -28,7 +28,7 @@ pub struct Arguments {
     format: Format,
 }
 
-/// Has certificates and the table of structures read again, and prints what has changed.
+/// Has the configuration and everything that it names read again, and prints what has changed.
 ///
 /// # Errors
 /// When no gateway answers.
@@ -98,7 +98,7 @@ fn text_of_reload(answer: &Value) -> String {
     if let Some(error) = answer["error"].as_str() {
         return format!("error: {error}\n  hint: everything stays as it was loaded before\n");
     }
-    let mut text = String::new();
+    let mut text = text_of_configuration(answer);
     for (kind, what) in [
         ("added", "added"),
         ("removed", "removed"),
@@ -117,13 +117,10 @@ fn text_of_reload(answer: &Value) -> String {
     }
     for problem in answer["problems"].as_array().into_iter().flatten() {
         let word = |key: &str| problem[key].as_str().unwrap_or_default();
-        let lines = format!(
-            "error: {}: {}\n  hint: {}\n",
-            word("file"),
-            word("reason"),
-            word("hint")
-        );
-        text.push_str(&lines);
+        text.push_str(&format!("error: {}: {}\n", word("file"), word("reason")));
+        if !word("hint").is_empty() {
+            text.push_str(&format!("  hint: {}\n", word("hint")));
+        }
     }
     let changed = match answer["changed"] == true {
         true => "",
@@ -133,6 +130,29 @@ fn text_of_reload(answer: &Value) -> String {
         "{changed}{} certificates, read in {} ms\n",
         answer["certificates"], answer["milliseconds"]
     )
+}
+
+/// What of the configuration and of trust files is in use now, and what is not before a restart.
+fn text_of_configuration(answer: &Value) -> String {
+    let entries = |kind: &str| answer[kind].as_array().cloned().unwrap_or_default();
+    let mut text = String::new();
+    for (kind, what) in [
+        ("configuration", "configuration"),
+        ("trust", "other authorities"),
+    ] {
+        for entry in entries(kind) {
+            text.push_str(&format!("{what}  {}\n", entry.as_str().unwrap_or_default()));
+        }
+    }
+    for entry in entries("restart") {
+        let word = |key: &str| entry[key].as_str().unwrap_or_default();
+        let (running, configured) = (word("running"), word("configured"));
+        let key = word("key");
+        text.push_str(&format!(
+            "restart needed  {key}: {running} is in use, {configured} is configured\n"
+        ));
+    }
+    text
 }
 
 fn text_of_status(answer: &Value) -> String {

@@ -11,22 +11,21 @@ use std::sync::Arc;
 
 pub use rules::page as rules_page;
 
-use crate::app::changes::open_lists;
+use crate::app::lists::open_lists;
 use crate::cli::check::broken::Broken;
 use crate::cli::check::findings::{Finding, Findings};
 use crate::cli::check::report::Report;
 use crate::cli::{ConfigArgument, EXIT_ERROR, EXIT_WARNINGS, Format, print};
 use crate::config::Config;
-use crate::gateway::table::Table;
-use crate::identity::clock::{Clock, Validity};
+use crate::gateway::table::{Table, Terms};
+use crate::identity::clock::Clock;
 use crate::identity::generation::Generation;
 use crate::identity::load::{self, Loaded};
 use crate::identity::registry::Registry;
-use crate::identity::revocation::Revocations;
 use crate::identity::rules::Severity;
-use crate::identity::states::now;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
+use crate::outbound::trust::Anchors;
 
 /// Arguments of `relais check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -86,16 +85,8 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
         }
     };
     let mut broken = Broken::default();
-    let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
-    let metrics = Metrics::new();
-    let connections = config.limits.upstream_connections;
-    let outbound = Outbound::new(&services, connections, config.workers, Arc::clone(&metrics))
-        .map_err(|error| {
-            findings.push(Finding::error(
-                error.to_string(),
-                "see `trust` of the service",
-            ))
-        })
+    let anchors = Anchors::of(&config.trusts())
+        .map_err(|error| findings.push(Finding::error(error.to_string(), "see `trust`")))
         .ok();
     let identities = match load::load(&config.identities) {
         Ok(Loaded {
@@ -111,28 +102,25 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
             Vec::new()
         }
     };
-    let Some(outbound) = outbound else {
+    let Some(anchors) = anchors else {
         return Ok(Report::of(findings));
     };
-    let validity = Validity::new(Clock::default(), config.identities.retire_before_expiry);
     let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
-    let revocations = match open_lists(&config.revocation, &services, &generations, &metrics, now())
-    {
-        Ok((_, revocations)) => revocations,
-        Err(error) => {
-            findings.push(Finding::error(error.to_string(), "see revocation.trust"));
-            Revocations::default()
-        }
-    };
+    let revocations = open_lists(&config, &anchors, &generations);
     findings.extend(findings::of_lists(&revocations));
+    let terms = Terms::of(Clock::default(), &config.identities);
     let (registry, mistakes) = Registry::load(&config.tenants, config.bindings, config.vendor);
     findings.extend(mistakes.iter().map(Finding::from));
+    let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
+    let metrics = Metrics::new();
+    let connections = config.limits.upstream_connections;
+    let outbound = Outbound::new(&anchors, connections, config.workers, Arc::clone(&metrics));
     let table = Table::new(
         &services,
         generations,
         Arc::new(registry),
         Arc::new(revocations),
-        validity,
+        terms,
         &outbound,
         &metrics,
     );

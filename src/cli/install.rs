@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::app::changes::open_lists;
+use crate::app::lists::open_lists;
 use crate::cli::{ConfigArgument, EXIT_ERROR, Format, print};
 use crate::config::Config;
 use crate::identity::enrol::install::Installer;
@@ -15,8 +14,7 @@ use crate::identity::enrol::report::{Installed, Previous};
 use crate::identity::enrol::{Refusal, pending_folder};
 use crate::identity::generation::Generation;
 use crate::identity::load;
-use crate::identity::states::now;
-use crate::metrics::Metrics;
+use crate::outbound::trust::Anchors;
 
 /// When a running gateway takes a certificate up.
 const TAKEN_UP: &str = "a running gateway takes it up within a second, or at `relais reload` where `identities.reload` is \"manual\"";
@@ -82,10 +80,8 @@ fn installer(arguments: &Arguments) -> anyhow::Result<Installer> {
     };
     let loaded = load::load(&config.identities)?;
     let generations: Vec<_> = loaded.identities.into_iter().map(Generation::new).collect();
-    let services: Vec<_> = config.services.iter().cloned().map(Arc::new).collect();
-    let metrics = Metrics::new();
-    let (_, revocations) =
-        open_lists(&config.revocation, &services, &generations, &metrics, now())?;
+    let anchors = Anchors::of(&config.trusts())?;
+    let revocations = open_lists(&config, &anchors, &generations);
     let passwords = arguments.password_file.as_deref();
     Ok(Installer::new(
         &config,

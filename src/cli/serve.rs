@@ -32,7 +32,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // First: it unsets variables, which only a process without other threads may do.
     let mut inherited = Inherited::from_environment()?;
     let loaded = Config::load(&arguments.config.config)?;
-    telemetry::install(&loaded.config.log)?;
+    let level = telemetry::install(&loaded.config.log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -51,6 +51,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(admin) = bound.admin_address() {
         tracing::info!(address = %admin, "administration");
     }
-    bound.reload_on(signals.reload).run(signals.stop)?;
+    bound
+        .with_level(level)
+        .reload_on(signals.reload)
+        .run(signals.stop)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! From a file and the environment to a [`Config`].
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::document::{Document, Lines};
@@ -24,14 +25,30 @@ pub struct Loaded {
 
 impl Config {
     /// Reads this file and the environment.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
     pub fn load(path: &Path) -> Result<Loaded, Problems> {
+        Self::from_disk(path, &HashSet::new())
+    }
+
+    /// Reads the file that this came from once more, and the environment. What both name on disk and is in use already
+    /// is not looked at: it may be half written just now, and that is no error of the configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn load_again(&self) -> Result<Loaded, Problems> {
+        Self::from_disk(&self.file, &self.in_use())
+    }
+
+    fn from_disk(path: &Path, in_use: &HashSet<PathBuf>) -> Result<Loaded, Problems> {
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
         // Not `vars`, which panics on what is not Unicode: a damaged value is refused by its key's parser instead.
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
             Some((name, value.to_string_lossy().into_owned()))
         });
-        Self::from_toml(&text, path, environment)
+        read(&text, path, environment, in_use).into_result()
     }
 
     /// Reads the text of a file that would be at this path, and this environment.
@@ -42,12 +59,7 @@ impl Config {
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, Problems> {
-        let outcome = read(text, path, environment);
-        let (errors, warnings) = (outcome.errors, outcome.warnings);
-        match outcome.config {
-            Some(config) if errors.is_empty() => Ok(Loaded { config, warnings }),
-            _ => Err(Problems { errors, warnings }),
-        }
+        read(text, path, environment, &HashSet::new()).into_result()
     }
 }
 
@@ -62,10 +74,22 @@ pub(super) struct Outcome {
     pub(super) asked: std::collections::BTreeSet<String>,
 }
 
+impl Outcome {
+    fn into_result(self) -> Result<Loaded, Problems> {
+        let (errors, warnings) = (self.errors, self.warnings);
+        match self.config {
+            Some(config) if errors.is_empty() => Ok(Loaded { config, warnings }),
+            _ => Err(Problems { errors, warnings }),
+        }
+    }
+}
+
+/// Reads everything. `in_use` is what the gateway uses already, and what is not looked at.
 pub(super) fn read(
     text: &str,
     path: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
+    in_use: &HashSet<PathBuf>,
 ) -> Outcome {
     let (variables, mut errors) = layers::variables(environment);
     let merged = Document::parse(text, path)
@@ -86,6 +110,7 @@ pub(super) fn read(
         variables: &variables,
         path,
         base: folder(path),
+        in_use,
         errors: errors.into(),
         warnings: Vec::new().into(),
         #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::services::Trust;
 
 pub(super) fn read(mut section: Section<'_>) -> Option<Notices> {
     let webhook = section.require("webhook", webhook);
-    let trust = section.take("trust", target::anchors(&section.reader.base));
+    let trust = section.take("trust", target::anchors(section.reader));
     let headers = section.section("headers").map(headers::read);
     section.finish();
     Some(Notices {

@@ -1,6 +1,7 @@
 //! Where each value came from, and what was wrong with them so far.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use ::config::{Map, Value};
@@ -19,6 +20,8 @@ pub(super) struct Reader<'a> {
     pub(super) path: &'a Path,
     /// The folder that relative paths start from.
     pub(super) base: PathBuf,
+    /// The files and folders that the gateway uses already.
+    pub(super) in_use: &'a HashSet<PathBuf>,
     pub(super) errors: RefCell<Vec<Problem>>,
     pub(super) warnings: RefCell<Vec<Problem>>,
     /// The keys that were asked for, as `services.*.tls`: what the reference must describe.
@@ -51,6 +54,19 @@ impl Reader<'_> {
     /// Reports an error.
     pub(super) fn error(&self, spot: &Spot, what: What, hint: Option<String>) {
         self.errors.borrow_mut().push(problem(spot, what, hint));
+    }
+
+    /// Looks at something on disk, unless it is in use already: what is wrong with it now is told by whoever reads it
+    /// again, who uses on what was read before. It makes no error of the configuration.
+    pub(super) fn look(
+        &self,
+        path: &Path,
+        at: impl FnOnce(&Path) -> Result<(), Mismatch>,
+    ) -> Result<(), Mismatch> {
+        match self.in_use.contains(path) {
+            true => Ok(()),
+            false => at(path),
+        }
     }
 
     /// How many errors there are so far: whether an empty answer was already explained.

@@ -1,10 +1,11 @@
 //! `[revocation]`: where lists of revoked certificates come from.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use http::Uri;
 
 use super::raw::{Mismatch, Parsed, Raw};
+use super::reader::Reader;
 use super::section::Section;
 use super::{CrlSource, Revocation, Unknown, files, parse};
 
@@ -13,9 +14,9 @@ const UNKNOWN: &[(&str, Unknown)] = &[("accept", Unknown::Accept), ("refuse", Un
 const EXPECTED: &str = "a list of files and http URLs, such as [\"http://igc-sante.esante.gouv.fr/CRL/ACI-EL-ORG.crl\"]";
 
 pub(super) fn read(mut section: Section<'_>) -> Option<Revocation> {
-    let base = &section.reader.base;
-    let path = parse::path(base);
-    let crls = section.take("crls", parse::list(EXPECTED, |text| source(text, base)));
+    let reader = section.reader;
+    let path = parse::path(&reader.base);
+    let crls = section.take("crls", parse::list(EXPECTED, |text| source(text, reader)));
     let keeps = section.has("cache");
     let cache = section.take("cache", |raw| {
         let path = path(raw)?;
@@ -23,7 +24,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Revocation> {
     });
     let refresh = section.require("refresh", parse::duration);
     let timeout = section.require("timeout", parse::duration);
-    let trust = section.take("trust", |raw| trust(raw, base));
+    let trust = section.take("trust", |raw| trust(raw, reader));
     let unknown = section.require("unknown", parse::word(UNKNOWN));
     let crls = crls.map(|found| found.value).unwrap_or_default();
     let fetches = crls.iter().any(|one| matches!(one, CrlSource::Url(_)));
@@ -47,10 +48,11 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Revocation> {
 }
 
 /// What is wrong with one source is told in a hint.
-fn source(text: &str, base: &Path) -> Result<CrlSource, Option<String>> {
+fn source(text: &str, reader: &Reader<'_>) -> Result<CrlSource, Option<String>> {
     let Some((scheme, _)) = text.split_once("://") else {
-        let path = base.join(text);
-        files::readable(&path).map_err(|mismatch| mismatch.hint)?;
+        let path = reader.base.join(text);
+        let looked = reader.look(&path, files::readable);
+        looked.map_err(|mismatch| mismatch.hint)?;
         return Ok(CrlSource::File(path));
     };
     if scheme != "http" {
@@ -67,12 +69,12 @@ fn source(text: &str, base: &Path) -> Result<CrlSource, Option<String>> {
     is_plain.then_some(CrlSource::Url(uri)).ok_or(None)
 }
 
-fn trust(raw: &Raw<'_>, base: &Path) -> Parsed<PathBuf> {
-    let path = parse::path(base)(raw)?;
+fn trust(raw: &Raw<'_>, reader: &Reader<'_>) -> Parsed<PathBuf> {
+    let path = parse::path(&reader.base)(raw)?;
     let expected = |mismatch| Mismatch {
         expected: "a PEM file with certificates".to_owned(),
         ..mismatch
     };
-    files::certificates(&path).map_err(expected)?;
+    reader.look(&path, files::certificates).map_err(expected)?;
     Ok(path)
 }

@@ -32,10 +32,10 @@ fn entry(mut section: Section<'_>, tenants: &mut Tenants) {
         }
         _ => {}
     }
-    let path = parse::path(&section.reader.base);
+    let reader = section.reader;
     let file = section.take("file", |raw| {
-        let path = path(raw)?;
-        files::readable(&path).map(|()| path)
+        let path = parse::path(&reader.base)(raw)?;
+        reader.look(&path, files::readable).map(|()| path)
     });
     let finess = section.take_finess("finess");
     let legal_entity = section.take_finess("legal_entity");

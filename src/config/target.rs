@@ -1,12 +1,11 @@
 //! Where a service is, and whom to believe that it is there.
 
-use std::path::Path;
-
 use http::uri::{Authority, Uri};
 
 use super::files;
 use super::parse;
 use super::raw::{Mismatch, Parsed, Raw};
+use super::reader::Reader;
 use super::section::Section;
 use super::suggest::closest;
 use crate::services::{BuiltIn, CATALOGUE, Environment, Trust};
@@ -103,7 +102,7 @@ pub(super) fn trust(
     environment: Option<Environment>,
 ) -> Option<Trust> {
     let given = section.has("trust");
-    let found = section.take("trust", anchors(&section.reader.base));
+    let found = section.take("trust", anchors(section.reader));
     if given {
         return found.map(|found| found.value);
     }
@@ -119,14 +118,15 @@ pub(super) fn trust(
 }
 
 /// A file of trust anchors, or the web's.
-pub(super) fn anchors(base: &Path) -> impl Fn(&Raw<'_>) -> Parsed<Trust> {
+pub(super) fn anchors(reader: &Reader<'_>) -> impl Fn(&Raw<'_>) -> Parsed<Trust> {
     move |raw| {
         if raw.text() == Some("public") {
             return Ok(Trust::Public);
         }
-        let path = parse::path(base)(raw)
+        let path = parse::path(&reader.base)(raw)
             .map_err(|_| Mismatch::expected("a PEM file with certificates, or \"public\""))?;
-        files::certificates(&path).map(|()| Trust::File(path))
+        reader.look(&path, files::certificates)?;
+        Ok(Trust::File(path))
     }
 }
 

@@ -50,8 +50,12 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
     let log = root.section("log").and_then(log);
     let limits = root.section("limits").and_then(limits);
     let shutdown_grace = root.section("shutdown").and_then(shutdown);
+    // It only fails for an empty path, and nothing can be read from one.
+    let file =
+        std::path::absolute(root.reader.path).unwrap_or_else(|_| root.reader.path.to_owned());
     root.finish();
     Some(Config {
+        file,
         environment: environment?,
         workers: NonZeroUsize::new(workers?.value)?,
         listeners: bound.listeners?,
@@ -70,15 +74,15 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
 }
 
 fn identities(mut section: Section<'_>, environment: Option<Environment>) -> Option<Identities> {
-    let base = &section.reader.base;
-    let path = parse::path(base);
+    let reader = section.reader;
+    let path = parse::path(&reader.base);
     let directory = section.require("directory", |raw| {
         let path = path(raw)?;
-        files::directory(&path).map(|()| path)
+        reader.look(&path, files::directory).map(|()| path)
     });
     let password_file = section.take("password_file", |raw| {
         let path = path(raw)?;
-        files::readable(&path).map(|()| path)
+        reader.look(&path, files::readable).map(|()| path)
     });
     let password_env = section.take("password_env", variable_name);
     let password_credential = section.take("password_credential", credential_name);

@@ -33,8 +33,7 @@ fn config(origin: CrlSource, cache: &Path) -> Revocation {
 }
 
 fn source(origin: CrlSource, cache: &Path) -> Source {
-    let mut sources = open(&config(origin, cache), authorities(), NOW);
-    sources.pop().unwrap()
+    Rules::new(&config(origin.clone(), cache), authorities()).open(&origin, NOW)
 }
 
 fn url(text: &str) -> CrlSource {
@@ -212,9 +211,7 @@ async fn a_good_list_of_an_authority_that_is_not_meant_keeps_out_no_other() {
     let both = [shared::TEST.issuing_der(), shared::PRODUCTION.issuing_der()];
     let start = || {
         let config = config(origin.clone(), folder.path());
-        open(&config, Authorities::new(both, []), NOW)
-            .pop()
-            .unwrap()
+        Rules::new(&config, Authorities::new(both, [])).open(&origin, NOW)
     };
     let (mut source, metrics) = (start(), Metrics::new());
     assert!(source.look(NOW, &metrics).await);

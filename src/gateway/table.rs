@@ -9,9 +9,10 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use self::holders::Holders;
+use crate::config::Identities;
 use crate::gateway::rate::Limiter;
 use crate::gateway::reply::{Code, Problem};
-use crate::identity::clock::Validity;
+use crate::identity::clock::{Clock, Validity};
 use crate::identity::finess::Finess;
 use crate::identity::generation::Generation;
 use crate::identity::profile::Fingerprint;
@@ -34,12 +35,50 @@ pub struct Table {
     generations: Vec<Arc<Generation>>,
     registry: Arc<Registry>,
     revocations: Arc<Revocations>,
-    validity: Validity,
+    terms: Terms,
     holders: Holders,
     /// When it was made, in Unix seconds.
     made_at: i64,
     /// When the next certificate begins or ends, in Unix seconds.
     changes_at: i64,
+}
+
+/// What a table is made of.
+#[derive(Debug)]
+pub struct Contents {
+    /// The services, in the order of the configuration.
+    pub services: Vec<Offered>,
+    /// The certificates to choose from.
+    pub generations: Vec<Arc<Generation>>,
+    /// Who is who.
+    pub registry: Arc<Registry>,
+    /// What is revoked.
+    pub revocations: Arc<Revocations>,
+    /// How long certificates are used.
+    pub terms: Terms,
+}
+
+/// How long certificates are used, and what becomes of what is in flight then.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// Which are in their time.
+    pub validity: Validity,
+    /// What becomes of requests in flight under those that are revoked, or removed with nothing in their place.
+    pub withdrawal: InFlight,
+}
+
+impl Terms {
+    /// What a configuration says.
+    pub fn of(clock: Clock, config: &Identities) -> Self {
+        Self {
+            validity: Validity::new(clock, config.retire_before_expiry),
+            withdrawal: config.withdrawal,
+        }
+    }
+
+    fn agree(&self, other: &Self) -> bool {
+        self.validity.agrees(&other.validity) && self.withdrawal == other.withdrawal
+    }
 }
 
 /// A service with what all its requests share.
@@ -88,8 +127,9 @@ impl Table {
     }
 
     /// Lets nothing that is open be used again unless `successor` uses it too. Requests in flight finish, or end as
-    /// `withdrawal` says if their certificate is revoked, or gone with nothing in its place.
-    pub fn retire_for(&self, successor: &Self, withdrawal: InFlight) {
+    /// its terms say if their certificate is revoked, or gone with nothing in its place.
+    pub fn retire_for(&self, successor: &Self) {
+        let withdrawal = successor.terms.withdrawal;
         let there: HashSet<_> = (successor.generations.iter())
             .map(|one| one.identity().profile.structure.as_ref())
             .collect();
@@ -156,7 +196,7 @@ impl Table {
     /// Why there is none. It is worked out only then: thousands of tenants without a certificate for some service
     /// would each keep the reason in memory.
     pub fn choose(&self, tenant: Finess, service: usize) -> Result<&Arc<Pool>, Refusal> {
-        let now = self.validity.clock.now();
+        let now = self.terms.validity.clock.now();
         self.usable(tenant, service, now)
             .ok_or_else(|| self.refusal(tenant, service, now))
     }
@@ -178,13 +218,13 @@ impl Table {
     /// long as that is in its time. Otherwise the pool itself.
     pub fn serving(&self, pool: &Arc<Pool>) -> Arc<Pool> {
         let stand_in = pool.stand_in();
-        let in_time = stand_in.filter(|one| self.is_in_time(one, self.validity.clock.now()));
+        let in_time = stand_in.filter(|one| self.is_in_time(one, self.terms.validity.clock.now()));
         in_time.unwrap_or_else(|| Arc::clone(pool))
     }
 
     fn is_in_time(&self, pool: &Pool, now: i64) -> bool {
         let generation = pool.generation();
-        generation.is_some_and(|one| self.validity.holds(&one.identity().profile, now))
+        generation.is_some_and(|one| self.terms.validity.holds(&one.identity().profile, now))
     }
 
     fn knows(&self, finess: Finess) -> bool {
@@ -219,9 +259,19 @@ impl Table {
         self.holders.shared_clients()
     }
 
-    /// Whether this is what was revoked when it was made.
-    pub fn is_made_with(&self, revocations: &Arc<Revocations>) -> bool {
-        Arc::ptr_eq(&self.revocations, revocations)
+    /// Whether it is made of these contents, and so is as good as one made of them now.
+    pub fn is_made_of(&self, contents: &Contents) -> bool {
+        let is_same =
+            |(own, other): (&Offered, &Offered)| Arc::ptr_eq(&own.service, &other.service);
+        let ids =
+            |generations: &[Arc<Generation>]| generations.iter().map(|one| one.id()).collect();
+        let (own, other): (Vec<_>, Vec<_>) = (ids(&self.generations), ids(&contents.generations));
+        self.services.len() == contents.services.len()
+            && self.services.iter().zip(&contents.services).all(is_same)
+            && own == other
+            && Arc::ptr_eq(&self.registry, &contents.registry)
+            && Arc::ptr_eq(&self.revocations, &contents.revocations)
+            && self.terms.agree(&contents.terms)
     }
 
     /// What was revoked when it was made.

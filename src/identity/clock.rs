@@ -47,6 +47,11 @@ impl Validity {
         }
     }
 
+    /// Whether another has the same margin.
+    pub fn agrees(&self, other: &Self) -> bool {
+        self.margin == other.margin
+    }
+
     /// Whether a certificate may be used at `now`, in seconds since 1970.
     pub fn holds(&self, profile: &Profile, now: i64) -> bool {
         profile.is_valid_at(now) && profile.is_valid_at(now.saturating_add(self.margin))

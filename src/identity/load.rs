@@ -79,42 +79,40 @@ pub struct Loaded {
 ///
 /// Fails only if the folder itself or a configured source of passwords cannot be read.
 pub fn load(config: &Identities) -> Result<Loaded, LoadError> {
-    Folder::new(config.clone()).read()
+    Folder::default().read(config)
 }
 
 /// A folder that is read time and again: what has not changed since is not decoded anew.
+#[derive(Default)]
 pub struct Folder {
-    config: Identities,
     /// What was decoded without a problem, with what the system said of the file then.
     decoded: HashMap<PathBuf, (Stamp, Material)>,
+    /// Who was allowed to read keys then.
+    readers: Option<KeyReaders>,
 }
 
 impl fmt::Debug for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Folder")
-            .field("directory", &self.config.directory)
+            .field("files", &self.decoded.len())
             .finish_non_exhaustive()
     }
 }
 
 impl Folder {
-    /// The folder that the configuration names; nothing is read yet.
-    pub fn new(config: Identities) -> Self {
-        Self {
-            config,
-            decoded: HashMap::new(),
-        }
-    }
-
-    /// Reads what is in the folder now, at any depth.
+    /// Reads what is now in the folder that the configuration names, at any depth.
     ///
     /// # Errors
     /// If the folder itself or a configured source of passwords cannot be read. What was known before is not lost.
-    pub fn read(&mut self) -> Result<Loaded, LoadError> {
-        let passwords = Passwords::gather(&self.config)?;
-        let (paths, unlisted) = walk::walk(&self.config.directory)?;
+    pub fn read(&mut self, config: &Identities) -> Result<Loaded, LoadError> {
+        let passwords = Passwords::gather(config)?;
+        let (paths, unlisted) = walk::walk(&config.directory)?;
         let stamps: Vec<_> = paths.iter().map(|path| Stamp::of(path)).collect();
         let mut known = std::mem::take(&mut self.decoded);
+        if self.readers.replace(config.key_readers) != Some(config.key_readers) {
+            // What was in order may be open to too many now.
+            known.clear();
+        }
         let mut sources = Vec::with_capacity(paths.len());
         let mut changed = Vec::new();
         for (path, stamp) in paths.iter().zip(&stamps) {
@@ -126,14 +124,14 @@ impl Folder {
                 _ => changed.push(path.clone()),
             }
         }
-        sources.extend(decode_all(changed, &passwords, self.config.key_readers));
+        sources.extend(decode_all(changed, &passwords, config.key_readers));
         sources.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         // A file that cannot be decoded is tried again each time: a password may have come, or its owner changed.
         let is_whole: Vec<_> = sources.iter().map(|source| !source.is_damaged()).collect();
         let damaged = (sources.iter().filter(|source| source.is_damaged()))
             .map(|source| source.path.clone())
             .collect();
-        let mut loaded = pairing::pair(&self.config.directory, &mut sources);
+        let mut loaded = pairing::pair(&config.directory, &mut sources);
         loaded.damaged = damaged;
         loaded.problems.extend(unlisted);
         loaded.problems.sort_by(|a, b| a.path.cmp(&b.path));

@@ -1,6 +1,7 @@
 //! Who is who: which structure is a site of which, which certificates are the éditeur's, which are pinned to whom.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::config::{Binding, Tenants};
 use crate::identity::finess::Finess;
@@ -11,7 +12,7 @@ use crate::identity::tenants::{self, Mistake, Structures};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Registry {
     /// Sites, their legal entities, sectors and names.
-    pub structures: Structures,
+    pub structures: Arc<Structures>,
     bindings: Vec<Binding>,
     /// Positions in `bindings` by tenant: an éditeur may have one for each of thousands.
     by_tenant: HashMap<Option<Finess>, Vec<usize>>,
@@ -46,13 +47,17 @@ impl Registry {
     }
 
     /// Of structures, pinned certificates, and the éditeur's own structures.
-    pub fn new(structures: Structures, bindings: Vec<Binding>, vendor: Vec<StructureId>) -> Self {
+    pub fn new(
+        structures: impl Into<Arc<Structures>>,
+        bindings: Vec<Binding>,
+        vendor: Vec<StructureId>,
+    ) -> Self {
         let mut by_tenant: HashMap<_, Vec<usize>> = HashMap::new();
         for (at, binding) in bindings.iter().enumerate() {
             by_tenant.entry(binding.tenant).or_default().push(at);
         }
         Self {
-            structures,
+            structures: structures.into(),
             bindings,
             by_tenant,
             vendor,

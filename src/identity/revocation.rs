@@ -79,11 +79,13 @@ impl Revocations {
         Self::new(vec![list], false)
     }
 
-    /// The same view with one list put in the place of another.
-    pub fn with(&self, index: usize, list: List) -> Self {
+    /// The same view with a list put in the place of the one before from the same source. None if that source is no
+    /// longer one of those in use.
+    pub fn with(&self, list: &List) -> Option<Self> {
         let mut next = self.clone();
-        next.lists[index] = list;
-        next
+        let is_it = |one: &&mut List| one.source == list.source;
+        *next.lists.iter_mut().find(is_it)? = list.clone();
+        Some(next)
     }
 
     /// The sources in the order of the configuration.

@@ -14,7 +14,7 @@ use crate::identity::revocation::Revocations;
 use crate::identity::select::objection_to_all;
 
 /// The folder of certificates, and the generations that came of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Store {
     folder: Folder,
     generations: Vec<Arc<Generation>>,
@@ -45,24 +45,23 @@ impl Change {
 }
 
 impl Store {
-    /// The folder that the configuration names; nothing is read yet.
-    pub fn new(config: Identities) -> Self {
-        Self {
-            folder: Folder::new(config),
-            generations: Vec::new(),
-            kept: HashSet::new(),
-        }
-    }
-
-    /// Reads the folder. A certificate that is unchanged keeps its generation; a new one makes another. One whose file
-    /// still exists and no longer gives a certificate that could be used at `now` (in seconds since 1970) is kept as
-    /// it was: a half-written pair, a key that has yet to come, a renewal that has not begun. Whoever wants a
-    /// certificate out of use removes its file.
+    /// Reads the folder that a configuration names, which may be another than before. A certificate that is unchanged
+    /// keeps its generation; a new one makes another. One whose file still exists in the folder and no longer gives a
+    /// certificate that could be used at `now` (in seconds since 1970) is kept as it was: a half-written pair, a key
+    /// that has yet to come, a renewal that has not begun. Whoever wants a certificate out of use removes its file.
+    ///
+    /// One that has ended is kept too: to choose is for others, and a clock that was set wrongly for a while would
+    /// otherwise take what cannot be read again out of use for good.
     ///
     /// # Errors
     /// When the folder or passwords cannot be read. Nothing changes then.
-    pub fn read(&mut self, revocations: &Revocations, now: i64) -> Result<Change, LoadError> {
-        let loaded = self.folder.read()?;
+    pub fn read(
+        &mut self,
+        config: &Identities,
+        revocations: &Revocations,
+        now: i64,
+    ) -> Result<Change, LoadError> {
+        let loaded = self.folder.read(config)?;
         let mut change = Change {
             problems: loaded.problems,
             ..Change::default()
@@ -93,7 +92,8 @@ impl Store {
         let (kept, removed) = {
             let now_there = Present::of(&change, &damaged);
             let leaves = |one: &Arc<Generation>| {
-                now_there.leaves(one, self.kept.contains(&one.id()), revocations, now)
+                let is_inside = one.identity().path.starts_with(&config.directory);
+                is_inside && now_there.leaves(one, self.kept.contains(&one.id()), revocations, now)
             };
             (old.into_values().flatten()).partition::<Vec<_>, _>(leaves)
         };
@@ -151,8 +151,8 @@ impl<'a> Present<'a> {
             is_usable(one, revocations, now) && is_in_its_place
         });
         let is_succeeded = successors.next().is_some();
-        // Whether it is in its time itself is not asked: a clock that is wrong for a moment must lose nothing.
-        !is_elsewhere && !is_succeeded && !is_gone(path)
+        let is_out = revocations.is_revoked(profile) || objection_to_all(profile).is_some();
+        !is_out && !is_elsewhere && !is_succeeded && !is_gone(path)
     }
 }
 

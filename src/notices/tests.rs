@@ -9,6 +9,7 @@ use crate::config;
 use crate::identity::profile::Profile;
 use crate::identity::select::tests::{generation, profile_of};
 use crate::metrics::Metrics;
+use crate::outbound::trust::Anchors;
 use crate::services::Trust;
 
 const DAY: i64 = 86_400;
@@ -21,6 +22,18 @@ fn certificate(serial: &str) -> Arc<Generation> {
         not_after: END,
         ..profile_of(serial)
     })
+}
+
+/// Nothing told yet, and a webhook that nothing is posted to.
+fn unheard() -> Notices {
+    let notices = Notices::default();
+    let config = config::Notices {
+        webhook: "http://127.0.0.1:9/".parse().unwrap(),
+        headers: Vec::new(),
+        trust: Trust::Public,
+    };
+    notices.post_to(Webhook::new(config, &Anchors::default()));
+    notices
 }
 
 /// What waits to be posted, as if it were.
@@ -49,7 +62,7 @@ fn told(
 
 #[test]
 fn each_threshold_is_told_once() {
-    let notices = Notices::new(true);
+    let notices = unheard();
     let generations = [certificate("A1")];
     let at = |days: i64| told(&notices, &generations, END - days * DAY);
     assert_eq!(at(2000), [], "it has not begun");
@@ -62,14 +75,14 @@ fn each_threshold_is_told_once() {
     // The gateway was suspended in between: only what holds now is told.
     assert_eq!(at(-1), [("expired".to_owned(), None)]);
     assert_eq!(at(-2), []);
-    let another = Notices::new(true);
+    let another = unheard();
     let late = told(&another, &generations, END - 6 * DAY);
     assert_eq!(late, [("expiring".to_owned(), Some(7))]);
 }
 
 #[test]
 fn a_later_notice_takes_the_place_of_one_that_was_not_posted() {
-    let notices = Notices::new(true);
+    let notices = unheard();
     let generations = [certificate("A1"), certificate("B2")];
     for days in [90, 60, 30] {
         notices.look(&generations, &Revocations::default(), &[], END - days * DAY);
@@ -87,7 +100,7 @@ fn a_list_is_worth_a_notice_when_nothing_in_force_is_left_of_it() {
         list.problem = problem.map(Arc::new);
         Revocations::new(vec![list], false)
     };
-    let notices = Notices::new(true);
+    let notices = unheard();
     notices.look(&[], &list(None), &[], END);
     assert!(notices.after("").is_none());
     let fetch = || CrlProblem::Fetch("no answer".into());
@@ -107,7 +120,7 @@ fn a_list_is_worth_a_notice_when_nothing_in_force_is_left_of_it() {
 
 #[test]
 fn a_notice_is_given_up_only_after_it_was_tried_for_long_enough() {
-    let notices = Notices::new(true);
+    let notices = unheard();
     let day = Duration::from_secs(24 * 3600);
     notices.look(
         &[certificate("A1")],
@@ -163,16 +176,17 @@ async fn webhook() -> (TcpListener, Webhook) {
         headers: vec![(http::HeaderName::from_static("x-key"), secret)],
         trust: Trust::Public,
     };
-    (listener, Webhook::new(config).unwrap())
+    (listener, Webhook::new(config, &Anchors::default()).unwrap())
 }
 
 #[tokio::test]
 async fn a_notice_that_is_never_taken_keeps_no_other_waiting() {
     let (listener, webhook) = webhook().await;
-    let notices = Arc::new(Notices::new(true));
+    let notices = Arc::new(Notices::default());
+    notices.post_to(Some(webhook));
     let all = ["A1", "B2", "C3"].map(certificate);
     notices.look(&all, &Revocations::default(), &[], END - 20 * DAY);
-    let _delivering = JoinSet::from_iter([deliver(notices, webhook, Metrics::new())]);
+    let _delivering = JoinSet::from_iter([deliver(notices, Metrics::new())]);
     let (_, poison) = take(&listener, "500 Internal Server Error").await;
     let (_, second) = take(&listener, "200 OK").await;
     let (_, third) = take(&listener, "200 OK").await;
@@ -189,8 +203,9 @@ async fn a_notice_is_posted_until_it_is_taken_and_a_refused_one_makes_way() {
         !shown.contains("s3cret") && !shown.contains("hook\""),
         "{shown}"
     );
-    let (notices, metrics) = (Arc::new(Notices::new(true)), Metrics::new());
-    let delivering = tokio::spawn(deliver(Arc::clone(&notices), webhook, Arc::clone(&metrics)));
+    let (notices, metrics) = (Arc::new(Notices::default()), Metrics::new());
+    notices.post_to(Some(webhook));
+    let delivering = tokio::spawn(deliver(Arc::clone(&notices), Arc::clone(&metrics)));
     let first = [certificate("A1")];
     notices.look(&first, &Revocations::default(), &[], END - 20 * DAY);
     let (head, json) = take(&listener, "503 Service Unavailable").await;
@@ -221,4 +236,26 @@ async fn a_notice_is_posted_until_it_is_taken_and_a_refused_one_makes_way() {
         let line = format!("relais_notices_total{{outcome=\"{outcome}\"}}");
         assert!(rendered.contains(&line), "{rendered}");
     }
+}
+
+#[tokio::test]
+async fn another_webhook_is_told_what_still_holds_and_is_not_made_to_wait_for_the_one_before() {
+    let (first, webhook_before) = webhook().await;
+    let (second, webhook_now) = webhook().await;
+    let notices = Arc::new(Notices::default());
+    notices.post_to(Some(webhook_before));
+    let _delivering = JoinSet::from_iter([deliver(Arc::clone(&notices), Metrics::new())]);
+    let look = || {
+        let all = [certificate("A1")];
+        notices.look(&all, &Revocations::default(), &[], END - 20 * DAY);
+    };
+    look();
+    take(&first, "503 Service Unavailable").await;
+    notices.post_to(Some(webhook_now));
+    look();
+    let (_, json) = take(&second, "200 OK").await;
+    assert_eq!(json["certificate"]["serial"], "A1");
+    notices.post_to(None);
+    look();
+    assert!(notices.after("").is_none(), "nobody is there to be told");
 }

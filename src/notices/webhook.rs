@@ -6,14 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::uri::Scheme;
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri};
 use rustls::ClientConfig;
+use tokio::time::timeout;
 
 use super::{Notice, Notices};
 use crate::config;
 use crate::fetch;
 use crate::metrics::Metrics;
-use crate::outbound::TrustError;
+use crate::outbound::trust::Anchors;
 
 /// How long one post may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,17 +50,18 @@ enum Failure {
 }
 
 impl Webhook {
-    /// Prepares to post.
-    ///
-    /// # Errors
-    /// When the trust anchors cannot be used.
-    pub fn new(config: config::Notices) -> Result<Self, TrustError> {
+    /// Prepares to post. Nothing if there are no anchors for whom to believe there.
+    pub fn new(config: config::Notices, anchors: &Anchors) -> Option<Self> {
         let in_clear = config.webhook.scheme() == Some(&Scheme::HTTP);
         let tls = match in_clear {
             true => None,
-            false => Some(fetch::tls_client(&config.trust)?),
+            false => Some(fetch::tls_client(anchors.get(&config.trust)?)),
         };
-        Ok(Self { config, tls })
+        Some(Self { config, tls })
+    }
+
+    pub(super) fn address(&self) -> &Uri {
+        &self.config.webhook
     }
 
     async fn post(&self, notice: &Notice) -> Result<(), Failure> {
@@ -89,11 +91,12 @@ impl Webhook {
 }
 
 /// Posts what there is to tell, one notice after the other, for as long as it is polled.
-pub async fn deliver(notices: Arc<Notices>, webhook: Webhook, metrics: Arc<Metrics>) {
+pub async fn deliver(notices: Arc<Notices>, metrics: Arc<Metrics>) {
     let mut pause = FIRST_PAUSE;
     let mut last = String::new();
     loop {
-        let Some((key, notice)) = notices.after(&last) else {
+        let (webhook, next) = (notices.webhook.load_full(), notices.after(&last));
+        let (Some(webhook), Some((key, notice))) = (webhook, next) else {
             notices.arrived.notified().await;
             continue;
         };
@@ -118,8 +121,11 @@ pub async fn deliver(notices: Arc<Notices>, webhook: Webhook, metrics: Arc<Metri
                     );
                     metrics.notice("given_up");
                 }
-                tokio::time::sleep(pause).await;
-                pause = LONGEST_PAUSE.min(2 * pause);
+                pause = match timeout(pause, notices.replaced.notified()).await {
+                    // Another webhook need not fail as this one does.
+                    Ok(()) => FIRST_PAUSE,
+                    Err(_) => LONGEST_PAUSE.min(2 * pause),
+                };
             }
         }
         last = key;

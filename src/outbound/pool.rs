@@ -48,9 +48,10 @@ pub struct Pool {
 }
 
 /// What becomes of requests in flight when their certificate goes out of use.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum InFlight {
     /// They finish, within `pool.drain` of the service.
+    #[default]
     Finish,
     /// They are cut off at once.
     Cut,

@@ -25,19 +25,32 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
-    pub(super) fn new(chain: Arc<WebPkiServerVerifier>) -> Self {
+    pub(super) fn new(
+        chain: &Arc<WebPkiServerVerifier>,
+        revocations: Option<&Arc<Revocations>>,
+    ) -> Self {
         Self {
-            chain,
-            revocations: None,
+            chain: Arc::clone(chain),
+            revocations: revocations.cloned(),
         }
     }
 
     /// The same trust, with what is revoked by now.
     pub(super) fn with(&self, revocations: &Arc<Revocations>) -> Self {
-        Self {
-            chain: Arc::clone(&self.chain),
-            revocations: Some(Arc::clone(revocations)),
-        }
+        Self::new(&self.chain, Some(revocations))
+    }
+
+    /// Whether it says of each certificate what one made of these would say.
+    pub(super) fn is_of(
+        &self,
+        chain: &Arc<WebPkiServerVerifier>,
+        revocations: Option<&Arc<Revocations>>,
+    ) -> bool {
+        let is_same = match (&self.revocations, revocations) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        is_same && Arc::ptr_eq(&self.chain, chain)
     }
 
     /// Whether what it says of a certificate holds only as long as a list is in force.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::holders::Holders;
-use super::{Offered, Slot, Slots, Table};
+use super::{Contents, Offered, Slot, Slots, Table, Terms};
 use crate::config::Binding;
 use crate::gateway::rate::Limiter;
 use crate::identity::clock::Validity;
@@ -20,9 +20,10 @@ use crate::identity::select::{Choice, Refusal};
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::outbound::pool::{Pool, Takeover};
-use crate::services::{Service, WantedCertificate};
+use crate::services::{Service, Trust, WantedCertificate};
 
-type Pools = HashMap<(GenerationId, usize), Arc<Pool>>;
+/// By generation and, since services of one name may be configured differently over time, the service's place in memory.
+type Pools = HashMap<(GenerationId, *const Service), Arc<Pool>>;
 
 /// What a table is made with, besides what it is made of.
 struct Making<'a> {
@@ -36,19 +37,19 @@ struct Making<'a> {
 
 impl Making<'_> {
     /// The pool of a generation for a service. There is one for each (generation, service), whoever uses it. A new one
-    /// takes over from what served the same tenant there.
+    /// takes over from what served the same tenant there, where these were its slots before.
     fn pool(
         &mut self,
         service: &Arc<Service>,
-        index: usize,
         generation: Arc<Generation>,
-        before: Option<&Slot>,
+        before: Option<&Slots>,
     ) -> Arc<Pool> {
-        let key = (generation.id(), index);
+        let key = (generation.id(), Arc::as_ptr(service));
         if let Some(pool) = self.pools.get(&key) {
             return Arc::clone(pool);
         }
-        let pool = match before.and_then(Slot::pool) {
+        let mut before = before.into_iter().flatten().filter_map(Slot::pool);
+        let pool = match before.find(|pool| Arc::ptr_eq(pool.service(), service)) {
             Some(from) => {
                 let to = from.successor(generation);
                 self.takeovers.push(Takeover {
@@ -75,7 +76,7 @@ impl Table {
         generations: Vec<Arc<Generation>>,
         registry: Arc<Registry>,
         revocations: Arc<Revocations>,
-        validity: Validity,
+        terms: Terms,
         outbound: &Arc<Outbound>,
         metrics: &Metrics,
     ) -> Self {
@@ -83,30 +84,69 @@ impl Table {
             .iter()
             .map(|service| Offered::new(service, outbound, metrics))
             .collect();
+        let contents = Contents {
+            services,
+            generations,
+            registry,
+            revocations,
+            terms,
+        };
         let mut making = Making {
             outbound,
             pools: Pools::new(),
             before: None,
             takeovers: Vec::new(),
         };
-        Self::build(
-            services,
-            generations,
-            registry,
-            revocations,
-            validity,
-            &mut making,
-        )
+        Self::build(contents, &mut making)
     }
 
-    /// The same services as things stand now that certificates have come, gone, begun, ended or been revoked, and
-    /// which pools are to take over from which. What is still right keeps its connections, and so does what was opened
-    /// in a `candidate` that was made before and not put to use.
+    /// What it is made of, to make another of.
+    pub fn contents(&self) -> Contents {
+        Contents {
+            services: self.services.clone(),
+            generations: self.generations.clone(),
+            registry: Arc::clone(&self.registry),
+            revocations: Arc::clone(&self.revocations),
+            terms: self.terms.clone(),
+        }
+    }
+
+    /// What is offered once the configuration has these services. One that is unchanged, and whose authorities are
+    /// believed as before (`is_believed`), is the very same as now; whatever else may change, a service's rate is that
+    /// of one limiter.
+    pub fn offer(
+        &self,
+        services: &[Service],
+        is_believed: impl Fn(&Trust) -> bool,
+        outbound: &Arc<Outbound>,
+        metrics: &Metrics,
+    ) -> Vec<Offered> {
+        let offer = |service: &Service| {
+            let before = self
+                .by_name
+                .get(&service.name)
+                .map(|&at| &self.services[at]);
+            match before {
+                Some(before) if *before.service == *service && is_believed(&service.trust) => {
+                    before.clone()
+                }
+                _ => {
+                    let mut offered = Offered::new(&Arc::new(service.clone()), outbound, metrics);
+                    if let Some(before) = before.filter(|one| one.service.rate == service.rate) {
+                        offered.limiter.clone_from(&before.limiter);
+                    }
+                    offered
+                }
+            }
+        };
+        services.iter().map(offer).collect()
+    }
+
+    /// A table of these contents, and which pools are to take over from which. What is still right keeps its
+    /// connections, and so does what was opened in a `candidate` that was made before and not put to use.
     pub fn renewed(
         &self,
-        generations: Vec<Arc<Generation>>,
-        registry: Arc<Registry>,
-        revocations: Arc<Revocations>,
+        contents: Contents,
         outbound: &Arc<Outbound>,
         candidate: Option<&Self>,
     ) -> (Self, Vec<Takeover>) {
@@ -117,42 +157,36 @@ impl Table {
             before: Some(self),
             takeovers: Vec::new(),
         };
-        let table = Self::build(
-            self.services.clone(),
-            generations,
-            registry,
-            revocations,
-            self.validity.clone(),
-            &mut making,
-        );
+        let table = Self::build(contents, &mut making);
         (table, making.takeovers)
     }
 
-    fn pools_by_generation(&self) -> impl Iterator<Item = ((GenerationId, usize), Arc<Pool>)> {
+    fn pools_by_generation(
+        &self,
+    ) -> impl Iterator<Item = ((GenerationId, *const Service), Arc<Pool>)> {
         let slots = self.tenants.values().chain([&self.vendor]);
-        slots
-            .flat_map(|slots| slots.iter().enumerate())
-            .filter_map(|(index, slot)| {
-                let pool = slot.pool()?;
-                Some(((pool.generation()?.id(), index), Arc::clone(pool)))
-            })
+        let pools = slots.flat_map(|slots| slots.iter().filter_map(Slot::pool));
+        pools.filter_map(|pool| {
+            let key = (pool.generation()?.id(), Arc::as_ptr(pool.service()));
+            Some((key, Arc::clone(pool)))
+        })
     }
 
-    fn build(
-        services: Vec<Offered>,
-        generations: Vec<Arc<Generation>>,
-        registry: Arc<Registry>,
-        revocations: Arc<Revocations>,
-        validity: Validity,
-        making: &mut Making<'_>,
-    ) -> Self {
+    fn build(contents: Contents, making: &mut Making<'_>) -> Self {
+        let Contents {
+            services,
+            generations,
+            registry,
+            revocations,
+            terms,
+        } = contents;
         let by_name = (services.iter().enumerate())
             .map(|(index, one)| (Arc::clone(&one.service.name), index))
             .collect();
-        let now = validity.clock.now();
+        let now = terms.validity.clock.now();
         let mut table = Self {
             made_at: now,
-            changes_at: changes_at(&generations, &validity, now),
+            changes_at: changes_at(&generations, &terms.validity, now),
             holders: Holders::new(&generations, &registry),
             vendor: vec![Slot::Absent; services.len()].into(),
             services,
@@ -161,7 +195,7 @@ impl Table {
             generations,
             registry,
             revocations,
-            validity,
+            terms,
         };
         let tenants = (table.holders.structures())
             .map(|finess| {
@@ -183,16 +217,15 @@ impl Table {
         before: Option<&Slots>,
         making: &mut Making<'_>,
     ) -> Slots {
-        let slot = |(index, offered): (usize, &Offered)| {
+        let slot = |offered: &Offered| {
             let generation = match choose(&offered.service) {
                 Ok(generation) => generation,
                 Err(refusal) if refusal.gives_way() => return Slot::Absent,
                 Err(_) => return Slot::Refused,
             };
-            let before = before.map(|before| &before[index]);
-            Slot::Open(making.pool(&offered.service, index, generation, before))
+            Slot::Open(making.pool(&offered.service, generation, before))
         };
-        self.services.iter().enumerate().map(slot).collect()
+        self.services.iter().map(slot).collect()
     }
 
     /// The choice for a tenant among what is pinned, or else among its own certificates.
@@ -233,7 +266,7 @@ impl Table {
         Choice {
             service,
             now,
-            validity: &self.validity,
+            validity: &self.terms.validity,
             revocations: &self.revocations,
             relation,
         }

@@ -12,6 +12,7 @@ use crate::identity::structure::StructureId;
 use crate::identity::tenants::{self, Sector, Structure, Structures};
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
+use crate::outbound::trust::Anchors;
 use crate::services::{Owner, WantedCertificate};
 use crate::simulator::site::sample_finess;
 
@@ -38,13 +39,14 @@ fn table_of(generations: Vec<Arc<Generation>>, registry: Registry) -> Table {
         named(NOBODY, WantedCertificate::None, Owner::Structure),
     ];
     let metrics = Metrics::new();
-    let outbound = Outbound::new(&services, 10, NonZeroUsize::MIN, Arc::clone(&metrics)).unwrap();
+    let anchors = Anchors::of(services.iter().map(|service| &service.trust)).unwrap();
+    let outbound = Outbound::new(&anchors, 10, NonZeroUsize::MIN, Arc::clone(&metrics));
     Table::new(
         &services,
         generations,
         Arc::new(registry),
         Arc::default(),
-        Validity::default(),
+        Terms::default(),
         &outbound,
         &metrics,
     )

@@ -12,8 +12,8 @@ use super::problem::CrlProblem;
 use crate::identity::profile::name::rfc4514;
 
 /// The certificates of the authorities whose lists are believed.
-#[derive(Clone, Debug, Default)]
-pub struct Authorities(Vec<CertificateDer<'static>>);
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Authorities(HashSet<CertificateDer<'static>>);
 
 impl Authorities {
     /// `anchors` are believed as they are. `others`, such as the chains that certificates came with, are if an
@@ -26,7 +26,7 @@ impl Authorities {
         // Thousands of chains repeat a handful of authorities.
         let mut waiting = distinct(others);
         loop {
-            let (signed, rest): (Vec<_>, Vec<_>) = waiting
+            let (signed, rest): (HashSet<_>, HashSet<_>) = waiting
                 .into_iter()
                 .partition(|other| authorities.have_signed(other));
             if signed.is_empty() {
@@ -90,7 +90,8 @@ impl Authorities {
 
 fn distinct<'a>(
     certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>,
-) -> Vec<CertificateDer<'static>> {
+) -> HashSet<CertificateDer<'static>> {
+    // Compared before they are copied: thousands of chains repeat a handful.
     let distinct: HashSet<_> = certificates.into_iter().collect();
     distinct.into_iter().cloned().collect()
 }

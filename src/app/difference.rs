@@ -1,0 +1,150 @@
+//! How the configuration of a file differs from the one in use: what is taken up, and what has to wait for a restart.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use bytesize::ByteSize;
+use serde::Serialize;
+
+use crate::config::{AccessLog, Config, Listener, LogFormat};
+use crate::inbound::listener::describe;
+
+/// A key whose value in the file is not the one in use, and will not be before a restart.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Restart {
+    /// The key, as `listeners[0].address`.
+    pub key: String,
+    /// What is in use; "none" where there is nothing.
+    pub running: String,
+    /// What the file says; "none" where it says nothing.
+    pub configured: String,
+}
+
+/// Where there is nothing.
+const NONE: &str = "none";
+
+impl Restart {
+    fn new(key: &str, running: impl Display, configured: impl Display) -> Self {
+        Self {
+            key: key.to_owned(),
+            running: running.to_string(),
+            configured: configured.to_string(),
+        }
+    }
+}
+
+/// Puts what needs a restart back to what is running, and tells what that is. Listeners then are those that are bound,
+/// in their order, each with what the file says of its address.
+pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
+    let (told, listeners) = listeners(&running.listeners, &new.listeners);
+    let mut restart = differing(running, new);
+    restart.extend(told);
+    new.workers = running.workers;
+    new.listeners = listeners;
+    new.admin.clone_from(&running.admin);
+    new.log.format = running.log.format;
+    new.log.access.clone_from(&running.log.access);
+    new.limits = running.limits;
+    new.shutdown_grace = running.shutdown_grace;
+    restart
+}
+
+/// What differs in what is left, by section: `services.dmp`, `listeners`.
+pub(super) fn taken_up(old: &Config, new: &Config) -> Vec<String> {
+    let sections = [
+        ("environment", old.environment == new.environment),
+        ("listeners", old.listeners == new.listeners),
+        ("identities", old.identities == new.identities),
+        ("revocation", old.revocation == new.revocation),
+        ("notices", old.notices == new.notices),
+        ("tenants", old.tenants == new.tenants),
+        ("vendor", old.vendor == new.vendor),
+        ("bindings", old.bindings == new.bindings),
+        ("log.level", old.log.level == new.log.level),
+    ];
+    let sections = sections.into_iter().filter(|(_, is_same)| !is_same);
+    let sections = sections.map(|(name, _)| name.to_owned());
+    let all = old.services.iter().chain(&new.services);
+    let names: BTreeSet<_> = all.map(|service| &service.name).collect();
+    let of = |config: &Config, name: &str| {
+        let mut services = config.services.iter();
+        services.find(|service| &*service.name == name).cloned()
+    };
+    let differs = |name: &str| of(old, name) != of(new, name);
+    let services = names.into_iter().filter(|name| differs(name));
+    let services = services.map(|name| format!("services.{name}"));
+    sections.chain(services).collect()
+}
+
+fn differing(running: &Config, new: &Config) -> Vec<Restart> {
+    let admin = |config: &Config| match &config.admin {
+        Some(admin) => admin.address.to_string(),
+        None => NONE.to_owned(),
+    };
+    let format = |config: &Config| match config.log.format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    let access = |config: &Config| match &config.log.access {
+        AccessLog::Off => "off".to_owned(),
+        AccessLog::Stdout => "stdout".to_owned(),
+        AccessLog::File(path) => path.display().to_string(),
+    };
+    let key =
+        |key, value: &dyn Fn(&Config) -> String| Restart::new(key, value(running), value(new));
+    let keys = [
+        key("workers", &|one| one.workers.to_string()),
+        key("admin.address", &admin),
+        key("log.format", &|one| format(one).to_owned()),
+        key("log.access", &access),
+        key("limits.inbound_connections", &|one| {
+            one.limits.inbound_connections.to_string()
+        }),
+        key("limits.upstream_connections", &|one| {
+            one.limits.upstream_connections.to_string()
+        }),
+        key("limits.request_head", &|one| {
+            // No head comes near what a u64 cannot hold.
+            ByteSize::b(one.limits.request_head as u64).to_string()
+        }),
+        key("limits.head_timeout", &|one| {
+            humantime::format_duration(one.limits.head_timeout).to_string()
+        }),
+        key("shutdown.grace", &|one| {
+            humantime::format_duration(one.shutdown_grace).to_string()
+        }),
+    ];
+    let differing = keys.into_iter().filter(|one| one.running != one.configured);
+    differing.collect()
+}
+
+/// Which addresses are not as they are bound; and what is bound, with what is new of it. The same address can be there
+/// several times if its port is 0.
+fn listeners(bound: &[Listener], new: &[Listener]) -> (Vec<Restart>, Vec<Listener>) {
+    let mut waiting: Vec<(usize, &Listener)> = new.iter().enumerate().collect();
+    let mut missing = Vec::new();
+    let mut all = Vec::new();
+    for (at, listener) in bound.iter().enumerate() {
+        let same = waiting
+            .iter()
+            .position(|(_, one)| one.address == listener.address);
+        match same {
+            Some(found) => all.push(waiting.remove(found).1.clone()),
+            None => {
+                missing.push((at, listener));
+                all.push(listener.clone());
+            }
+        }
+    }
+    // One that is bound and no longer there, and one that is there and not bound, are most often the same one moved.
+    let told = (0..missing.len().max(waiting.len())).map(|nth| {
+        let (running, configured) = (missing.get(nth), waiting.get(nth));
+        let at = configured.or(running).map_or(0, |(at, _)| *at);
+        let address = |listener: Option<&(usize, &Listener)>| {
+            listener.map_or_else(|| NONE.to_owned(), |(_, one)| describe(&one.address))
+        };
+        let key = format!("listeners[{at}].address");
+        Restart::new(&key, address(running), address(configured))
+    });
+    (told.collect(), all)
+}
