@@ -243,7 +243,9 @@ impl Load {
 
     fn unix_micros(&self, at: Instant) -> Result<u128> {
         let (begun, unix) = self.begun;
-        Ok((unix + (at - begun)).duration_since(UNIX_EPOCH)?.as_micros())
+        Ok((unix + (at - begun))
+            .duration_since(UNIX_EPOCH)?
+            .as_micros())
     }
 
     /// The number of the next request, unless there is none.

@@ -36,7 +36,7 @@ Options:
   --interval S       seconds between them, two at least (default: $INTERVAL)
   --certificates N   of 'many' and 'all' (default: $CERTIFICATES); making 2 × 10,000 takes some minutes, once
   --rate N           requests a second (default: $RATE): a rate that all keep up with, so that latency means something
-  --settle S         seconds after which memory is looked at again (default: $SETTLE)
+  --settle S         seconds that 'all' is watched after the change, memory at their end (default: $SETTLE)
   --quick            3 rotations, 500 certificates, 10 s to settle: to try it out in about a minute
 $COMMON_HELP
 HELP
@@ -86,13 +86,15 @@ renewals_of_one() {
     for ((k = 1; k <= ROTATIONS; k++)); do renewed "$k" 1 1; done
 }
 
-# loaded N: the folder `tenants-rotation` with the first certificates of N tenants, for proxies to use.
+# loaded N: the folder `tenants-rotation` with the first certificates of N tenants, for proxies to use. To link a file
+# is a change of it, and Relais reads files again that have changed within the last two seconds.
 loaded() {
     local folder="$WORK/pki/tenants-rotation"
     pki "$1"
     rm -rf "$folder"
     cp -al "$WORK/pki/tenants-$1" "$folder"
     cp "$WORK/pki/tenants-$1.txt" "$folder.txt"
+    (($1 == 1)) || sleep 3
     TENANT="$(head -n 1 "$folder.txt")"
     FILE="$folder/$TENANT.pem"
 }
@@ -210,6 +212,7 @@ judge() {
                 if (!swap) continue
                 if ($1 >= changed[k] && $1 < taken) note(k, "during", $3)
                 if ($1 >= taken && $1 < taken + 1e6) note(k, "after", $3)
+                if ($1 >= taken + 1e6 && $1 < until[k]) note(k, "rest", $3)
                 if ($1 >= swap && $1 < until[k] && generation($5) != wanted[k]) stale[k]++
             }
         }
@@ -221,7 +224,8 @@ judge() {
                 # Within a tenth of a second of the end of what was looked at, it may have gone on for ever.
                 printf "\"last_old_ms\":%s,\"old_to_the_end\":%d,", ms(last[k], k), (last[k] > until[k] - 1e5)
                 printf "\"old_after_swap\":%d,\"p99_before_us\":%s,", stale[k], p99(k, "before")
-                printf "\"p99_during_us\":%s,\"p99_after_us\":%s}\n", p99(k, "during"), p99(k, "after")
+                printf "\"p99_during_us\":%s,\"p99_after_us\":%s,", p99(k, "during"), p99(k, "after")
+                printf "\"p99_rest_us\":%s}\n", p99(k, "rest")
             }
             if (elsewhere) printf "fault: %d requests failed before any rotation or after the last\n", elsewhere >"/dev/stderr"
         }' "$WORK/events" "$WORK/record" "$WORK/record"
@@ -237,13 +241,13 @@ table() {
             }
             return k
         }
-        function median(name, key,    k) {
+        # Median and worst.
+        function both(name, key, form,    k, middle) {
             k = sorted(name, key)
             if (!k) return "–"
-            return k % 2 ? list[(k + 1) / 2] + 0 : (list[k / 2] + list[k / 2 + 1]) / 2
+            middle = k % 2 ? list[(k + 1) / 2] : (list[k / 2] + list[k / 2 + 1]) / 2
+            return sprintf(form " / " form, middle, list[k])
         }
-        function worst(name, key,    k) { k = sorted(name, key); return k ? list[k] : "–" }
-        function both(name, key) { return median(name, key) " / " worst(name, key) }
         {
             for (i = 1; i < NF; i += 2) row[$i] = $(i + 1)
             key = row["proxy"] ", " row["how"]
@@ -262,9 +266,10 @@ table() {
             for (i = 1; i <= kinds; i++) {
                 key = order[i]
                 printf "| %s | %d | %d | %d | ", key, rotations[key], failed[key], closed[key]
-                printf "%s%s | ", both("first_new_ms", key), never[key] ? " (never in " never[key] ")" : ""
-                printf "%s%s | ", both("last_old_ms", key), endless[key] ? " (goes on in " endless[key] ")" : ""
-                printf "%d | %s | %s | %s |\n", stale[key], both("p99_before_us", key), both("p99_after_us", key), both("ratio", key)
+                printf "%s%s | ", both("first_new_ms", key, "%.1f"), never[key] ? " (never in " never[key] ")" : ""
+                printf "%s%s | ", both("last_old_ms", key, "%.1f"), endless[key] ? " (goes on in " endless[key] ")" : ""
+                printf "%d | %s | %s | %s |\n", stale[key], \
+                    both("p99_before_us", key, "%d"), both("p99_after_us", key, "%d"), both("ratio", key, "%.2f")
             }
         }'
 }
@@ -327,22 +332,26 @@ expect() {
     [[ "$serial" == "${1}00001" ]] || fault "rotation $1 is not in use: $serial"
 }
 
+# CPU time of Relais so far, in ms, by ticks of the system (10 ms). Files are decoded by threads that are gone
+# afterwards, which only the process as a whole remembers.
+cpu_ms() { awk -v tick="$(getconf CLK_TCK)" '{ printf "%.0f", ($14 + $15) * 1000 / tick }' "/proc/${PIDS[relais]}/stat"; }
+
 # The CPU of Relais over as many seconds as there are rotations, in % of a core; `each` runs every second.
 cpu_share() {
     local before k from
-    before="$(cpu_ns relais)" from=${EPOCHREALTIME/[.,]/}
+    before="$(cpu_ms)" from=${EPOCHREALTIME/[.,]/}
     for ((k = 1; k <= ROTATIONS; k++)); do
         "$@" "$k"
         # Not after the time that it took: every second.
         sleep "$(awk -v us=$((from + k * 1000000 - ${EPOCHREALTIME/[.,]/})) 'BEGIN { printf "%.3f", (us > 0 ? us / 1e6 : 0) }')"
     done
-    awk -v ns=$(($(cpu_ns relais) - before)) -v us=$((${EPOCHREALTIME/[.,]/} - from)) 'BEGIN { printf "%.1f", ns / 10 / us }'
+    awk -v ms=$(($(cpu_ms) - before)) -v us=$((${EPOCHREALTIME/[.,]/} - from)) 'BEGIN { printf "%.1f", ms * 1e5 / us }'
 }
 
 many() {
-    local k before took idle busy
+    local k before took idle busy cpu=0
     renewals_of_one
-    rm -f "$WORK"/{times,own,cpu,watched}
+    rm -f "$WORK"/{times,own,watched}
     loaded "$CERTIFICATES"
     start_upstream
     RELAIS_IDENTITIES='reload = "manual"' start_relais rotation h1
@@ -350,13 +359,13 @@ many() {
     reload_now >/dev/null
     for ((k = 1; k <= ROTATIONS; k++)); do
         put "$k"
-        before="$(cpu_ns relais)"
+        before="$(cpu_ms)"
         took="$(reload_now)"
         echo "$took" >>"$WORK/times"
-        echo $(($(cpu_ns relais) - before)) | awk '{ print $1 / 1e6 }' >>"$WORK/cpu"
-        echo "$(field milliseconds <"$WORK/reload.json")" >>"$WORK/own"
+        cpu=$((cpu + $(cpu_ms) - before))
+        printf "%s\n" "$(field milliseconds <"$WORK/reload.json")" >>"$WORK/own"
         expect "$k"
-        echo "{\"proxy\":\"relais\",\"figure\":\"many\",\"rotation\":$k,\"reload_ms\":$took,\"cpu_ms\":$(tail -n 1 "$WORK/cpu")}" >>"$rounds"
+        echo "{\"proxy\":\"relais\",\"figure\":\"many\",\"rotation\":$k,\"reload_ms\":$took}" >>"$rounds"
     done
     stop relais
     loaded "$CERTIFICATES"
@@ -380,8 +389,8 @@ many() {
     echo "|:--|--:|--:|"
     spread "POST /api/v1/reload until its answer, ms" <"$WORK/times"
     spread "of that by its own report, ms" <"$WORK/own"
-    spread "CPU of the process for it, ms" <"$WORK/cpu"
     spread "by watching, from the rename to published, ms (100 of them are waited for quiet)" <"$WORK/watched"
+    echo "| CPU of the process for it, ms (mean) | $(awk -v ms="$cpu" -v n="$ROTATIONS" 'BEGIN { printf "%.1f", ms / n }') | |"
     echo "| CPU with one change a second, % of a core | $busy | |"
     echo "| CPU at rest, % of a core | $idle | |"
     echo
@@ -392,12 +401,15 @@ replace_all() {
     local pki="$WORK/pki" before peak after told=0 moved row count
     loaded "$CERTIFICATES"
     rm -rf "$pki/aside-all"
-    cp -al "$pki/renewed-1" "$pki/aside-all"
+    mkdir "$pki/aside-all"
+    sed "s|.*|$pki/renewed-1/&.pem|" "$pki/tenants-rotation.txt" | xargs cp -l -t "$pki/aside-all"
     # Some from everywhere in the folder.
     awk -v step=$((CERTIFICATES / LOADED)) 'NR % step == 0' "$pki/tenants-rotation.txt" >"$pki/tenants-loaded.txt"
     start_upstream
     start_relais rotation h1 || { fault "relais does not start"; stop_all; return; }
-    begin_load relais "$pki/tenants-loaded.txt" 25
+    # Files that were read within two seconds of their change are read again at the next look, half a minute later:
+    # the load lasts for as long as that is to be seen.
+    begin_load relais "$pki/tenants-loaded.txt" $((5 + SETTLE + 1))
     sleep 5
     before="$(memory_kib relais VmRSS)"
     reset_peak relais
@@ -408,15 +420,15 @@ replace_all() {
         command_line
         told=${EPOCHREALTIME/[.,]/}
     fi
-    echo "1 $CHANGED $told $((CHANGED + 19000000))" >>"$WORK/events"
+    echo "1 $CHANGED $told $((CHANGED + SETTLE * 1000000))" >>"$WORK/events"
     end_load
+    after="$(memory_kib relais VmRSS)"
     peak="$(memory_kib relais VmHWM)"
     count="$(curl -sS --max-time 30 "http://127.0.0.1:$ADMIN_PORT/api/v1/certificates" |
         grep -o '"serial":"0*1[0-9]\{5\}"' | wc -l)"
-    sleep "$SETTLE"
-    after="$(memory_kib relais VmRSS)"
     stop_all
-    row="$(judge relais "$2" | tee /dev/stderr)"
+    row="$(judge relais "$2")"
+    say "$row"
     echo "${row%\}},\"figure\":\"all\",\"renamed_ms\":$(((moved - CHANGED) / 1000)),\"renewed\":$count,\"rss_before_kib\":$before,\"rss_peak_kib\":$peak,\"rss_after_kib\":$after}" |
         tee -a "$rounds" "$WORK/all.jsonl" >/dev/null
     ((count == CERTIFICATES)) || fault "$count of $CERTIFICATES certificates are the renewed ones"
@@ -431,13 +443,13 @@ all() {
     echo
     echo "$RATE requests a second on $CONNECTIONS connections, for $LOADED of the tenants in turn; each of them needs a new connection then. Times are from the first of the renames."
     echo
-    echo "| | all renamed, ms | answer of reload, ms | last request under an old one, ms | failed | p99 µs: before | until the first new one | the second from then on | RSS MiB: before | peak | after $SETTLE s |"
-    echo "|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    echo "| | all renamed, ms | answer of reload, ms | last request under an old one, ms | failed | p99 µs: before | until the first new one | the second from then on | the rest | RSS MiB: before | peak | after $SETTLE s |"
+    echo "|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     sed 's/[{}"]//g; s/[:,]/ /g' "$WORK/all.jsonl" | awk '{
         for (i = 1; i < NF; i += 2) row[$i] = $(i + 1)
         gsub("_", " ", row["how"])
-        printf "| %s | %s | %s | %s | %d | %s | %s | %s | %.1f | %.1f | %.1f |\n", row["how"], row["renamed_ms"], row["told_ms"], \
-            row["last_old_ms"], row["failed"], row["p99_before_us"], row["p99_during_us"], row["p99_after_us"], \
+        printf "| %s | %s | %s | %s | %d | %s | %s | %s | %s | %.1f | %.1f | %.1f |\n", row["how"], row["renamed_ms"], row["told_ms"], \
+            row["last_old_ms"], row["failed"], row["p99_before_us"], row["p99_during_us"], row["p99_after_us"], row["p99_rest_us"], \
             row["rss_before_kib"] / 1024, row["rss_peak_kib"] / 1024, row["rss_after_kib"] / 1024
     }' | sed 's/| null/| –/g'
     echo
