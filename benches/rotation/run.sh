@@ -161,120 +161,13 @@ end_load() {
         fault "the load found fault: $(cat "$WORK/load.json" "$WORK/load.log")"
 }
 
-# judge PROXY HOW: a line of JSON for each rotation. `events` has lines of: rotation, when the file was changed, when
-# the proxy said that it was done (0 if it says nothing), until when its requests count.
+# judge PROXY HOW: what came of the rotations.
 judge() {
-    awk -v proxy="$1" -v how="$2" '
-        # The rotation during which something happened; 0 before the first.
-        function current(at,    k) {
-            for (k = rotations; k > 0; k--) if (at >= changed[k]) return at < until[k] ? k : 0
-            return 0
-        }
-        function generation(serial) { return length(serial) > 12 ? 0 : int((serial + 0) / 100000) }
-        # Counted by 10 µs.
-        function note(k, window, took) {
-            took = int(took / 10)
-            seen[k, window, took]++; count[k, window]++
-            if (took > highest[k, window]) highest[k, window] = took
-        }
-        function p99(k, window,    rest, took) {
-            if (count[k, window] < 100) return "null"
-            rest = int(count[k, window] / 100)
-            for (took = highest[k, window]; rest > 0; took--) rest -= seen[k, window, took]
-            return (took + 1) * 10
-        }
-        function ms(at, k) { return at ? sprintf("%.1f", (at - changed[k]) / 1000) : "null" }
-        FNR == 1 { file++ }
-        file == 1 {
-            k = ++rotations; wanted[k] = $1; changed[k] = $2; told[k] = $3; until[k] = $4
-            next
-        }
-        # First time through the record: when the new certificate came, when the old one was last used.
-        file == 2 {
-            if ($4 != "200") {
-                # When it ended is when it failed.
-                if (k = current($2)) { failed[k]++; if ($4 == "closed_idle") closed[k]++ } else elsewhere++
-                next
-            }
-            if (!(k = current($1))) next
-            requests[k]++
-            if (generation($5) == wanted[k]) {
-                if (!first[k] || $2 < first[k]) first[k] = $2
-                # Those that waited for the first handshake started with it.
-                if (!started[k] || $1 < started[k]) started[k] = $1
-            } else if ($1 > last[k]) last[k] = $1
-            next
-        }
-        # Second time: what is counted from these moments.
-        $4 == "200" {
-            for (k = 1; k <= rotations; k++) {
-                swap = told[k] ? told[k] : first[k]
-                taken = started[k] ? started[k] : told[k]
-                if ($1 >= changed[k] - 1e6 && $1 < changed[k]) note(k, "before", $3)
-                if (!swap) continue
-                if ($1 >= changed[k] && $1 < taken) note(k, "during", $3)
-                if ($1 >= taken && $1 < taken + 1e6) note(k, "after", $3)
-                if ($1 >= taken + 1e6 && $1 < until[k]) note(k, "rest", $3)
-                if ($1 >= swap && $1 < until[k] && generation($5) != wanted[k]) stale[k]++
-            }
-        }
-        END {
-            for (k = 1; k <= rotations; k++) {
-                printf "{\"proxy\":\"%s\",\"how\":\"%s\",\"rotation\":%d,\"requests\":%d,", proxy, how, k, requests[k]
-                printf "\"failed\":%d,\"closed_idle\":%d,", failed[k], closed[k]
-                printf "\"told_ms\":%s,\"first_new_ms\":%s,", ms(told[k], k), ms(first[k], k)
-                # Within a tenth of a second of the end of what was looked at, it may have gone on for ever.
-                printf "\"last_old_ms\":%s,\"old_to_the_end\":%d,", ms(last[k], k), (last[k] > until[k] - 1e5)
-                printf "\"old_after_swap\":%d,\"p99_before_us\":%s,", stale[k], p99(k, "before")
-                printf "\"p99_during_us\":%s,\"p99_after_us\":%s,", p99(k, "during"), p99(k, "after")
-                printf "\"p99_rest_us\":%s}\n", p99(k, "rest")
-            }
-            if (elsewhere) printf "fault: %d requests failed before any rotation or after the last\n", elsewhere >"/dev/stderr"
-        }' "$WORK/events" "$WORK/record" "$WORK/record"
+    awk -v proxy="$1" -v how="$2" -f "$ROOT/benches/rotation/judge.awk" "$WORK/events" "$WORK/record" "$WORK/record"
 }
 
-# One row for each kind of rotation, out of lines of JSON: medians and the worst.
-table() {
-    sed 's/[{}"]//g; s/[:,]/ /g' | awk '
-        function sorted(name, key,    i, j, k, t) {
-            k = split(values[name, key], list, " ")
-            for (i = 2; i <= k; i++) for (j = i; j > 1 && list[j - 1] + 0 > list[j] + 0; j--) {
-                t = list[j]; list[j] = list[j - 1]; list[j - 1] = t
-            }
-            return k
-        }
-        # Median and worst.
-        function both(name, key, form,    k, middle) {
-            k = sorted(name, key)
-            if (!k) return "–"
-            middle = k % 2 ? list[(k + 1) / 2] : (list[k / 2] + list[k / 2 + 1]) / 2
-            return sprintf(form " / " form, middle, list[k])
-        }
-        {
-            for (i = 1; i < NF; i += 2) row[$i] = $(i + 1)
-            key = row["proxy"] ", " row["how"]
-            gsub("_", " ", key)
-            if (!(key in rotations)) order[++kinds] = key
-            rotations[key]++
-            for (name in row) if (row[name] != "null") values[name, key] = values[name, key] " " row[name]
-            if (row["p99_after_us"] != "null" && row["p99_before_us"] + 0)
-                values["ratio", key] = values["ratio", key] sprintf(" %.2f", row["p99_after_us"] / row["p99_before_us"])
-            failed[key] += row["failed"]; closed[key] += row["closed_idle"]; stale[key] += row["old_after_swap"]
-            endless[key] += row["old_to_the_end"]; never[key] += row["first_new_ms"] == "null"
-        }
-        END {
-            print "| proxy | rotations | failed | of them closed idle | first under the new, ms | last under an old, ms | under an old after the swap | p99 before, µs | p99 after, µs | after to before |"
-            print "|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
-            for (i = 1; i <= kinds; i++) {
-                key = order[i]
-                printf "| %s | %d | %d | %d | ", key, rotations[key], failed[key], closed[key]
-                printf "%s%s | ", both("first_new_ms", key, "%.1f"), never[key] ? " (never in " never[key] ")" : ""
-                printf "%s%s | ", both("last_old_ms", key, "%.1f"), endless[key] ? " (goes on in " endless[key] ")" : ""
-                printf "%d | %s | %s | %s |\n", stale[key], \
-                    both("p99_before_us", key, "%d"), both("p99_after_us", key, "%d"), both("ratio", key, "%.2f")
-            }
-        }'
-}
+# One row for each kind of rotation, out of lines of JSON.
+table() { sed 's/[{}"]//g; s/[:,]/ /g' | awk -f "$ROOT/benches/rotation/table.awk"; }
 
 # ── Figures ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
