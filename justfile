@@ -18,7 +18,7 @@ clippy:
 
 # lint the shell scripts
 shellcheck:
-    shellcheck -x .ci/run tests/interop/run.sh benches/compare/run.sh benches/compare/figures.sh
+    shellcheck -x .ci/run tests/interop/run.sh benches/compare/run.sh benches/compare/figures.sh benches/rotation/run.sh
 
 # unit, integration and documentation tests
 test *ARGUMENTS:

@@ -18,7 +18,7 @@ BUILD=1
 # shellcheck disable=SC2034  # used by both
 COMMON_HELP="  --work DIR         where the PKI, configurations and logs go (default: target/compare)
   --results DIR      where results go (default: WORK/results)
-  --port P           first of eight ports used on 127.0.0.1 (default: $PORT)
+  --port P           first of nine ports used on 127.0.0.1 (default: $PORT)
   --tls VERSIONS     what the upstream speaks (default: \"$TLS\")
   --access-log       a line per request to a file, for the proxies that can
   --no-build         use target/release as it is
@@ -26,7 +26,8 @@ COMMON_HELP="  --work DIR         where the PKI, configurations and logs go (def
 Environment:
   NGINX              the nginx to use (default: the one in PATH, installed with apt-get when there is none)
   RELAIS             the relais to measure (default: target/release/relais)
-  RELAIS_SERVICE     lines for Relais's [services.dmp] section, such as 'tls = …'"
+  RELAIS_SERVICE     lines for Relais's [services.dmp] section, such as 'tls = …'
+  RELAIS_IDENTITIES  lines for its [identities] section"
 
 # Reads the command line. An option that is not common goes to the script's own_option. Each returns how many words it
 # took, 0 for an option that it does not have.
@@ -99,6 +100,8 @@ prepare() {
     LOAD="$ROOT/target/release/examples/load"
     UPSTREAM=$PORT UPSTREAM_H2=$((PORT + 1)) STATUS=$((PORT + 2))
     BARE_PORT=$((PORT + 3)) RELAIS_PORT=$((PORT + 4)) ADMIN_PORT=$((PORT + 5)) NGINX_PORT=$((PORT + 6)) HAPROXY_PORT=$((PORT + 7))
+    # shellcheck disable=SC2034  # used by benches/rotation
+    HAPROXY_ADMIN=$((PORT + 8))
     mkdir -p "$WORK" "$RESULTS"
     umask 077
     # Both ends of every connection are here: thousands of them at 1,000 tenants.
@@ -157,13 +160,14 @@ pki() {
     mv "$pki/tenants-$n.partial" "$pki/tenants-$n.txt"
 }
 
+# tenant N [FOLDER [OPTIONS…]]: the certificate of the N-th tenant, in a folder of the PKI.
 tenant() {
-    local pki="$WORK/pki" number file key="$WORK/pki/keys/tenant$((($1 - 1) % KEYS + 1))"
+    local pki="$WORK/pki" folder="${2:-tenants}" key="tenant$((($1 - 1) % KEYS + 1))" number file
     number="$(finess "$1")"
-    file="$pki/tenants/$number.pem"
+    file="$pki/$folder/$number.pem"
     [[ -s "$file" ]] && return 0
-    certificate "/C=FR/ST=Test (75)/O=STRUCTURE $1/OU=1$number/CN=Test $1" tenant "tenant$((($1 - 1) % KEYS + 1))" issuing >"$file.partial"
-    cat "$pki/issuing.pem" "$key.pem" >>"$file.partial"
+    certificate "/C=FR/ST=Test (75)/O=STRUCTURE $1/OU=1$number/CN=Test $1" tenant "$key" issuing "${@:3}" >"$file.partial"
+    cat "$pki/issuing.pem" "$pki/keys/$key.pem" >>"$file.partial"
     mv "$file.partial" "$file"
 }
 
@@ -196,6 +200,7 @@ http {
         ssl_client_certificate $WORK/pki/trust.pem;
         ssl_session_cache shared:upstream:16m;
         add_header x-client-ou \$client_ou;
+        add_header x-client-serial \$ssl_client_serial;
         add_header x-load-id \$http_x_load_id;
         default_type text/plain;
         root $WORK/files;
@@ -248,6 +253,7 @@ address = "127.0.0.1:$RELAIS_PORT"
 
 [identities]
 directory = "$WORK/pki/tenants-$1"
+${RELAIS_IDENTITIES:-}
 
 [services.dmp]
 url = "https://localhost:$upstream"
@@ -320,6 +326,7 @@ global
     nbthread 1
     maxconn 5000
     no log
+    stats socket ipv4@127.0.0.1:$HAPROXY_ADMIN level admin
 defaults
     mode http
     timeout connect 5s

@@ -3,17 +3,18 @@
 //! The upstream answers with the `OU` of the client certificate it was shown in one header, and echoes the
 //! request's `X-Load-Id` in another: the first tells one tenant's connection used for another's request, the
 //! second a response that belongs to another request. The result is one line of JSON; the exit code is 0 only
-//! if every response was right.
+//! if every response was right. `--record` also writes a line for each request: when, how, under which serial number.
 
 use std::cell::{Cell, RefCell};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, anyhow, ensure};
 use bytes::Bytes;
 use bytesize::ByteSize;
 use clap::{Parser, ValueEnum};
@@ -23,6 +24,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::sleep_until;
 
 #[derive(Parser)]
 #[command(
@@ -59,6 +61,17 @@ struct Args {
     /// The response header that must be `1` and the tenant's FINESS number.
     #[arg(long, default_value = "x-client-ou")]
     identity_header: HeaderName,
+    /// Send so many requests a second, evenly, rather than as many as possible.
+    #[arg(long)]
+    rate: Option<u32>,
+    /// Write a line for each request to this file: its start and its end (Unix time), how long it took (all in
+    /// microseconds), what came of it (`200`, `closed_idle`, `failed`), and the serial number of the certificate that
+    /// the upstream saw.
+    #[arg(long)]
+    record: Option<PathBuf>,
+    /// The response header that bears this number.
+    #[arg(long, default_value = "x-client-serial")]
+    serial_header: HeaderName,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -76,6 +89,27 @@ struct Load {
     sent: Cell<u64>,
     random: Cell<u64>,
     tally: RefCell<Tally>,
+    record: Option<RefCell<BufWriter<File>>>,
+    /// The same moment on both clocks: records are compared with what others have done.
+    begun: (Instant, SystemTime),
+}
+
+/// What went wrong with a request.
+struct Failure {
+    /// It was lost with a connection that had served before, and no byte of an answer came. A server may close such a
+    /// connection at any time, and a client may repeat a GET that meets with that (RFC 9110, 9.2.2): whether one does
+    /// decides whether its user notices.
+    closed_idle: bool,
+    error: Error,
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self {
+            closed_idle: false,
+            error: error.into(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -83,6 +117,8 @@ struct Tally {
     /// One entry per response, in microseconds.
     latencies: Vec<u32>,
     failed: u64,
+    /// Of those that failed.
+    closed_idle: u64,
     wrong_identity: u64,
     wrong_response: u64,
     connections_opened: u64,
@@ -99,11 +135,14 @@ async fn main() -> Result<ExitCode> {
                 .map(|_| spawn_local(load.clone().run()))
                 .collect();
             for connection in connections {
-                connection.await?;
+                connection.await??;
             }
             anyhow::Ok(())
         })
         .await?;
+    if let Some(record) = &load.record {
+        record.borrow_mut().flush()?;
+    }
     let mut tally = load.tally.take();
     println!("{}", tally.report(started.elapsed()));
     Ok(if tally.is_clean() {
@@ -134,31 +173,79 @@ impl Load {
             sent: Cell::new(0),
             random: Cell::new(0x9e37_79b9_7f4a_7c15),
             tally: RefCell::default(),
+            record: (args.record.as_ref())
+                .map(|path| {
+                    let file = File::create(path);
+                    file.with_context(|| format!("cannot write {}", path.display()))
+                })
+                .transpose()?
+                .map(|file| RefCell::new(BufWriter::new(file))),
+            begun: (Instant::now(), SystemTime::now()),
             args,
         })
     }
 
     /// One connection: a request after the other until the load is over, on a new connection after each failure.
-    async fn run(self: Rc<Self>) {
+    async fn run(self: Rc<Self>) -> Result<()> {
         let mut sender = None;
         while let Some(number) = self.next() {
+            let due = self.due(number).await;
             let (finess, ou) = &self.tenants[self.tenant(number)];
             let started = Instant::now();
-            match self.exchange(&mut sender, number, finess, ou).await {
-                Ok(()) => {
-                    let micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+            // A request that is sent late, because the one before took long, has waited: that counts.
+            let waited = due.map_or(Duration::ZERO, |due| started.duration_since(due));
+            let exchanged = self.exchange(&mut sender, number, finess, ou).await;
+            let ended = Instant::now();
+            let took = waited + (ended - started);
+            let (outcome, serial) = match exchanged {
+                Ok(serial) => {
+                    let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
                     self.tally.borrow_mut().latencies.push(micros);
+                    ("200", serial)
                 }
-                Err(error) => {
+                Err(Failure { closed_idle, error }) => {
                     sender = None;
                     let mut tally = self.tally.borrow_mut();
                     tally.failed += 1;
+                    tally.closed_idle += u64::from(closed_idle);
                     tally
                         .first_failure
                         .get_or_insert_with(|| format!("{error:#}"));
+                    let outcome = if closed_idle { "closed_idle" } else { "failed" };
+                    (outcome, None)
                 }
+            };
+            if let Some(record) = &self.record {
+                let serial = serial.as_ref().and_then(|serial| serial.to_str().ok());
+                writeln!(
+                    record.borrow_mut(),
+                    "{} {} {} {outcome} {}",
+                    self.unix_micros(started)?,
+                    self.unix_micros(ended)?,
+                    took.as_micros(),
+                    serial.unwrap_or("-")
+                )?;
             }
         }
+        Ok(())
+    }
+
+    /// Waits until a request is due, where they are sent at a rate. If it should have been sent already, says since when.
+    async fn due(&self, number: u64) -> Option<Instant> {
+        let rate = self.args.rate?;
+        let due = self.begun.0 + Duration::from_secs_f64(number as f64 / f64::from(rate));
+        if due <= Instant::now() {
+            return Some(due);
+        }
+        sleep_until(due.into()).await;
+        None
+    }
+
+    fn unix_micros(&self, at: Instant) -> Result<u128> {
+        let (begun, unix) = self.begun;
+        Ok((unix + (at - begun))
+            .duration_since(UNIX_EPOCH)?
+            .as_micros())
     }
 
     /// The number of the next request, unless there is none.
@@ -200,12 +287,13 @@ impl Load {
         number: u64,
         finess: &HeaderValue,
         ou: &HeaderValue,
-    ) -> Result<()> {
-        let mut sender = match slot.take().filter(|sender| !sender.is_closed()) {
+    ) -> Result<Option<HeaderValue>, Failure> {
+        let open = slot.take().filter(|sender| !sender.is_closed());
+        let is_reused = open.is_some();
+        let mut sender = match open {
             Some(sender) => sender,
             None => self.connect().await?,
         };
-        sender.ready().await?;
         let id = HeaderValue::from(number);
         let request = Request::builder()
             .method(if self.body.is_empty() { "GET" } else { "POST" })
@@ -214,20 +302,26 @@ impl Load {
             .header("x-finess", finess)
             .header("x-load-id", &id)
             .body(Full::new(self.body.clone()))?;
-        let response = sender.send_request(request).await?;
+        let may_repeat = is_reused && self.body.is_empty();
+        let answered = async {
+            sender.ready().await?;
+            sender.send_request(request).await
+        };
+        let response = answered.await.map_err(|error| Failure {
+            closed_idle: may_repeat && !error.is_parse(),
+            error: error.into(),
+        })?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
-        ensure!(
-            head.status == StatusCode::OK,
-            "status {}: {}",
-            head.status,
-            String::from_utf8_lossy(&body)
-        );
+        if head.status != StatusCode::OK {
+            let text = String::from_utf8_lossy(&body);
+            return Err(anyhow!("status {}: {text}", head.status).into());
+        }
         let mut tally = self.tally.borrow_mut();
         tally.wrong_identity += u64::from(head.headers.get(&self.args.identity_header) != Some(ou));
         tally.wrong_response += u64::from(head.headers.get("x-load-id") != Some(&id));
         *slot = Some(sender);
-        Ok(())
+        Ok(head.headers.get(&self.args.serial_header).cloned())
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
@@ -255,6 +349,7 @@ impl Tally {
         serde_json::json!({
             "requests": answered as u64 + self.failed,
             "failed": self.failed,
+            "closed_idle": self.closed_idle,
             "wrong_identity": self.wrong_identity,
             "wrong_response": self.wrong_response,
             "connections_opened": self.connections_opened,

@@ -143,14 +143,14 @@ key() {
         openssl genpkey "$@" -out "$WORK/pki/keys/$name.pem" 2>/dev/null
 }
 
-# certificate SUBJECT EXTENSIONS KEY ISSUER, in PEM.
+# certificate SUBJECT EXTENSIONS KEY ISSUER [OPTIONS…], in PEM. Options are those of `openssl req`.
 certificate() {
     local pki="$WORK/pki" issuer=()
     if [[ "$3" != "$4" ]]; then
         issuer=(-CA "$pki/$4.pem" -CAkey "$pki/keys/$4.pem")
     fi
     openssl req -x509 -new -utf8 -days 365 -config "$pki/extensions.cnf" -extensions "$2" -subj "$1" \
-        -key "$pki/keys/$3.pem" "${issuer[@]}"
+        -key "$pki/keys/$3.pem" "${issuer[@]}" "${@:5}"
 }
 
 # authorities PREFIX: a root and an issuing CA with IGC-Santé's TEST names, in PREFIXroot.pem, PREFIXissuing.pem and
