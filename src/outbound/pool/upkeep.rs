@@ -1,22 +1,19 @@
 //! What is closed although no request asks for it: what is retired, too old, or in the way of somebody else.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Pool, lock};
+use super::Pool;
 
 impl Pool {
     /// Hands out nothing that is open any more, and opens nothing; what is in flight finishes. Who waits here is told to
     /// choose again.
     pub fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
-        let Some(active) = self.active.get() else {
+        // What has served nobody yet never will: either this comes first, or the first request does and is seen.
+        let Some(active) = self.active.get_or_init(|| None) else {
             return;
         };
-        for shard in &active.idle {
-            lock(shard).clear();
-        }
-        for h2 in lock(&active.h2).drain(..) {
+        drop(active.idle.retire());
+        for h2 in active.h2.retire() {
             h2.drain();
         }
         for queue in [&active.queue, &active.picky] {
@@ -26,18 +23,16 @@ impl Pool {
 
     /// Closes what has been idle or open for too long.
     pub(crate) fn reap(&self, now: Instant) {
-        let Some(active) = self.active.get() else {
+        let Some(active) = self.used() else {
             return;
         };
         let limits = &self.service.pool;
-        for shard in &active.idle {
-            lock(shard).retain(|idle| {
-                now.saturating_duration_since(idle.since) < limits.idle_timeout
-                    && self.is_young(idle.h1.opened, now)
-                    && !idle.h1.sender.is_closed()
-            });
-        }
-        lock(&active.h2).retain(|h2| {
+        active.idle.retain(|idle| {
+            now.saturating_duration_since(idle.since) < limits.idle_timeout
+                && self.is_young(idle.h1.opened, now)
+                && !idle.h1.sender.is_closed()
+        });
+        active.h2.retain(|h2| {
             let is_used = h2
                 .idle_since()
                 .is_none_or(|since| now.saturating_duration_since(since) < limits.idle_timeout);
@@ -47,38 +42,21 @@ impl Pool {
 
     /// Closes an idle connection: of a worker's the one that has been so the longest. Returns whether there was one.
     pub(crate) fn evict_one(&self) -> bool {
-        let Some(active) = self.active.get() else {
+        let Some(active) = self.used() else {
             return false;
         };
-        for shard in &active.idle {
-            let mut shard = lock(shard);
-            if !shard.is_empty() {
-                shard.remove(0);
-                return true;
-            }
+        if active.idle.evict(|_| true).is_some() {
+            return true;
         }
-        let mut h2 = lock(&active.h2);
-        match h2.iter().position(|h2| h2.idle_since().is_some()) {
-            Some(position) => {
-                h2.swap_remove(position).drain();
-                true
-            }
-            None => false,
-        }
+        let h2 = active.h2.evict(|h2| h2.idle_since().is_some());
+        h2.inspect(|h2| h2.drain()).is_some()
     }
 
     /// When the connection that has been idle the longest became so.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
-        let active = self.active.get()?;
-        let h1 = active
-            .idle
-            .iter()
-            .filter_map(|shard| lock(shard).first().map(|idle| idle.since))
-            .min();
-        let h2 = lock(&active.h2)
-            .iter()
-            .filter_map(|h2| h2.idle_since())
-            .min();
-        h1.into_iter().chain(h2).min()
+        let active = self.used()?;
+        let h1 = (active.idle).look(|idle| idle.first().map(|idle| idle.since));
+        let h2 = (active.h2).look(|h2| h2.iter().filter_map(|h2| h2.idle_since()).min());
+        h1.chain(h2).flatten().min()
     }
 }
