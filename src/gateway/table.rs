@@ -146,14 +146,13 @@ impl Table {
 
     /// The first slot that says something: the structure's own, its legal entity's, the éditeur's.
     fn usable(&self, finess: Finess, service: usize, now: i64) -> Option<&Arc<Pool>> {
-        let slot = |finess: Finess| self.tenants.get(&finess).map(|slots| &slots[service]);
-        let own = slot(finess);
-        let entity = || slot(self.registry.legal_entity_that_speaks(finess)?);
+        let says = |finess: Finess| {
+            let slot = &self.tenants.get(&finess)?[service];
+            Some(slot).filter(|slot| !matches!(slot, Slot::Absent))
+        };
+        let entity = || says(self.registry.legal_entity_that_speaks(finess)?);
         let vendor = || Some(&self.vendor[service]).filter(|_| self.knows(finess));
-        let says = |slot: Option<&'_ Slot>| !matches!(slot, None | Some(Slot::Absent));
-        let first = Some(own).filter(|slot| says(*slot));
-        let first = first.or_else(|| Some(entity()).filter(|slot| says(*slot)));
-        let pool = first.unwrap_or_else(vendor)?.pool()?;
+        let pool = says(finess).or_else(entity).or_else(vendor)?.pool()?;
         Some(pool).filter(|pool| is_valid(pool, now))
     }
 
