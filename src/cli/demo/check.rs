@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::Response;
 use http::header::RETRY_AFTER;
 
-use super::cases::{self, Case, Odd};
+use super::cases::{self, Case};
+use super::odd::Odd;
 use crate::cli::{ask, print};
 use crate::gateway::address::X_FINESS;
 use crate::identity::finess::Finess;
