@@ -1,9 +1,10 @@
 //! Administration on a loopback listener of its own: health, metrics, and what is loaded.
 
+mod status;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -12,19 +13,18 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::app::App;
-use crate::gateway::diagnosis::Seen;
 use crate::gateway::guard::Hosts;
 use crate::identity::generation::Generation;
 use crate::identity::revocation::Revocations;
-use crate::identity::revocation::{Crl, List};
 use crate::identity::states::{self, now, timestamp};
 use crate::inbound::listener::BindError;
 use crate::outbound::pool::Pool;
 use crate::services::Service;
+
+use status::status;
 
 /// Binds the administration listener.
 ///
@@ -96,108 +96,6 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
-}
-
-#[derive(Serialize)]
-struct Status {
-    version: &'static str,
-    ready: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    since: String,
-    uptime_seconds: u64,
-    tenants: usize,
-    services: usize,
-    certificates: BTreeMap<&'static str, usize>,
-    upstream_connections: usize,
-    /// What answers of services revealed of certificates since the start.
-    certificate_problems: Vec<CertificateProblem>,
-    revocation_lists: Vec<RevocationList>,
-}
-
-#[derive(Serialize)]
-struct RevocationList {
-    source: Arc<str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    issuer: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_update: Option<String>,
-    revoked: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-}
-
-impl From<&List> for RevocationList {
-    fn from(list: &List) -> Self {
-        let crl = list.crl.as_deref();
-        Self {
-            source: Arc::clone(&list.source),
-            issuer: crl.map(|crl| crl.issuer.to_string()),
-            next_update: crl.map(|crl| timestamp(crl.next_update)),
-            revoked: crl.map_or(0, Crl::entries),
-            problem: list.problem.as_ref().map(ToString::to_string),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct CertificateProblem {
-    service: Arc<str>,
-    problem: &'static str,
-    count: u64,
-    last: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    serial: Option<String>,
-    hint: &'static str,
-}
-
-impl From<(Arc<str>, Seen)> for CertificateProblem {
-    fn from((service, seen): (Arc<str>, Seen)) -> Self {
-        Self {
-            service,
-            problem: seen.trouble.name,
-            count: seen.count,
-            last: timestamp(seen.last),
-            tenant: seen.tenant,
-            serial: seen.serial,
-            hint: seen.trouble.hint,
-        }
-    }
-}
-
-async fn status(State(app): State<Arc<App>>) -> Json<Status> {
-    let table = app.gateway.table.load();
-    let mut certificates = BTreeMap::from([("unusable", app.problems.load().len())]);
-    let (revocations, now) = (app.revocations.load(), now());
-    for generation in table.generations() {
-        let state = states::State::of(&generation.identity().profile, &revocations, now);
-        *certificates.entry(state.as_str()).or_default() += 1;
-    }
-    let reason = app.unready();
-    Json(Status {
-        version: env!("CARGO_PKG_VERSION"),
-        ready: reason.is_none(),
-        reason,
-        since: instant(app.since),
-        uptime_seconds: app.since.elapsed().unwrap_or(Duration::ZERO).as_secs(),
-        tenants: table.tenants().len(),
-        services: table.services().len(),
-        certificates,
-        upstream_connections: app
-            .outbound
-            .pools()
-            .iter()
-            .map(|pool| pool.occupancy().open)
-            .sum(),
-        certificate_problems: (app.gateway.diagnosis.seen().into_iter())
-            .map(CertificateProblem::from)
-            .collect(),
-        revocation_lists: (app.revocations.load().lists().iter())
-            .map(RevocationList::from)
-            .collect(),
-    })
 }
 
 #[derive(Serialize)]
@@ -393,10 +291,4 @@ async fn reload(State(app): State<Arc<App>>) -> Response {
 #[derive(Serialize)]
 struct Failed {
     error: String,
-}
-
-fn instant(at: SystemTime) -> String {
-    Timestamp::try_from(at)
-        .map(|at| format!("{at:.0}"))
-        .unwrap_or_default()
 }
