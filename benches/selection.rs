@@ -1,63 +1,13 @@
 //! Which pool serves (tenant, service): the look-up that every request makes.
 
 use std::hint::black_box;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use relais::config::{Config, Tenants};
-use relais::gateway::table::{Table, Terms};
-use relais::identity::finess::Finess;
-use relais::identity::generation::Generation;
-use relais::identity::load::load;
-use relais::identity::registry::Registry;
-use relais::identity::tenants::Structure;
-use relais::metrics::Metrics;
-use relais::outbound::Outbound;
-use relais::outbound::trust::Anchors;
 use relais::simulator::site::{Ports, Site, Stand, sample_finess};
 
 /// Structures in the table of those benchmarks that have one: as many as the FINESS register has.
 const STRUCTURES: usize = 150_000;
-
-/// A table in which each tenant has a certificate, and the rest of the structures are sites of tenants.
-fn table(site: &Site, structures: usize) -> Table {
-    let loaded = Config::load(&site.configuration).expect("a site's configuration is valid");
-    let services: Vec<_> = loaded.config.services.into_iter().map(Arc::new).collect();
-    let metrics = Metrics::new();
-    let anchors = Anchors::of(services.iter().map(|service| &service.trust))
-        .expect("a site's trust file is valid");
-    let outbound = Outbound::new(&anchors, 1, NonZeroUsize::MIN, Arc::clone(&metrics));
-    let identities = load(&loaded.config.identities)
-        .expect("a site's folder can be read")
-        .identities;
-    let entities = site.tenants.iter().copied().cycle();
-    let sites = (site.tenants.len()..structures).zip(entities);
-    let tenants = Tenants {
-        files: Vec::new(),
-        inline: sites
-            .map(|(number, entity)| (sample_finess(number), site_of(entity)))
-            .collect(),
-    };
-    let (registry, _) = Registry::load(&tenants, Vec::new(), Vec::new());
-    let generations = identities.into_iter().map(Generation::new).collect();
-    Table::new(
-        &services,
-        generations,
-        Arc::new(registry),
-        Arc::default(),
-        Terms::default(),
-        &outbound,
-        &metrics,
-    )
-}
-
-fn site_of(entity: Finess) -> Structure {
-    Structure {
-        legal_entity: Some(entity),
-        ..Structure::default()
-    }
-}
 
 fn selection(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("selection");
@@ -74,7 +24,9 @@ fn selection(criterion: &mut Criterion) {
             Ports::default(),
         )
         .expect("the temporary folder can be written to");
-        let table = table(&site, structures);
+        // All structures that have no certificate are sites of those that have one.
+        let entities = site.tenants.iter().copied().cycle();
+        let table = site.table((tenants..structures).map(sample_finess).zip(entities));
         let asking: Vec<_> = match structures {
             0 => site.tenants.clone(),
             // All over the register, as requests of a whole country would come.

@@ -1,9 +1,10 @@
 //! Administration on a loopback listener of its own: health, metrics, and what is loaded.
 
+mod status;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -12,21 +13,20 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::app::App;
 use crate::config::ListenAddress;
-use crate::gateway::diagnosis::Seen;
 use crate::gateway::guard::Hosts;
 use crate::identity::generation::Generation;
 use crate::identity::revocation::Revocations;
-use crate::identity::revocation::{Crl, List};
 use crate::identity::states::{self, timestamp};
 use crate::inbound::inherited::Inherited;
 use crate::inbound::listener::BindError;
-use crate::outbound::pool::{Pool, Rejected};
+use crate::outbound::pool::Pool;
 use crate::services::Service;
+
+use status::status;
 
 /// Binds the administration listener, or takes the socket that was inherited for it.
 ///
@@ -108,139 +108,6 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 }
 
 #[derive(Serialize)]
-struct Status {
-    version: &'static str,
-    ready: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    since: String,
-    uptime_seconds: u64,
-    tenants: usize,
-    services: usize,
-    certificates: BTreeMap<&'static str, usize>,
-    upstream_connections: usize,
-    /// What answers of services revealed of certificates since the start.
-    certificate_problems: Vec<CertificateProblem>,
-    /// Renewed certificates that a service refuses, while the one before serves.
-    rejected_certificates: Vec<RejectedCertificate>,
-    revocation_lists: Vec<RevocationList>,
-}
-
-#[derive(Serialize)]
-struct RevocationList {
-    source: Arc<str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    issuer: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_update: Option<String>,
-    revoked: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-}
-
-impl From<&List> for RevocationList {
-    fn from(list: &List) -> Self {
-        let crl = list.crl.as_deref();
-        Self {
-            source: Arc::clone(&list.source),
-            issuer: crl.map(|crl| crl.issuer.to_string()),
-            next_update: crl.map(|crl| timestamp(crl.next_update)),
-            revoked: crl.map_or(0, Crl::entries),
-            problem: list.problem.as_ref().map(ToString::to_string),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct CertificateProblem {
-    service: Arc<str>,
-    problem: &'static str,
-    count: u64,
-    last: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    serial: Option<String>,
-    hint: &'static str,
-}
-
-impl From<(Arc<str>, Seen)> for CertificateProblem {
-    fn from((service, seen): (Arc<str>, Seen)) -> Self {
-        Self {
-            service,
-            problem: seen.trouble.name,
-            count: seen.count,
-            last: timestamp(seen.last),
-            tenant: seen.tenant,
-            serial: seen.serial,
-            hint: seen.trouble.hint,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct RejectedCertificate {
-    service: Arc<str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    structure: Option<String>,
-    serial: String,
-    /// The certificate that serves instead.
-    previous_serial: String,
-    alert: String,
-    hint: &'static str,
-}
-
-impl From<Rejected> for RejectedCertificate {
-    fn from(rejected: Rejected) -> Self {
-        let renewed = rejected.renewed();
-        Self {
-            service: Arc::clone(&rejected.pool.service().name),
-            structure: renewed.structure.as_ref().map(ToString::to_string),
-            serial: renewed.serial.to_string(),
-            previous_serial: rejected.previous().serial.to_string(),
-            alert: format!("{:?}", rejected.alert),
-            hint: Rejected::HINT,
-        }
-    }
-}
-
-async fn status(State(app): State<Arc<App>>) -> Json<Status> {
-    let table = app.gateway.table.load();
-    let mut certificates = BTreeMap::from([("unusable", app.problems.load().len())]);
-    let (revocations, now) = (app.revocations.load(), app.clock.now());
-    for generation in table.generations() {
-        let state = states::State::of(&generation.identity().profile, &revocations, now);
-        *certificates.entry(state.as_str()).or_default() += 1;
-    }
-    let reason = app.unready();
-    Json(Status {
-        version: env!("CARGO_PKG_VERSION"),
-        ready: reason.is_none(),
-        reason,
-        since: instant(app.since),
-        uptime_seconds: app.since.elapsed().unwrap_or(Duration::ZERO).as_secs(),
-        tenants: table.tenants().len(),
-        services: table.services().len(),
-        certificates,
-        upstream_connections: app
-            .outbound
-            .pools()
-            .iter()
-            .map(|pool| pool.occupancy().open)
-            .sum(),
-        certificate_problems: (app.gateway.diagnosis.seen().into_iter())
-            .map(CertificateProblem::from)
-            .collect(),
-        rejected_certificates: (app.outbound.rejected().into_iter())
-            .map(RejectedCertificate::from)
-            .collect(),
-        revocation_lists: (app.revocations.load().lists().iter())
-            .map(RevocationList::from)
-            .collect(),
-    })
-}
-
-#[derive(Serialize)]
 struct Tenant {
     finess: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -268,7 +135,10 @@ async fn tenants(State(app): State<Arc<App>>) -> Json<Vec<Tenant>> {
             .map(|(offered, pool)| {
                 (
                     Arc::clone(&offered.service.name),
-                    pool.pool().and_then(fingerprint),
+                    pool.pool()
+                        .map(|pool| table.serving(pool))
+                        .as_ref()
+                        .and_then(fingerprint),
                 )
             })
             .collect(),
@@ -433,10 +303,4 @@ async fn reload(State(app): State<Arc<App>>) -> Response {
 #[derive(Serialize)]
 struct Failed {
     error: String,
-}
-
-fn instant(at: SystemTime) -> String {
-    Timestamp::try_from(at)
-        .map(|at| format!("{at:.0}"))
-        .unwrap_or_default()
 }

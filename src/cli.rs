@@ -2,7 +2,6 @@
 
 pub mod ask;
 pub mod check;
-pub mod client;
 pub mod csr;
 pub mod demo;
 pub mod inspect;

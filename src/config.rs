@@ -46,7 +46,7 @@ use crate::identity::finess::Finess;
 use crate::identity::profile::Fingerprint;
 use crate::identity::structure::StructureId;
 use crate::identity::tenants::Structure;
-use crate::outbound::pool::InFlight;
+use crate::services::InFlight;
 use crate::services::{Environment, Service, Trust};
 
 pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE};

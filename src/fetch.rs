@@ -1,4 +1,4 @@
-//! One HTTP exchange of the side plane: a revocation list fetched, a notice handed over.
+//! One HTTP exchange of the side plane: a revocation list fetched, a notice handed over, a gateway asked.
 //!
 //! A connection each, HTTP/1.1, no redirects, and a bound on time and on size.
 

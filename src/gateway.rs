@@ -59,6 +59,8 @@ pub struct Gateway {
 /// What was looked up for a request.
 struct Chosen {
     pool: Arc<Pool>,
+    /// The pool that another stands in for, or the same.
+    principal: Arc<Pool>,
     metrics: Arc<ServiceMetrics>,
     /// Whose turn it has to wait for.
     limiter: Option<Arc<Limiter>>,
@@ -160,10 +162,12 @@ impl Gateway {
         let (index, offered) = table.service(service)?;
         let (name, metrics) = (Arc::clone(&offered.service.name), &offered.metrics);
         exchange.service = Some((name, Arc::clone(metrics)));
-        let pool = table.serving(table.pool(exchange.tenant, index)?);
+        let principal = table.pool(exchange.tenant, index)?;
+        let pool = table.serving(principal);
         exchange.pool = Some(Arc::clone(&pool));
         Ok(Chosen {
             pool,
+            principal: Arc::clone(principal),
             metrics: Arc::clone(metrics),
             limiter: offered.limiter.clone(),
         })
@@ -216,6 +220,8 @@ impl Gateway {
                 (Error::CertificateRejected(alert), unsent) => {
                     let error = Error::CertificateRejected(alert);
                     self.diagnosis.of_error(&error, exchange);
+                    // What stands in is refused, too: the service may have come to know the other meanwhile.
+                    chosen.principal.hurry();
                     // The certificate before it may serve on.
                     let may_fall_back = chosen.pool.refused(alert) && attempts > 0;
                     let Some(unsent) = unsent.filter(|_| may_fall_back) else {

@@ -40,6 +40,10 @@ use crate::services::{Retry, Service, Trust};
 /// How often idle connections are looked over. A connection may outstay its timeout by this much.
 const REAP_EVERY: Duration = Duration::from_secs(1);
 
+/// Refused certificates that are tried again at once, beyond the limit on connections. Where a service knows none of
+/// thousands of renewals, it should not take this for an attack.
+const TRIED_AT_ONCE: usize = 4;
+
 /// What all pools share.
 #[derive(Debug)]
 pub struct Outbound {
@@ -52,6 +56,8 @@ pub struct Outbound {
     wanting: AtomicUsize,
     /// How often a service has begun or ceased to refuse a renewed certificate.
     rejections: AtomicUsize,
+    /// Held to try a refused certificate again.
+    trying: Arc<Semaphore>,
     /// The workers' runtimes, as they start.
     handles: Mutex<Vec<Handle>>,
     /// The pools that have ever been used.
@@ -83,6 +89,7 @@ impl Outbound {
             room: Arc::new(Semaphore::new(connections)),
             wanting: AtomicUsize::new(0),
             rejections: AtomicUsize::new(0),
+            trying: Arc::new(Semaphore::new(TRIED_AT_ONCE)),
             handles: Mutex::default(),
             pools: Mutex::default(),
             metrics,
@@ -268,8 +275,13 @@ impl Outbound {
                 .retain(|pool| pool.strong_count() > 0);
             for pool in self.pools() {
                 pool.reap(now);
-                if pool.is_due(now) {
-                    tokio::spawn(pool.try_again());
+                if let Ok(permit) = Arc::clone(&self.trying).try_acquire_owned()
+                    && pool.is_due(now)
+                {
+                    tokio::spawn(async move {
+                        pool.try_again().await;
+                        drop(permit);
+                    });
                 }
             }
         }
@@ -300,26 +312,34 @@ pub(crate) async fn send(pool: &Arc<Pool>, request: Request<Upload>) -> Result<A
         Err(failed) => (failed.error, failed.unsent),
     };
     if let Some(how) = pool.cut() {
-        return Err(Error::CutOff(how).into());
+        return Err(match unsent {
+            Some(request) => Failed::unsent(Error::Retired, request),
+            None => Error::CutOff(how).into(),
+        });
     }
     // Only a connection that lay idle fails for reasons older than the request; and a service that says why it
     // closed (an alert) would say it again.
     let stale = lease.origin() == Origin::Reused && matches!(error, Error::Protocol(_));
     lease.end(&error);
+    let is_unsent = unsent.is_some();
     let retry = match (unsent, again) {
-        (Some(request), _) if service.retry != Retry::Never => Some(request),
-        (None, Some(request)) => Some(request),
-        _ => None,
-    };
-    let Some(request) = retry.filter(|_| stale) else {
-        return Err(error.into());
+        (Some(request), _) if service.retry != Retry::Never && stale => request,
+        (None, Some(request)) if stale => request,
+        (unsent, _) => return Err(Failed { error, unsent }),
     };
     let mut lease = match pool.checkout_fresh(h1_only).await {
         Ok(lease) => lease,
-        Err(error) => return Err(Failed::unsent(error, request)),
+        Err(error) => {
+            // A copy of what may have arrived is not handed back: it would be repeated more than once.
+            let unsent = is_unsent.then_some(retry);
+            return Err(Failed { error, unsent });
+        }
     };
-    match exchange(&mut lease, request, progress.as_deref(), &service).await {
-        Ok(response) => Ok(Answer { response, lease }),
+    match exchange(&mut lease, retry, progress.as_deref(), &service).await {
+        Ok(response) => {
+            pool.accepted();
+            Ok(Answer { response, lease })
+        }
         Err(failed) => {
             lease.end(&failed.error);
             Err(failed.error.into())

@@ -131,6 +131,16 @@ pub enum Retry {
     Idempotent,
 }
 
+/// What becomes of requests in flight when their certificate goes out of use.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum InFlight {
+    /// They finish, within `pool.drain` of the service.
+    #[default]
+    Finish,
+    /// They are cut off at once.
+    Cut,
+}
+
 /// What becomes of requests when a service refuses a renewed certificate in the handshake.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum OnRejection {

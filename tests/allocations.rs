@@ -2,59 +2,25 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
 
 use std::hint::black_box;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
-use relais::config::{Config, Tenants};
 use relais::gateway::address::{self, Bound, X_FINESS};
-use relais::gateway::table::{Table, Terms};
+use relais::gateway::table::Table;
 use relais::identity::finess::Finess;
-use relais::identity::generation::Generation;
-use relais::identity::load::load;
-use relais::identity::registry::Registry;
-use relais::identity::tenants::Structure;
-use relais::metrics::Metrics;
-use relais::outbound::Outbound;
-use relais::outbound::trust::Anchors;
 use relais::simulator::site::{Ports, Site, Stand, sample_finess};
 
 /// A table with a structure, and a site of it that has no certificate.
-fn table(site: Finess) -> (Table, tempfile::TempDir) {
+fn table(site: Finess) -> Table {
     let folder = tempfile::tempdir().unwrap();
     let built = Site::build(folder.path(), 1, &[Stand::new("dmp")], Ports::default()).unwrap();
-    let config = Config::load(&built.configuration).unwrap().config;
-    let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
-    let metrics = Metrics::new();
-    let anchors = Anchors::of(services.iter().map(|service| &service.trust)).unwrap();
-    let outbound = Outbound::new(&anchors, 1, NonZeroUsize::MIN, Arc::clone(&metrics));
-    let identities = load(&config.identities).unwrap().identities;
-    let structure = Structure {
-        legal_entity: Some(built.tenants[0]),
-        ..Structure::default()
-    };
-    let tenants = Tenants {
-        files: Vec::new(),
-        inline: vec![(site, structure)],
-    };
-    let (registry, _) = Registry::load(&tenants, Vec::new(), Vec::new());
-    let generations = identities.into_iter().map(Generation::new).collect();
-    let table = Table::new(
-        &services,
-        generations,
-        Arc::new(registry),
-        Arc::default(),
-        Terms::default(),
-        &outbound,
-        &metrics,
-    );
-    (table, folder)
+    built.table([(site, built.tenants[0])])
 }
 
 #[test]
 fn choosing_a_certificate_allocates_nothing() {
     let site = sample_finess(9);
-    let (table, _folder) = table(site);
+    let table = table(site);
     let anywhere = Bound::default();
     for tenant in [sample_finess(0), site] {
         let mut headers = HeaderMap::new();

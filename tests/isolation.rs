@@ -490,6 +490,19 @@ async fn what_is_in_flight_when_its_generation_retires_finishes_and_is_not_used_
 }
 
 #[tokio::test]
+async fn a_generation_that_retires_before_its_first_request_opens_nothing() {
+    let scene = Scene::new(1, 2, &[("dmp", "")], "", "");
+    scene.gateway.app.gateway.table.load().retire();
+    let request = Request::get("/dmp/")
+        .header("x-finess", scene.tenants[0].as_str())
+        .body(Bytes::new())
+        .unwrap();
+    let answered = within(scene.gateway.send(request)).await;
+    assert_eq!(answered.code(), "overloaded");
+    assert!(scene.witness.connections().is_empty());
+}
+
+#[tokio::test]
 async fn a_pool_of_one_http_2_connection_makes_way_for_an_upgrade() {
     let scene = Scene::new(1, 2, &[("dmp", "pool.max_connections = 1")], "", "");
     scene.ask(&Step::plain(0, "dmp")).await;

@@ -248,6 +248,55 @@ async fn a_certificate_for_something_else_in_the_wrong_file_takes_nothing_out_of
 }
 
 #[tokio::test]
+async fn what_was_in_the_wrong_file_goes_when_the_file_is_put_right() {
+    let gateway = start(1, &[H1], "manual");
+    let tenant = gateway.tenant(0);
+    let insi = issue(&gateway, tenant, "INSI-AUTO", 10).pem();
+    put(&gateway, &own(tenant), insi);
+    assert_eq!(reload(&gateway).await.kept.len(), 1);
+    put(
+        &gateway,
+        &own(tenant),
+        issue(&gateway, tenant, "Renouvelle", 5).pem(),
+    );
+    let report = reload(&gateway).await;
+    assert_eq!(
+        (report.kept.len(), report.removed.len()),
+        (0, 2),
+        "{report:?}"
+    );
+    assert_eq!(
+        cn(&gateway, tenant, "dmp").await.as_deref(),
+        Some("Renouvelle")
+    );
+}
+
+#[tokio::test]
+async fn what_is_taken_out_of_a_bundle_is_out_of_use_even_if_the_bundle_was_half_written_meanwhile()
+{
+    let gateway = start(1, &[H1], "manual");
+    let tenant = sample_finess(70);
+    let one = issue(&gateway, tenant, "Sortant", 10).pem();
+    let insi = issue(&gateway, tenant, "INSI-AUTO", 10).pem();
+    put(&gateway, "bundle.pem", format!("{one}{insi}"));
+    reload(&gateway).await;
+    assert_eq!(
+        cn(&gateway, tenant, "dmp").await.as_deref(),
+        Some("Sortant")
+    );
+    put(&gateway, "bundle.pem", &insi[..insi.len() / 2]);
+    assert_eq!(reload(&gateway).await.kept.len(), 2);
+    put(&gateway, "bundle.pem", &insi);
+    let report = reload(&gateway).await;
+    assert_eq!(
+        (report.kept.len(), report.removed.len()),
+        (0, 1),
+        "{report:?}"
+    );
+    assert_eq!(cn(&gateway, tenant, "dmp").await, None);
+}
+
+#[tokio::test]
 async fn a_folder_that_is_gone_changes_nothing_and_is_read_again_when_it_is_back() {
     let gateway = start(1, &[H1], "manual");
     let (folder, away) = (gateway.path().join("certs"), gateway.path().join("away"));

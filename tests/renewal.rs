@@ -50,6 +50,13 @@ where
     })
 }
 
+/// A serial number as certificates have it.
+fn bytes_of(serial: &str) -> Vec<u8> {
+    (0..serial.len() / 2)
+        .map(|at| u8::from_str_radix(&serial[2 * at..2 * at + 2], 16).unwrap())
+        .collect()
+}
+
 /// Writes a list of the site's issuing authority that names these serial numbers.
 fn write_list(site: &Site, serials: &[&[u8]]) {
     let now = jiff::Timestamp::now().as_second();
@@ -412,10 +419,7 @@ async fn a_revoked_certificate_stands_in_for_no_other() {
     let (gateway, _upstream) = standing_in("\n[revocation]\ncrls = [\"aci.crl\"]").await;
     let rejected = gateway.app.outbound.rejected();
     let serial = &rejected[0].previous.identity().profile.serial;
-    let serial: Vec<u8> = (0..serial.len() / 2)
-        .map(|at| u8::from_str_radix(&serial[2 * at..2 * at + 2], 16).unwrap())
-        .collect();
-    write_list(&gateway.site, &[&serial]);
+    write_list(&gateway.site, &[&bytes_of(serial)]);
     // Files of lists are looked at every minute.
     gateway.app.clock.set(61);
     eventually("the list is in use", || {
@@ -465,4 +469,83 @@ async fn another_structures_certificate_is_never_fallen_back_on() {
     assert_eq!(first.code(), "certificate_missing");
     let other = gateway.get(sample_finess(70), "/up/x").await;
     assert_eq!(other.code(), "certificate_rejected_by_upstream");
+}
+
+/// A gateway in which an older certificate has to take the place of a newer one, which the service knows alone.
+async fn with_an_older_one(extra: &str) -> (TestGateway, Upstream) {
+    let unknown = Unknown::default();
+    let tls = Tls {
+        unknown: Arc::clone(&unknown),
+        ..Tls::default()
+    };
+    let (release, arrived) = open();
+    let (gateway, upstream) = start(&tls, extra, "", tell_cn(&release, &arrived));
+    let older = gateway.site.pki.issue(&Request {
+        not_before: Some(jiff::Timestamp::now().as_second() - 2000),
+        ..Request::new(&format!("1{}", gateway.tenant(0)), "Plus ancien")
+    });
+    let path = gateway.path().join("certs/older.pem");
+    pki::write_private(&path, older.pem()).unwrap();
+    within(gateway.app.reload()).await.unwrap();
+    assert_eq!(shown(&gateway).await, OLD);
+    unknown.lock().unwrap().insert("Plus ancien".to_owned());
+    (gateway, upstream)
+}
+
+#[tokio::test]
+async fn a_certificate_whose_file_was_removed_is_not_fallen_back_on() {
+    let (gateway, _upstream) = with_an_older_one("").await;
+    fs::remove_file(gateway.path().join(FILE)).unwrap();
+    within(gateway.app.reload()).await.unwrap();
+    let refused = gateway.get(gateway.tenant(0), "/up/x").await;
+    assert_eq!(refused.code(), "certificate_rejected_by_upstream");
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_not_fallen_back_on() {
+    let (gateway, _upstream) = with_an_older_one("\n[revocation]\ncrls = [\"aci.crl\"]").await;
+    let pools = gateway.app.outbound.pools();
+    let newer = pools[0]
+        .generation()
+        .unwrap()
+        .identity()
+        .profile
+        .serial
+        .clone();
+    write_list(&gateway.site, &[&bytes_of(&newer)]);
+    // Files of lists are looked at every minute.
+    gateway.app.clock.set(61);
+    let revoked = || gateway.metric("relais_certificates", &["state=\"revoked\""]) == 1.0;
+    eventually("the list is in use", revoked).await;
+    let refused = gateway.get(gateway.tenant(0), "/up/x").await;
+    assert_eq!(refused.code(), "certificate_rejected_by_upstream");
+}
+
+#[tokio::test]
+async fn requests_that_are_in_flight_when_a_replaced_certificate_is_revoked_are_cut_off_if_so_configured()
+ {
+    let (release, arrived) = (Arc::new(Semaphore::new(0)), Arc::default());
+    let extra = "\n[revocation]\ncrls = [\"aci.crl\"]";
+    let identities = "withdrawal = \"cut\"";
+    let (gateway, _upstream) = start(
+        &Tls::default(),
+        extra,
+        identities,
+        tell_cn(&release, &arrived),
+    );
+    let mut in_flight = burst(&gateway, 1);
+    eventually("it is in flight", || arrived.load(Ordering::Acquire) == 1).await;
+    let pools = gateway.app.outbound.pools();
+    let old = pools[0]
+        .generation()
+        .unwrap()
+        .identity()
+        .profile
+        .serial
+        .clone();
+    renew(&gateway, gateway.tenant(0), NEW).await;
+    write_list(&gateway.site, &[&bytes_of(&old)]);
+    gateway.app.clock.set(61);
+    let answer = within(in_flight.join_next()).await.unwrap().unwrap();
+    assert_eq!(answer.code(), "certificate_revoked");
 }

@@ -106,6 +106,7 @@ impl App {
                 Arc::new(old.renewed(contents, &self.outbound, prepared).0)
             }
         };
+        renewed.withdraw(&self.outbound.pools());
         self.gateway.table.store(Arc::clone(&renewed));
         for unused in [Some(&old), prepared].into_iter().flatten() {
             if !Arc::ptr_eq(unused, &renewed) {

@@ -3,17 +3,25 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use serde_json::Value;
 
-use crate::cli::{ConfigArgument, EXIT_ERROR, EXIT_WARNINGS, Format, client, print};
+use crate::cli::{ConfigArgument, EXIT_ERROR, EXIT_WARNINGS, Format, print};
 use crate::config::Config;
+use crate::fetch;
 
 /// Certificates that the text lists of each kind; JSON has them all.
 const LISTED: usize = 20;
+
+/// Longer than a gateway takes to give up on a service by itself, so that its own answer is what is shown.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Bytes of an answer, at most: a reload that adds a million certificates tells 200 bytes of each.
+const ANSWER_MAX: usize = 256 << 20;
 
 /// Arguments of both commands.
 #[derive(Clone, Debug, clap::Args)]
@@ -75,11 +83,27 @@ fn ask(arguments: &Arguments, method: Method, path: &str) -> anyhow::Result<(boo
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let answer = (runtime.block_on(client::send(address, request)))
+    let answer = (runtime.block_on(send(address, request)))
         .context("is the gateway running, and is this its administration address?")?;
     let json = serde_json::from_slice(answer.body())
         .with_context(|| format!("{address} is no gateway's administration"))?;
     Ok((answer.status().is_success(), json))
+}
+
+/// Sends a request, whose URI is a path, to a gateway on this machine and reads the whole answer.
+///
+/// # Errors
+/// When the gateway cannot be reached or does not answer.
+pub(super) async fn send(
+    address: SocketAddr,
+    mut request: Request<Bytes>,
+) -> anyhow::Result<Response<Bytes>> {
+    let uri = format!("http://{address}{}", request.uri());
+    let what = format!("{} {uri}", request.method());
+    *request.uri_mut() = uri.parse()?;
+    let answer = fetch::exchange(request, None, PATIENCE, ANSWER_MAX).await;
+    // Its text tells the causes too.
+    answer.map_err(|error| anyhow!("{what}: {error}"))
 }
 
 fn configured(arguments: &Arguments) -> anyhow::Result<SocketAddr> {

@@ -3,6 +3,7 @@
 mod cases;
 mod check;
 mod invitation;
+mod odd;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use anyhow::Context;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use self::cases::Odd;
+use self::odd::Odd;
 use crate::app::{self, Bound};
 use crate::cli::{EXIT_ERROR, print};
 use crate::config::{Config, ListenAddress};

@@ -13,8 +13,8 @@ use super::{
     AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Reload, bindings, files,
     listeners, notices, revocation, services, structures,
 };
-use crate::outbound::pool::InFlight;
 use crate::services::Environment;
+use crate::services::InFlight;
 
 pub(super) const ENVIRONMENTS: &[(&str, Environment)] = &[
     ("production", Environment::Production),

@@ -3,7 +3,9 @@
 mod build;
 mod holders;
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -14,14 +16,15 @@ use crate::gateway::rate::Limiter;
 use crate::gateway::reply::{Code, Problem};
 use crate::identity::clock::{Clock, Validity};
 use crate::identity::finess::Finess;
-use crate::identity::generation::Generation;
-use crate::identity::profile::Fingerprint;
+use crate::identity::generation::{Generation, GenerationId};
+use crate::identity::profile::{Fingerprint, InsiMode, Profile};
 use crate::identity::registry::Registry;
 use crate::identity::revocation::Revocations;
 use crate::identity::select::Refusal;
+use crate::identity::structure::StructureId;
 use crate::metrics::ServiceMetrics;
-use crate::outbound::pool::{InFlight, Pool};
-use crate::services::Service;
+use crate::outbound::pool::Pool;
+use crate::services::{Environment, InFlight, Service};
 
 /// An immutable view of all tenants and services. A change makes another and swaps it in whole.
 #[derive(Debug)]
@@ -81,6 +84,54 @@ impl Terms {
     }
 }
 
+/// What is there of certificates by now, to judge those that were in use before.
+struct Standing<'a> {
+    revocations: &'a Revocations,
+    loaded: HashSet<GenerationId>,
+    paths: HashSet<&'a Path>,
+    kinds: HashSet<(
+        Option<&'a StructureId>,
+        Option<Environment>,
+        Option<InsiMode>,
+    )>,
+}
+
+impl<'a> Standing<'a> {
+    fn of(table: &'a Table) -> Self {
+        let identities = || table.generations.iter().map(|one| one.identity());
+        Self {
+            revocations: &table.revocations,
+            loaded: table.generations.iter().map(|one| one.id()).collect(),
+            paths: identities().map(|one| one.path.as_path()).collect(),
+            kinds: identities().map(|one| kind(&one.profile)).collect(),
+        }
+    }
+
+    /// Whether a certificate is still loaded or was written over by another, and is not revoked. Whoever wants one out
+    /// of use removes its file.
+    fn may_be_used(&self, one: &Generation) -> bool {
+        let is_there = || {
+            self.loaded.contains(&one.id()) || self.paths.contains(one.identity().path.as_path())
+        };
+        !self.revocations.is_revoked(&one.identity().profile) && is_there()
+    }
+
+    /// Whether a certificate is revoked, or gone and nothing of its kind has come in its place.
+    fn is_withdrawn(&self, one: &Generation) -> bool {
+        let profile = &one.identity().profile;
+        self.revocations.is_revoked(profile)
+            || !self.may_be_used(one) && !self.kinds.contains(&kind(profile))
+    }
+}
+
+fn kind(profile: &Profile) -> (Option<&StructureId>, Option<Environment>, Option<InsiMode>) {
+    (
+        profile.structure.as_ref(),
+        profile.environment,
+        profile.insi,
+    )
+}
+
 /// A service with what all its requests share.
 #[derive(Clone, Debug)]
 pub struct Offered {
@@ -126,34 +177,35 @@ impl Table {
         !(self.made_at..self.changes_at).contains(&now)
     }
 
-    /// Lets nothing that is open be used again unless `successor` uses it too. Requests in flight finish, or end as
-    /// its terms say if their certificate is revoked, or gone with nothing in its place.
+    /// Lets nothing that is open be used again unless `successor` uses it too; requests in flight finish.
     pub fn retire_for(&self, successor: &Self) {
-        let withdrawal = successor.terms.withdrawal;
-        let there: HashSet<_> = (successor.generations.iter())
-            .map(|one| one.identity().profile.structure.as_ref())
-            .collect();
-        let is_revoked =
-            |one: &Generation| successor.revocations.is_revoked(&one.identity().profile);
-        let is_withdrawn = |one: &Generation| {
-            is_revoked(one) || !there.contains(&one.identity().profile.structure.as_ref())
-        };
         let kept: HashSet<_> = successor
             .pools()
             .into_iter()
             .map(|(_, pool)| Arc::as_ptr(&pool))
             .collect();
         for (_, pool) in self.pools() {
-            if kept.contains(&Arc::as_ptr(&pool)) {
-                pool.withdraw_previous(is_revoked, withdrawal);
-                continue;
+            if !kept.contains(&Arc::as_ptr(&pool)) {
+                pool.retire(InFlight::Finish);
             }
-            let withdrawn = pool.generation().is_some_and(|one| is_withdrawn(one));
-            pool.retire(if withdrawn {
-                withdrawal
-            } else {
-                InFlight::Finish
-            });
+        }
+    }
+
+    /// Has certificates that are not to be used any more taken out of use wherever they still are: nothing falls back
+    /// on them, and of all these `pools` those in which something may still be in flight under one are cut off, if the
+    /// terms say so. To be called before anybody uses the table.
+    pub fn withdraw(&self, pools: &[Arc<Pool>]) {
+        let standing = OnceCell::new();
+        let standing = || standing.get_or_init(|| Standing::of(self));
+        for (_, pool) in self.pools() {
+            pool.keep_previous_if(|one| standing().may_be_used(one));
+        }
+        if self.terms.withdrawal == InFlight::Cut {
+            let withdrawn = |pool: &&Arc<Pool>| {
+                let generation = pool.generation();
+                generation.is_some_and(|one| standing().is_withdrawn(one))
+            };
+            (pools.iter().filter(withdrawn)).for_each(|pool| pool.retire(InFlight::Cut));
         }
     }
 
@@ -203,14 +255,13 @@ impl Table {
 
     /// The first slot that says something: the structure's own, its legal entity's, the éditeur's.
     fn usable(&self, finess: Finess, service: usize, now: i64) -> Option<&Arc<Pool>> {
-        let slot = |finess: Finess| self.tenants.get(&finess).map(|slots| &slots[service]);
-        let own = slot(finess);
-        let entity = || slot(self.registry.legal_entity_that_speaks(finess)?);
+        let says = |finess: Finess| {
+            let slot = &self.tenants.get(&finess)?[service];
+            Some(slot).filter(|slot| !matches!(slot, Slot::Absent))
+        };
+        let entity = || says(self.registry.legal_entity_that_speaks(finess)?);
         let vendor = || Some(&self.vendor[service]).filter(|_| self.knows(finess));
-        let says = |slot: Option<&'_ Slot>| !matches!(slot, None | Some(Slot::Absent));
-        let first = Some(own).filter(|slot| says(*slot));
-        let first = first.or_else(|| Some(entity()).filter(|slot| says(*slot)));
-        let pool = first.unwrap_or_else(vendor)?.pool()?;
+        let pool = says(finess).or_else(entity).or_else(vendor)?.pool()?;
         Some(pool).filter(|pool| self.is_in_time(pool, now))
     }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::identity::load::Identity;
 
-/// Tells two generations apart, also two of the same certificate; never used twice in a process.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+/// Tells two generations apart, also two of the same certificate; never used twice in a process. A later one is greater.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct GenerationId(u64);
 
 /// An identity as loaded at one moment. A renewal makes another; this one is never changed.

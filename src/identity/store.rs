@@ -18,8 +18,8 @@ use crate::identity::select::objection_to_all;
 pub struct Store {
     folder: Folder,
     generations: Vec<Arc<Generation>>,
-    /// Of those, the ones that their files no longer give.
-    kept: HashSet<GenerationId>,
+    /// Of those, the ones over which one of another kind was written.
+    set_aside: HashSet<GenerationId>,
 }
 
 /// What a reading of the folder has changed.
@@ -90,12 +90,22 @@ impl Store {
             }
         }
         let (kept, removed) = {
-            let now_there = Present::of(&change, &damaged);
+            let mut now_there = Present::of(&change, &damaged, revocations, now);
+            let was_set_aside = |one: &Arc<Generation>| self.set_aside.contains(&one.id());
+            let gone: Vec<_> = old.into_values().flatten().collect();
+            for one in gone.iter().filter(|one| was_set_aside(one)) {
+                now_there.is_put_right_by_successor_of(one);
+            }
             let leaves = |one: &Arc<Generation>| {
                 let is_inside = one.identity().path.starts_with(&config.directory);
-                is_inside && now_there.leaves(one, self.kept.contains(&one.id()), revocations, now)
+                is_inside && now_there.leaves(one, was_set_aside(one), revocations)
             };
-            (old.into_values().flatten()).partition::<Vec<_>, _>(leaves)
+            let (kept, removed) = gone.into_iter().partition::<Vec<_>, _>(leaves);
+            self.set_aside = (kept.iter())
+                .filter(|one| was_set_aside(one) || now_there.is_read(one))
+                .map(|one| one.id())
+                .collect();
+            (kept, removed)
         };
         change.generations.extend(Vec::clone(&kept));
         change
@@ -103,7 +113,6 @@ impl Store {
             .sort_by(|a, b| a.identity().path.cmp(&b.identity().path));
         (change.kept, change.removed) = (kept, removed);
         self.generations.clone_from(&change.generations);
-        self.kept = change.kept.iter().map(|one| one.id()).collect();
         Ok(change)
     }
 }
@@ -111,46 +120,66 @@ impl Store {
 /// What the folder gives now, to find what takes the place of a generation that it no longer gives.
 struct Present<'a> {
     certificates: HashSet<Fingerprint>,
-    /// By file, where all of it could be decoded; and whether it was not there before.
+    /// By file, where all of it could be decoded: those that can be used, and whether each was not there before.
     files: HashMap<&'a Path, Vec<(&'a Profile, bool)>>,
+    /// The files in which the right certificate has taken the place of one that was set aside.
+    put_right: HashSet<PathBuf>,
 }
 
 impl<'a> Present<'a> {
-    fn of(change: &'a Change, damaged: &HashSet<PathBuf>) -> Self {
+    fn of(
+        change: &'a Change,
+        damaged: &HashSet<PathBuf>,
+        revocations: &Revocations,
+        now: i64,
+    ) -> Self {
         let new: HashSet<_> = change.added.iter().map(|one| one.id()).collect();
         let mut present = Self {
             certificates: HashSet::new(),
             files: HashMap::new(),
+            put_right: HashSet::new(),
         };
         for generation in &change.generations {
             let Identity { profile, path, .. } = generation.identity();
             present.certificates.insert(profile.fingerprint);
             if !damaged.contains(path) {
                 let there = present.files.entry(path).or_default();
-                there.push((profile, new.contains(&generation.id())));
+                if is_usable(profile, revocations, now) {
+                    there.push((profile, new.contains(&generation.id())));
+                }
             }
         }
         present
     }
 
+    /// Whether all of a generation's file could be read, and it is not in it.
+    fn is_read(&self, old: &Generation) -> bool {
+        self.files.contains_key(old.identity().path.as_path())
+    }
+
+    /// Notes that a file is put right, if it holds the successor of a generation that was set aside: whatever else was in
+    /// it meanwhile was there by mistake.
+    fn is_put_right_by_successor_of(&mut self, old: &Generation) {
+        let Identity { profile, path, .. } = old.identity();
+        let there = self.files.get(path.as_path()).into_iter().flatten();
+        if there
+            .into_iter()
+            .any(|(one, _)| !is_of_other_kind(one, profile))
+        {
+            self.put_right.insert(path.clone());
+        }
+    }
+
     /// Whether a generation is left in use: its file is there, and nothing that came of it takes its place.
-    fn leaves(
-        &self,
-        old: &Generation,
-        was_kept: bool,
-        revocations: &Revocations,
-        now: i64,
-    ) -> bool {
+    fn leaves(&self, old: &Generation, was_set_aside: bool, revocations: &Revocations) -> bool {
         let Identity { profile, path, .. } = old.identity();
         // The same certificate in another file is no second one.
         let is_elsewhere = self.certificates.contains(&profile.fingerprint);
         let there = self.files.get(path.as_path()).into_iter().flatten();
-        let mut successors = there.filter(|(one, is_new)| {
-            // What was there beside it says that it was taken out.
-            let is_in_its_place = !is_of_other_kind(one, profile) || !is_new && !was_kept;
-            is_usable(one, revocations, now) && is_in_its_place
-        });
-        let is_succeeded = successors.next().is_some();
+        // What was there beside it already says that it was taken out.
+        let mut successors = there
+            .filter(|(one, is_new)| !is_of_other_kind(one, profile) || !is_new && !was_set_aside);
+        let is_succeeded = successors.next().is_some() || self.put_right.contains(path);
         let is_out = revocations.is_revoked(profile) || objection_to_all(profile).is_some();
         !is_out && !is_elsewhere && !is_succeeded && !is_gone(path)
     }

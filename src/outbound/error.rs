@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::{AlertDescription, CertificateError};
 
-use crate::outbound::pool::InFlight;
+use crate::services::InFlight;
 
 /// Why a request could not be carried to a service. Cheap to clone: all who waited for one dial share its failure.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -6,12 +6,13 @@
 
 mod checkout;
 mod prewarm;
+mod shelf;
 mod succession;
 mod upkeep;
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use http::Request;
@@ -25,9 +26,10 @@ use crate::outbound::connection::{self, H1, H2};
 use crate::outbound::error::{Error, Stage};
 use crate::outbound::lease::{self, Lease, Origin};
 use crate::outbound::tls::{self, Handshake, Secured};
-use crate::services::{HttpVersions, Service};
+use crate::services::{HttpVersions, InFlight, Service};
 
 use checkout::{Queue, Room};
+use shelf::Shelf;
 use succession::Succession;
 
 pub(crate) use checkout::{Waiting, before};
@@ -40,21 +42,11 @@ pub struct Pool {
     service: Arc<Service>,
     generation: Option<Arc<Generation>>,
     outbound: Arc<Outbound>,
-    retired: AtomicBool,
     /// When requests in flight have to be over, once it is retired.
-    over: OnceLock<(Instant, InFlight)>,
+    over: Mutex<Option<(Instant, InFlight)>>,
     succession: Succession,
-    active: OnceLock<Box<Active>>,
-}
-
-/// What becomes of requests in flight when their certificate goes out of use.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum InFlight {
-    /// They finish, within `pool.drain` of the service.
-    #[default]
-    Finish,
-    /// They are cut off at once.
-    Cut,
+    /// Made by the first request; nothing, for good, if the pool was retired before.
+    active: OnceLock<Option<Box<Active>>>,
 }
 
 /// What a pool needs once it is used.
@@ -62,10 +54,11 @@ pub enum InFlight {
 struct Active {
     tls: tls::Client,
     host: HeaderValue,
-    /// Idle HTTP/1.1 connections, the latest last, by the worker that drives them: a request takes its own
-    /// worker's first, so that it is served on one thread from start to finish.
-    idle: Box<[Mutex<Vec<Idle>>]>,
-    h2: Mutex<Vec<Arc<H2>>>,
+    /// Idle HTTP/1.1 connections, by the worker that drives them: a request takes its own worker's first, so that it
+    /// is served on one thread from start to finish.
+    idle: Shelf<Idle>,
+    /// HTTP/2 connections, which requests share: in one shard, because all must find the same.
+    h2: Shelf<Arc<H2>>,
     /// What ALPN chose last: it decides whether requests wait for one dial or each make their own.
     speaks: AtomicU8,
     /// Held while the first connection, or one more HTTP/2 connection, is opened.
@@ -138,8 +131,7 @@ impl Pool {
             service,
             generation,
             outbound,
-            retired: AtomicBool::new(false),
-            over: OnceLock::new(),
+            over: Mutex::default(),
             succession,
             active: OnceLock::new(),
         })
@@ -157,13 +149,13 @@ impl Pool {
 
     /// How many connections there are.
     pub fn occupancy(&self) -> Occupancy {
-        let Some(active) = self.active.get() else {
+        let Some(active) = self.used() else {
             return Occupancy::default();
         };
         Occupancy {
             open: self.service.pool.max_connections - active.room.available_permits(),
-            idle: active.idle.iter().map(|shard| lock(shard).len()).sum(),
-            h2: lock(&active.h2).len(),
+            idle: active.idle.len(),
+            h2: active.h2.len(),
             waiting: [&active.queue, &active.picky]
                 .map(|queue| queue.waiting.load(Ordering::Relaxed))
                 .iter()
@@ -171,8 +163,13 @@ impl Pool {
         }
     }
 
-    fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Acquire)
+    /// Whether it serves nobody any more.
+    pub fn is_retired(&self) -> bool {
+        match self.active.get() {
+            None => false,
+            Some(None) => true,
+            Some(Some(active)) => active.idle.is_retired(),
+        }
     }
 
     fn is_young(&self, opened: Instant, now: Instant) -> bool {
@@ -180,11 +177,11 @@ impl Pool {
     }
 
     async fn dial(self: &Arc<Self>, h1_only: bool, room: Room) -> Result<Lease, Error> {
-        let active = self.active();
+        let active = self.active()?;
         let service = &*self.service;
         let mut secured = self.handshake(h1_only).await?;
-        if self.is_untried() {
-            self.verdict(&mut secured).await?;
+        if self.awaits_verdict() {
+            self.hear(&mut secured).await?;
         }
         let origin = Origin::from(secured.handshake);
         let gauge = self.outbound.connection_gauge(service);
@@ -204,11 +201,8 @@ impl Pool {
         let stream = h2
             .stream(self)
             .ok_or(Error::NoCapacity("the service allows no HTTP/2 stream"))?;
-        let mut shared = lock(&active.h2);
-        if !self.retired.load(Ordering::Acquire) {
-            shared.push(h2);
-        }
-        drop(shared);
+        // Refused by what was retired meanwhile, it closes with this stream.
+        drop(active.h2.put(0, h2));
         Ok(Lease::h2(Arc::clone(self), stream, origin))
     }
 
@@ -222,7 +216,8 @@ impl Pool {
             .await?;
         let verifier = self.outbound.verifier(&service.trust)?;
         let generation = self.generation.as_deref();
-        let handshake = (self.active().tls).handshake(tcp, service, generation, &verifier, h1_only);
+        let handshake =
+            (self.active()?.tls).handshake(tcp, service, generation, &verifier, h1_only);
         let secured = tokio::time::timeout(service.timeouts.handshake, handshake)
             .await
             .map_err(|_| Error::Timeout(Stage::Handshake))??;
@@ -231,15 +226,18 @@ impl Pool {
         Ok(secured)
     }
 
-    fn active(self: &Arc<Self>) -> &Active {
-        self.active.get_or_init(|| {
+    /// What requests need, made now if this is the first.
+    ///
+    /// # Errors
+    /// When the pool was retired before there was a first.
+    fn active(self: &Arc<Self>) -> Result<&Active, Error> {
+        let active = self.active.get_or_init(|| {
             self.outbound.register(self);
-            let shards = self.outbound.workers();
-            Box::new(Active {
+            Some(Box::new(Active {
                 tls: tls::Client::new(),
                 host: self.service.target.host_header(),
-                idle: (0..shards).map(|_| Mutex::default()).collect(),
-                h2: Mutex::default(),
+                idle: Shelf::new(self.outbound.workers()),
+                h2: Shelf::new(1),
                 speaks: AtomicU8::new(if self.service.http == HttpVersions::H1 {
                     SPEAKS_H1
                 } else {
@@ -252,12 +250,19 @@ impl Pool {
                 picky: Queue::default(),
                 wanting: AtomicUsize::new(0),
                 cut: watch::Sender::new(false),
-            })
-        })
+            }))
+        });
+        active.as_deref().ok_or(Error::Retired)
     }
 
-    pub(crate) fn address_h1(self: &Arc<Self>, request: &mut Request<Upload>) {
-        lease::in_h1_form(request, self.active().host.clone());
+    /// The same, if there was a request.
+    fn used(&self) -> Option<&Active> {
+        self.active.get()?.as_deref()
+    }
+
+    pub(crate) fn address_h1(&self, request: &mut Request<Upload>) {
+        let active = self.used().expect("who has a connection has used the pool");
+        lease::in_h1_form(request, active.host.clone());
     }
 
     pub(crate) fn address_h2(&self, request: &mut Request<Upload>) {
@@ -283,24 +288,25 @@ impl Pool {
         });
     }
 
-    fn keep(self: &Arc<Self>, h1: H1) {
-        let active = self.active();
-        let mut shard = lock(&active.idle[WORKER.get() % active.idle.len()]);
-        // Under the lock that `retire` takes to empty the shard: a connection is either emptied out with the
-        // others or finds the pool retired, and cannot slip in between.
-        if self.retired.load(Ordering::Acquire) || self.owes_room(active) {
+    fn keep(&self, h1: H1) {
+        let Some(active) = self.used() else {
+            return;
+        };
+        if self.owes_room(active) {
             return;
         }
-        shard.push(Idle {
+        let idle = Idle {
             h1,
             since: Instant::now(),
-        });
-        drop(shard);
-        self.came_free();
+        };
+        if active.idle.put(WORKER.get(), idle).is_ok() {
+            self.came_free();
+        }
     }
 }
 
-/// Locks a mutex that guards plain data: a panic elsewhere cannot have left it half-changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Where the shelf's locks come from.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use std::sync::{Mutex, MutexGuard};
 }

@@ -11,33 +11,47 @@ use crate::outbound::tls::Secured;
 /// session tickets answers sooner; one that sends none says nothing at all, and silence then means yes.
 const VERDICT_WITHIN: Duration = Duration::from_millis(500);
 
+/// What a service says of a certificate that it was shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    /// It takes it.
+    Taken,
+    /// Nothing, before the first answer: most probably yes.
+    Silence,
+}
+
 impl Pool {
     /// Makes a handshake with the service, sends no request, and closes.
     ///
     /// # Errors
     /// Why a request would have failed.
-    pub async fn probe(self: &Arc<Self>) -> Result<(), Error> {
+    pub(crate) async fn probe(self: &Arc<Self>) -> Result<Verdict, Error> {
         let mut secured = self.handshake(false).await?;
-        self.verdict(&mut secured).await
+        // Nobody waits for it: a service that asks others about a certificate has the time for it.
+        let within = self.service().timeouts.handshake;
+        verdict(&mut secured, within.max(VERDICT_WITHIN)).await
     }
 
-    /// Waits for what the service says to the certificate that it was shown.
+    /// Waits for what the service says of the certificate that it was shown, before a request is sent.
     ///
     /// # Errors
     /// When it refuses it.
-    pub(super) async fn verdict(&self, secured: &mut Secured) -> Result<(), Error> {
-        let within = VERDICT_WITHIN.min(self.service().timeouts.response);
-        match tokio::time::timeout(within, secured.stream.verdict()).await {
-            Ok(Err(error)) => Err(Error::from_handshake(error)),
-            Ok(Ok(true)) => {
-                self.accepted();
-                Ok(())
-            }
-            // An answer to a request will settle it.
-            Err(_) => Ok(()),
-            Ok(Ok(false)) => Err(Error::broken(
-                "it closed the connection right after the handshake",
-            )),
+    pub(super) async fn hear(&self, secured: &mut Secured) -> Result<(), Error> {
+        match verdict(secured, VERDICT_WITHIN).await? {
+            Verdict::Taken => self.accepted(),
+            Verdict::Silence => self.is_silent(),
         }
+        Ok(())
+    }
+}
+
+async fn verdict(secured: &mut Secured, within: Duration) -> Result<Verdict, Error> {
+    match tokio::time::timeout(within, secured.stream.verdict()).await {
+        Ok(Err(error)) => Err(Error::from_handshake(error)),
+        Ok(Ok(true)) => Ok(Verdict::Taken),
+        Err(_) => Ok(Verdict::Silence),
+        Ok(Ok(false)) => Err(Error::broken(
+            "it closed the connection right after the handshake",
+        )),
     }
 }

@@ -4,11 +4,21 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::{Config, Tenants};
+use crate::gateway::table::{Table, Terms};
 use crate::identity::finess::Finess;
+use crate::identity::generation::Generation;
+use crate::identity::load;
 use crate::identity::profile::{InsiMode, Profile};
+use crate::identity::registry::Registry;
+use crate::identity::tenants::Structure;
+use crate::metrics::Metrics;
+use crate::outbound::Outbound;
+use crate::outbound::trust::Anchors;
 use crate::services::{Environment, HttpVersions, TlsVersions, WantedCertificate};
 use crate::simulator::pki::{self, Pki, Request};
 use crate::simulator::server::{ClientCertificate, Settings, Simulator};
@@ -191,6 +201,44 @@ impl Site {
             register,
             simulators,
         })
+    }
+
+    /// The table that a gateway would make of it, were `sites` (each with its legal entity) its table of structures.
+    ///
+    /// # Panics
+    /// When what the site wrote can no longer be read.
+    pub fn table(&self, sites: impl IntoIterator<Item = (Finess, Finess)>) -> Table {
+        let config = Config::load(&self.configuration)
+            .expect("a site's configuration is valid")
+            .config;
+        let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();
+        let metrics = Metrics::new();
+        let anchors = Anchors::of(services.iter().map(|service| &service.trust))
+            .expect("a site's trust file is valid");
+        let outbound = Outbound::new(&anchors, 1, NonZeroUsize::MIN, Arc::clone(&metrics));
+        let identities = load::load(&config.identities)
+            .expect("a site's folder can be read")
+            .identities;
+        let structure = |legal_entity| Structure {
+            legal_entity: Some(legal_entity),
+            ..Structure::default()
+        };
+        let tenants = Tenants {
+            files: Vec::new(),
+            inline: (sites.into_iter())
+                .map(|(site, legal_entity)| (site, structure(legal_entity)))
+                .collect(),
+        };
+        let (registry, _) = Registry::load(&tenants, Vec::new(), Vec::new());
+        Table::new(
+            &services,
+            identities.into_iter().map(Generation::new).collect(),
+            Arc::new(registry),
+            Arc::default(),
+            Terms::default(),
+            &outbound,
+            &metrics,
+        )
     }
 }
 

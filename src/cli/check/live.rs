@@ -32,7 +32,7 @@ pub(super) async fn probe_all(table: &Table) -> (usize, Vec<Finding>) {
             continue;
         };
         match outcome {
-            Ok(()) => reached += 1,
+            Ok(_) => reached += 1,
             Err(error) => {
                 let who = who.map_or_else(
                     || "without certificate".to_owned(),

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use http::Response;
 use http::header::RETRY_AFTER;
 
-use super::cases::{self, Case, Odd};
-use crate::cli::{client, print};
+use super::cases::{self, Case};
+use super::odd::Odd;
+use crate::cli::{ask, print};
 use crate::gateway::address::X_FINESS;
 use crate::identity::finess::Finess;
 use crate::services::WantedCertificate;
@@ -62,7 +63,7 @@ async fn patiently(
     request: &http::Request<Bytes>,
 ) -> anyhow::Result<Response<Bytes>> {
     loop {
-        let answer = client::send(gateway, request.clone()).await?;
+        let answer = ask::send(gateway, request.clone()).await?;
         let wait = (answer.headers().get(RETRY_AFTER))
             .filter(|_| answer.status() == http::StatusCode::TOO_MANY_REQUESTS)
             .and_then(|value| value.to_str().ok()?.parse().ok());
@@ -152,7 +153,7 @@ async fn tried(site: &Site, case: &Case, gateway: SocketAddr) -> anyhow::Result<
         for (_, simulator) in &site.simulators {
             simulator.take_seen();
         }
-        let answer = client::send(gateway, case.request.clone()).await?;
+        let answer = ask::send(gateway, case.request.clone()).await?;
         let reached =
             (site.simulators.iter()).any(|(_, simulator)| simulator.take_seen().is_some());
         outcome = case.expected.judge(&answer, reached);

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use super::cases::Odd;
 use super::data_address;
+use super::odd::Odd;
 use crate::app::Bound;
 use crate::simulator::requests;
 use crate::simulator::services::SOFTWARE_NUMBER;

@@ -17,6 +17,7 @@ use crate::identity::registry::{Registry, Relation};
 use crate::identity::revocation::Revocations;
 use crate::identity::rules::Rule;
 use crate::identity::select::{Choice, Refusal};
+use crate::identity::structure::StructureId;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::outbound::pool::{Pool, Takeover};
@@ -30,26 +31,49 @@ struct Making<'a> {
     outbound: &'a Arc<Outbound>,
     /// The ones that there are already.
     pools: Pools,
-    /// The table that is in use until then.
-    before: Option<&'a Table>,
+    /// Of the table that is in use until then: the pools of each structure at each service.
+    before: HashMap<(&'a StructureId, *const Service), Vec<&'a Arc<Pool>>>,
     takeovers: Vec<Takeover>,
 }
 
-impl Making<'_> {
+impl<'a> Making<'a> {
+    fn new(
+        outbound: &'a Arc<Outbound>,
+        before: Option<&'a Table>,
+        candidate: Option<&Table>,
+    ) -> Self {
+        let mut making = Self {
+            outbound,
+            pools: Pools::new(),
+            before: HashMap::new(),
+            takeovers: Vec::new(),
+        };
+        for pool in candidate.into_iter().chain(before).flat_map(Table::named) {
+            // What was retired meanwhile serves nobody any more.
+            if let Some(generation) = pool.generation()
+                && !pool.is_retired()
+            {
+                let key = (generation.id(), Arc::as_ptr(pool.service()));
+                making.pools.insert(key, Arc::clone(pool));
+            }
+        }
+        for pool in before.into_iter().flat_map(Table::named) {
+            if let Some(structure) = pool.generation().and_then(|one| structure(one)) {
+                let key = (structure, Arc::as_ptr(pool.service()));
+                making.before.entry(key).or_default().push(pool);
+            }
+        }
+        making
+    }
+
     /// The pool of a generation for a service. There is one for each (generation, service), whoever uses it. A new one
-    /// takes over from what served the same tenant there, where these were its slots before.
-    fn pool(
-        &mut self,
-        service: &Arc<Service>,
-        generation: Arc<Generation>,
-        before: Option<&Slots>,
-    ) -> Arc<Pool> {
+    /// takes over from what served the same structure there.
+    fn pool(&mut self, service: &Arc<Service>, generation: Arc<Generation>) -> Arc<Pool> {
         let key = (generation.id(), Arc::as_ptr(service));
         if let Some(pool) = self.pools.get(&key) {
             return Arc::clone(pool);
         }
-        let mut before = before.into_iter().flatten().filter_map(Slot::pool);
-        let pool = match before.find(|pool| Arc::ptr_eq(pool.service(), service)) {
+        let pool = match self.predecessor(service, &generation) {
             Some(from) => {
                 let to = from.successor(generation);
                 self.takeovers.push(Takeover {
@@ -67,6 +91,25 @@ impl Making<'_> {
         self.pools.insert(key, Arc::clone(&pool));
         pool
     }
+
+    /// Of several the one whose certificate was in the same file, or else the latest.
+    fn predecessor(
+        &self,
+        service: &Arc<Service>,
+        generation: &Generation,
+    ) -> Option<&'a Arc<Pool>> {
+        let key = (structure(generation)?, Arc::as_ptr(service));
+        let path = &generation.identity().path;
+        let rank = |pool: &&&Arc<Pool>| {
+            let before = pool.generation();
+            before.map(|one| (one.identity().path == *path, one.id()))
+        };
+        self.before.get(&key)?.iter().max_by_key(rank).copied()
+    }
+}
+
+fn structure(generation: &Generation) -> Option<&StructureId> {
+    generation.identity().profile.structure.as_ref()
 }
 
 impl Table {
@@ -91,13 +134,7 @@ impl Table {
             revocations,
             terms,
         };
-        let mut making = Making {
-            outbound,
-            pools: Pools::new(),
-            before: None,
-            takeovers: Vec::new(),
-        };
-        Self::build(contents, &mut making)
+        Self::build(contents, &mut Making::new(outbound, None, None))
     }
 
     /// What it is made of, to make another of.
@@ -150,26 +187,15 @@ impl Table {
         outbound: &Arc<Outbound>,
         candidate: Option<&Self>,
     ) -> (Self, Vec<Takeover>) {
-        let kept = candidate.into_iter().chain([self]);
-        let mut making = Making {
-            outbound,
-            pools: kept.flat_map(Self::pools_by_generation).collect(),
-            before: Some(self),
-            takeovers: Vec::new(),
-        };
+        let mut making = Making::new(outbound, Some(self), candidate);
         let table = Self::build(contents, &mut making);
         (table, making.takeovers)
     }
 
-    fn pools_by_generation(
-        &self,
-    ) -> impl Iterator<Item = ((GenerationId, *const Service), Arc<Pool>)> {
+    /// The pools of its slots; one that several tenants share comes several times.
+    fn named(&self) -> impl Iterator<Item = &Arc<Pool>> {
         let slots = self.tenants.values().chain([&self.vendor]);
-        let pools = slots.flat_map(|slots| slots.iter().filter_map(Slot::pool));
-        pools.filter_map(|pool| {
-            let key = (pool.generation()?.id(), Arc::as_ptr(pool.service()));
-            Some((key, Arc::clone(pool)))
-        })
+        slots.flat_map(|slots| slots.iter().filter_map(Slot::pool))
     }
 
     fn build(contents: Contents, making: &mut Making<'_>) -> Self {
@@ -200,21 +226,18 @@ impl Table {
         let tenants = (table.holders.structures())
             .map(|finess| {
                 let choose = |service: &Arc<Service>| table.own(finess, service, now);
-                let before = making.before.and_then(|before| before.tenants.get(&finess));
-                (finess, table.slots(choose, before, making))
+                (finess, table.slots(choose, making))
             })
             .collect();
-        let before = making.before.map(|before| &before.vendor);
-        let vendor = table.slots(|service| table.vendors(service, now), before, making);
+        let vendor = table.slots(|service| table.vendors(service, now), making);
         (table.vendor, table.tenants) = (vendor, tenants);
         table
     }
 
-    /// The pool for each service, where the same structure had these before.
+    /// The pool for each service.
     fn slots(
         &self,
         choose: impl Fn(&Arc<Service>) -> Result<Arc<Generation>, Refusal>,
-        before: Option<&Slots>,
         making: &mut Making<'_>,
     ) -> Slots {
         let slot = |offered: &Offered| {
@@ -223,7 +246,7 @@ impl Table {
                 Err(refusal) if refusal.gives_way() => return Slot::Absent,
                 Err(_) => return Slot::Refused,
             };
-            Slot::Open(making.pool(&offered.service, generation, before))
+            Slot::Open(making.pool(&offered.service, generation))
         };
         self.services.iter().map(slot).collect()
     }
@@ -311,11 +334,7 @@ impl Table {
         let refused = |finess: Finess| match self.own(finess, offered, now) {
             Err(refusal) => refusal,
             // A certificate began or ended a moment ago, and the table is about to be made anew.
-            Ok(generation) => Refusal::NotYetValid(format!(
-                "serial {} of {}",
-                generation.identity().profile.serial,
-                generation.identity().path.display()
-            )),
+            Ok(_) => Refusal::Changing,
         };
         let own = refused(finess);
         let Refusal::Missing {

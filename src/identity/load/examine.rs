@@ -12,7 +12,7 @@ use super::password::Passwords;
 use super::problem::{LoadError, Problem};
 use crate::config::{Identities, KeyReaders, Reload};
 use crate::identity::profile::{Profile, name};
-use crate::outbound::pool::InFlight;
+use crate::services::InFlight;
 
 /// What a file holds.
 #[derive(Debug)]

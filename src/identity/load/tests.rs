@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Reload;
-use crate::outbound::pool::InFlight;
+use crate::services::InFlight;
 use crate::simulator::pki::{Issued, Pki, shared, write_private};
 
 /// A folder of its own for each test.

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit};
 
-use super::{Active, Idle, Pool, SPEAKS_H1, SPEAKS_H2, WORKER, lock};
+use super::shelf::lock;
+use super::{Active, Pool, SPEAKS_H1, SPEAKS_H2, WORKER};
 use crate::outbound::connection::{self, H1};
 use crate::outbound::error::Error;
 use crate::outbound::lease::{Lease, Origin};
@@ -58,12 +59,12 @@ impl Pool {
 
     /// Takes a new connection whatever lies idle: what lay idle has just proved dead.
     pub(crate) async fn checkout_fresh(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
-        self.open_or_reuse(self.active(), Wish::Fresh { h1_only }, self.patience())
+        self.open_or_reuse(self.active()?, Wish::Fresh { h1_only }, self.patience())
             .await
     }
 
     fn reuse(self: &Arc<Self>, wish: Wish) -> Option<Lease> {
-        let active = self.active.get()?;
+        let active = self.used()?;
         if matches!(wish, Wish::Fresh { .. }) {
             return None;
         }
@@ -74,34 +75,28 @@ impl Pool {
             return None;
         }
         let now = Instant::now();
-        let mut h2 = lock(&active.h2);
+        let mut stream = None;
         // What takes no stream any more leaves at once: it closes with its last stream, and makes room.
-        h2.retain(|h2| h2.takes_streams() && self.is_young(h2.opened, now));
-        let stream = h2.iter().find_map(|h2| h2.stream(self))?;
-        drop(h2);
-        Some(Lease::h2(Arc::clone(self), stream, Origin::Reused))
+        active.h2.retain(|h2| {
+            let stays = h2.takes_streams() && self.is_young(h2.opened, now);
+            if stays && stream.is_none() {
+                stream = h2.stream(self);
+            }
+            stays
+        });
+        Some(Lease::h2(Arc::clone(self), stream?, Origin::Reused))
     }
 
     /// The most recently used of this worker's idle connections, or one of another's: a handshake costs a
     /// thousand times the wake-up that crossing threads does.
     fn idle_h1(&self, active: &Active) -> Option<H1> {
-        let shards = active.idle.len();
-        let own = WORKER.get() % shards;
         let now = Instant::now();
-        (0..shards).find_map(|step| {
-            let mut shard = lock(&active.idle[(own + step) % shards]);
-            while let Some(Idle { h1, since }) = shard.pop() {
-                if now.saturating_duration_since(since) >= self.service.pool.idle_timeout {
-                    // All below it have been idle for longer still.
-                    shard.clear();
-                    return None;
-                }
-                if self.is_young(h1.opened, now) && connection::is_between_requests(&h1) {
-                    return Some(h1);
-                }
-            }
-            None
-        })
+        let idle = active.idle.take(WORKER.get(), |idle| {
+            now.saturating_duration_since(idle.since) < self.service.pool.idle_timeout
+                && self.is_young(idle.h1.opened, now)
+                && connection::is_between_requests(&idle.h1)
+        })?;
+        Some(idle.h1)
     }
 
     /// Waits as long as a dial may take: who waits for a connection is no worse off than who opens one.
@@ -110,7 +105,7 @@ impl Pool {
     }
 
     async fn open_or_wait(self: &Arc<Self>, wish: Wish) -> Result<Lease, Error> {
-        let active = self.active();
+        let active = self.active()?;
         let until = self.patience();
         if wish.is_h1_only() || active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
             return self.open_or_reuse(active, wish, until).await;
@@ -118,10 +113,11 @@ impl Pool {
         // Until the protocol is known one request dials and the others wait: if it is HTTP/2 they will share
         // that connection, and in any case its TLS session makes their own handshakes cheap.
         let arrived = Instant::now();
-        let gate = before(until, active.gate.acquire())
-            .await
-            // Whoever dials gives up earlier than those who came after it: this one has seen others take places.
-            .ok_or(Error::NoCapacity(ALL_TAKEN))?;
+        let gate = before(until, active.gate.acquire()).await;
+        // A pool that is retired closes its gate. Otherwise, whoever dials gives up earlier than those who came after
+        // it: this one has seen others take places.
+        self.still_in_use()?;
+        let gate = gate.ok_or(Error::NoCapacity(ALL_TAKEN))?;
         if let Some(lease) = self.reuse(wish) {
             return Ok(lease);
         }
@@ -180,7 +176,7 @@ impl Pool {
 
     /// What is retired serves nobody any more, however long they have waited for it.
     fn still_in_use(&self) -> Result<(), Error> {
-        match self.retired.load(Ordering::Acquire) {
+        match self.is_retired() {
             false => Ok(()),
             true => Err(Error::Retired),
         }
@@ -188,7 +184,7 @@ impl Pool {
 
     /// Waits for room for one more connection: in this pool first, then in the process.
     async fn room(self: &Arc<Self>, until: Instant) -> Result<Room, Error> {
-        let active = self.active();
+        let active = self.active()?;
         let own = before(until, Arc::clone(&active.room).acquire_owned())
             .await
             .ok_or(Error::NoCapacity(ALL_TAKEN))?;
@@ -201,7 +197,7 @@ impl Pool {
 
     /// Tells one waiting request, if any, that there is something to take.
     pub(crate) fn came_free(&self) {
-        let Some(active) = self.active.get() else {
+        let Some(active) = self.used() else {
             return;
         };
         if self.owes_room(active) {
@@ -217,7 +213,7 @@ impl Pool {
 
     /// Tells all waiting requests that a connection takes more streams than it seemed to.
     pub(crate) fn grew(&self) {
-        if let Some(active) = self.active.get() {
+        if let Some(active) = self.used() {
             active.queue.freed.notify_waiters();
         }
     }

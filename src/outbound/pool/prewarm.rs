@@ -46,12 +46,14 @@ impl Outbound {
         let workers = self.handles();
         let permits = Arc::new(Semaphore::new(AT_ONCE * workers.len().max(1)));
         let mut warming = JoinSet::new();
+        let mut free = self.room.available_permits();
         for (number, takeover) in takeovers.into_iter().enumerate() {
             let wanted = takeover.wanted();
             // Nobody else's connections are closed for what nobody has asked for yet.
-            if wanted == 0 || workers.is_empty() || self.room.available_permits() < wanted {
+            if wanted == 0 || workers.is_empty() || free < wanted {
                 continue;
             }
+            free -= wanted;
             let mut workers = workers.clone();
             let first = number % workers.len();
             workers.rotate_left(first);
@@ -62,8 +64,10 @@ impl Outbound {
             });
         }
         let all = async { while warming.join_next().await.is_some() {} };
-        // Those that are late go on by themselves.
-        let _ = tokio::time::timeout(OPENED_WITHIN, all).await;
+        if tokio::time::timeout(OPENED_WITHIN, all).await.is_err() {
+            // Those that are late go on by themselves.
+            warming.detach_all();
+        }
     }
 }
 

@@ -6,14 +6,11 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::json::{form, json as reply, oauth_error};
-use super::tokens::{Claims, Confirmation, thumbprint};
+use super::tokens::{Claims, thumbprint};
 use super::{Answer, Call, Register};
 use crate::identity::profile::{Fingerprint, Profile};
 
 const ISSUER: &str = "psc";
-
-/// The life of an access token, in seconds: two minutes, as the real one's.
-const LIFETIME: i64 = 120;
 
 /// A stand-in remembers no more applications than this.
 const CLIENTS_MAX: usize = 10_000;
@@ -91,17 +88,8 @@ fn token(call: &Call<'_>, profile: &Profile, register: &Register, clients: &mut 
             "this certificate is not this client_id's: each has one of its own",
         );
     }
-    let access_token = register.tokens.issue(&Claims {
-        iss: ISSUER.to_owned(),
-        client_id: client_id.clone(),
-        exp: call.time + LIFETIME,
-        cnf: Some(Confirmation {
-            thumbprint: thumbprint(profile.fingerprint),
-        }),
-    });
-    let body =
-        json!({ "access_token": access_token, "token_type": "Bearer", "expires_in": LIFETIME });
-    reply(StatusCode::OK, &body)
+    let holder = Some(profile.fingerprint);
+    (register.tokens).grant(ISSUER, client_id, holder, call.time)
 }
 
 impl Clients {

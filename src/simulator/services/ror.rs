@@ -1,16 +1,11 @@
 //! ROR: a token for a certificate whose subject is known, and FHIR for a token and the user's profile.
 
 use http::{Method, StatusCode};
-use serde_json::json;
 
-use super::json::{form, json as reply, oauth_error};
-use super::tokens::Claims;
+use super::json::{form, oauth_error};
 use super::{Answer, Call, Register, fhir};
 
 const ISSUER: &str = "ror";
-
-/// The life of a token, in seconds; nothing is published, so Pro Santé Connect's.
-const LIFETIME: i64 = 120;
 
 /// The fields by which a request tells for whom it is made.
 const USER_FIELDS: [&str; 4] = [
@@ -55,15 +50,7 @@ pub(super) fn token(call: &Call<'_>, register: &Register) -> Answer {
             "client_id is missing, or the subject of this certificate is not known: tell ROR when it changes",
         );
     };
-    let access_token = register.tokens.issue(&Claims {
-        iss: ISSUER.to_owned(),
-        client_id: client_id.to_owned(),
-        exp: call.time + LIFETIME,
-        cnf: None,
-    });
-    let body =
-        json!({ "access_token": access_token, "token_type": "Bearer", "expires_in": LIFETIME });
-    reply(StatusCode::OK, &body)
+    register.tokens.grant(ISSUER, client_id, None, call.time)
 }
 
 /// The FHIR interface, which wants no certificate.

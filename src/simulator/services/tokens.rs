@@ -3,12 +3,19 @@
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use super::Answer;
+use super::json::json as reply;
 use crate::identity::profile::Fingerprint;
 
 /// `{"alg":"HS256","typ":"JWT"}`, as tokens begin.
 const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+
+/// The life of a token, in seconds: two minutes, as Pro Santé Connect's. Nothing is published of ROR's.
+const LIFETIME: i64 = 120;
 
 pub(super) struct Tokens(hmac::Key);
 
@@ -37,7 +44,29 @@ impl Tokens {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &key))
     }
 
-    pub(super) fn issue(&self, claims: &Claims) -> String {
+    /// The answer of a token endpoint: a token of `issuer` for a client, good with the certificate of `holder` alone
+    /// if there is one.
+    pub(super) fn grant(
+        &self,
+        issuer: &str,
+        client_id: &str,
+        holder: Option<Fingerprint>,
+        time: i64,
+    ) -> Answer {
+        let access_token = self.issue(&Claims {
+            iss: issuer.to_owned(),
+            client_id: client_id.to_owned(),
+            exp: time + LIFETIME,
+            cnf: holder.map(|holder| Confirmation {
+                thumbprint: thumbprint(holder),
+            }),
+        });
+        let body =
+            json!({ "access_token": access_token, "token_type": "Bearer", "expires_in": LIFETIME });
+        reply(StatusCode::OK, &body)
+    }
+
+    fn issue(&self, claims: &Claims) -> String {
         let json = serde_json::to_vec(claims).expect("texts and numbers can be written");
         let signed = format!("{HEADER}.{}", URL_SAFE_NO_PAD.encode(json));
         let signature = hmac::sign(&self.0, signed.as_bytes());
