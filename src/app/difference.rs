@@ -141,7 +141,7 @@ fn listeners(bound: &[Listener], new: &[Listener]) -> (Vec<Restart>, Vec<Listene
         let (running, configured) = (missing.get(nth), waiting.get(nth));
         let at = configured.or(running).map_or(0, |(at, _)| *at);
         let address = |listener: Option<&(usize, &Listener)>| {
-            listener.map_or(NONE.to_owned(), |(_, one)| describe(&one.address))
+            listener.map_or_else(|| NONE.to_owned(), |(_, one)| describe(&one.address))
         };
         let key = format!("listeners[{at}].address");
         Restart::new(&key, address(running), address(configured))
