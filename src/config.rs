@@ -125,11 +125,11 @@ pub struct Identities {
     pub password_credential: Option<String>,
     /// Who may be able to read a private key's file. Default: its owner; keys that more can read are not used.
     pub key_readers: KeyReaders,
-    /// When the folder is read again. Default: whenever something in it has changed.
+    /// When the folder, the configuration and the files that it names are read again. Default: whenever one has changed.
     pub reload: Reload,
 }
 
-/// When certificates are read again.
+/// When the configuration and what it names are read again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reload {
     /// Whenever their files have changed, and when asked.
