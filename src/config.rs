@@ -56,6 +56,8 @@ pub use problem::{Place, Problem, Problems, What};
 pub struct Config {
     /// The file that it was read from, absolute; a reload reads it again.
     pub file: PathBuf,
+    /// What was read with it: a process's environment does not change.
+    variables: Variables,
     /// Which IGC-Santé hierarchy services belong to unless they say otherwise. No default: certificates of the
     /// other one are never used, and built-in services take the URL of this environment.
     pub environment: Environment,
@@ -85,6 +87,19 @@ pub struct Config {
     pub limits: Limits,
     /// How long a stop waits for requests in flight before it cuts them. Default: 30 s.
     pub shutdown_grace: Duration,
+}
+
+/// Environment variables that stand for keys.
+#[derive(Clone, Default, Eq, PartialEq)]
+struct Variables(Vec<(String, String)>);
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A value may be a secret.
+        f.debug_list()
+            .entries(self.0.iter().map(|(name, _)| name))
+            .finish()
+    }
 }
 
 /// An address on which applications reach Relais.

@@ -144,3 +144,43 @@ async fn what_needs_a_restart_is_said_each_time_and_the_rest_is_taken_up() {
     let line = "restart needed  listeners[0].address: 127.0.0.1:0 is in use, 127.0.0.1:18081 is configured\n";
     assert!(text.contains(line), "{text}");
 }
+
+#[test]
+fn the_command_tells_what_is_wrong_with_a_configuration_that_a_gateway_does_not_take_up() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    drop(port);
+    let gateway = start_with(1, &[DMP], |text| {
+        manual(text);
+        let admin = "[admin]\naddress = \"";
+        *text = text.replace(&format!("{admin}127.0.0.1:0"), &format!("{admin}{address}"));
+    });
+    edit(&gateway, |text| with(text, "dmp", "retry = \"perhaps\""));
+    // It finds the gateway by the same file.
+    let output = Command::new(env!("CARGO_BIN_EXE_relais"))
+        .args(["reload", "--config"])
+        .arg(&gateway.site.configuration)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(
+        text.starts_with("error: ") && text.contains("services.dmp.retry: found"),
+        "{text}"
+    );
+    assert!(text.contains("nothing has changed; "), "{text}");
+}
+
+#[test]
+fn a_configuration_is_read_again_with_the_variables_that_it_was_read_with_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = Site::build(directory.path(), 1, &[DMP], Ports::default()).unwrap();
+    let text = fs::read_to_string(&site.configuration).unwrap();
+    let variables = [("RELAIS__SERVICES__DMP__RETRY", "never"), ("PATH", "/")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let first = Config::from_toml(&text, &site.configuration, variables)
+        .unwrap()
+        .config;
+    assert_eq!(first.services[0].retry, Retry::Never);
+    assert_eq!(first.load_again().unwrap().config, first);
+}

@@ -213,3 +213,49 @@ async fn configurations_that_flip_under_load_fail_no_request() {
         "{answered} requests were answered meanwhile"
     );
 }
+
+#[tokio::test]
+async fn a_request_that_waits_while_its_service_moves_takes_no_secret_of_the_former_place_along() {
+    let released = Arc::new(Semaphore::new(0));
+    let (gateway, (first, second)) = start_on(1, &[DMP], |site, text| {
+        manual(text);
+        let tls = Tls::default();
+        let waits = Arc::clone(&released);
+        let first = Upstream::start(&site.pki, &tls, move |mut connection, _| {
+            let waits = Arc::clone(&waits);
+            async move {
+                connection.head().await;
+                waits.acquire().await.unwrap().forget();
+                connection.answer("first").await;
+            }
+        });
+        let second = Upstream::start(&site.pki, &tls, |mut connection, _| async move {
+            connection.keep_answering("second").await;
+        });
+        let keys = "pool = { max_connections = 1 }\nheaders = { x-key = \"secret\" }";
+        text.push_str(&first.service("up", keys));
+        (first, second)
+    });
+    let text = |answer: support::Answered| String::from_utf8(answer.0.body().to_vec()).unwrap();
+    let tenant = gateway.tenant(0);
+    let moved = async {
+        eventually("one is in flight", || first.heads().len() == 1).await;
+        let waiting = gateway.get(tenant, "/up/waits");
+        let moving = async {
+            let waits = || support::waiting_for_a_connection(&gateway) == 1;
+            eventually("another waits", waits).await;
+            edit(&gateway, |text| {
+                drop(cut(text, "up"));
+                text.push_str(&second.service("up", ""));
+            });
+            reload(&gateway).await;
+        };
+        let (answer, ()) = tokio::join!(waiting, moving);
+        released.add_permits(1);
+        text(answer)
+    };
+    let (answer, moved) = tokio::join!(gateway.get(tenant, "/up/x"), moved);
+    assert_eq!((text(answer).as_str(), moved.as_str()), ("first", "second"));
+    assert!(first.heads()[0].contains("x-key: secret"));
+    assert!(!second.heads()[0].contains("x-key"), "{:?}", second.heads());
+}
