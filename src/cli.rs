@@ -46,9 +46,9 @@ enum Command {
     ///
     /// Exit code: 0 clean, 1 errors, 2 wrong usage, 3 warnings only.
     Check(check::Arguments),
-    /// Have a running gateway read certificates and the table of structures again, and tell what has changed.
+    /// Have a running gateway read its configuration and what it names again, and tell what has changed.
     ///
-    /// Exit code: 0 all in order, 1 not done, 2 wrong usage, 3 done, with files that cannot be used.
+    /// Exit code: 0 all in order, 1 not done, 2 wrong usage, 3 done, with files that are not in order.
     Reload(ask::Arguments),
     /// Tell how a running gateway is. Exit code: 0 ready, 1 not.
     Status(ask::Arguments),

@@ -57,6 +57,8 @@ pub use problem::{Place, Problem, Problems, What};
 pub struct Config {
     /// The file that it was read from, absolute; a reload reads it again.
     pub file: PathBuf,
+    /// What was read with it: a process's environment does not change.
+    variables: Variables,
     /// Which IGC-Santé hierarchy services belong to unless they say otherwise. No default: certificates of the
     /// other one are never used, and built-in services take the URL of this environment.
     pub environment: Environment,
@@ -86,6 +88,19 @@ pub struct Config {
     pub limits: Limits,
     /// How long a stop waits for requests in flight before it cuts them. Default: 30 s.
     pub shutdown_grace: Duration,
+}
+
+/// Environment variables that stand for keys.
+#[derive(Clone, Default, Eq, PartialEq)]
+struct Variables(Vec<(String, String)>);
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A value may be a secret.
+        f.debug_list()
+            .entries(self.0.iter().map(|(name, _)| name))
+            .finish()
+    }
 }
 
 /// An address on which applications reach Relais.
@@ -126,7 +141,7 @@ pub struct Identities {
     pub password_credential: Option<String>,
     /// Who may be able to read a private key's file. Default: its owner; keys that more can read are not used.
     pub key_readers: KeyReaders,
-    /// When the folder is read again. Default: whenever something in it has changed.
+    /// When the folder, the configuration and the files that it names are read again. Default: whenever one has changed.
     pub reload: Reload,
     /// How long before its end a certificate is no longer used. Default: 30 s; a request that begins later could
     /// reach its service when the certificate has ended.
@@ -136,7 +151,7 @@ pub struct Identities {
     pub withdrawal: InFlight,
 }
 
-/// When certificates are read again.
+/// When the configuration and what it names are read again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reload {
     /// Whenever their files have changed, and when asked.

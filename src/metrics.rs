@@ -179,8 +179,8 @@ impl Metrics {
         });
     }
 
-    /// Publishes that a certificate is no longer there. Series cannot be taken back: one that is not a number is none
-    /// that an alert on the end of certificates goes off for.
+    /// Publishes that a certificate is no longer there. The registry takes no series back: one that is not a number is
+    /// left out of what is rendered.
     pub(crate) fn certificate_gone(&self, structure: String, fingerprint: String) {
         with_local_recorder(&self.recorder, || {
             let labels = [("structure", structure), ("fingerprint", fingerprint)];
@@ -188,7 +188,7 @@ impl Metrics {
         });
     }
 
-    /// Publishes the outcome of reading the folder of certificates.
+    /// Publishes the outcome of reading the configuration and what it names.
     pub(crate) fn loaded(&self, outcome: &'static str, at: i64) {
         with_local_recorder(&self.recorder, || {
             metrics::counter!("relais_reload_total", "outcome" => outcome).increment(1);
@@ -216,7 +216,7 @@ impl Metrics {
         });
     }
 
-    /// Publishes that a revocation list is no longer looked for; not a number, as for certificates.
+    /// Publishes that a revocation list is no longer looked for, as [`Self::certificate_gone`] does.
     pub(crate) fn crl_gone(&self, source: &str) {
         let source = source.to_owned();
         with_local_recorder(&self.recorder, || {
@@ -232,9 +232,15 @@ impl Metrics {
         });
     }
 
-    /// Everything in Prometheus's text format.
+    /// Everything in Prometheus's text format, but for what is no longer there.
     pub fn render(&self) -> String {
-        self.handle.render()
+        let mut text = String::new();
+        for line in self.handle.render().split_inclusive('\n') {
+            if !line.trim_end().ends_with(" NaN") {
+                text.push_str(line);
+            }
+        }
+        text
     }
 
     /// Folds the samples of histograms together. Without it they pile up until somebody scrapes.
@@ -325,11 +331,11 @@ fn describe() {
     );
     describe_counter!(
         "relais_reload_total",
-        "readings of the folder of certificates by outcome"
+        "readings of the configuration and what it names by outcome: success, partial (something is as it was), failure"
     );
     describe_gauge!(
         "relais_reload_last_success_timestamp_seconds",
-        "when the folder was last read without a problem"
+        "when all of it was last read without a problem"
     );
     describe_counter!(
         "relais_crl_refresh_total",

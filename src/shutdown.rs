@@ -1,5 +1,5 @@
 //! Signals: the first SIGINT or SIGTERM asks the gateway to finish and stop, the second does not ask; SIGHUP asks it to
-//! read certificates again.
+//! read the configuration and what it names again.
 
 use std::thread;
 
@@ -15,7 +15,7 @@ const TOLD_TWICE: i32 = 130;
 pub struct Signals {
     /// Turns true when the gateway is to stop.
     pub stop: watch::Receiver<bool>,
-    /// Changes when certificates are to be read again.
+    /// Changes when the configuration and what it names are to be read again.
     pub reload: watch::Receiver<()>,
 }
 

@@ -15,6 +15,7 @@ use crate::identity::revocation::{Authorities, List, Revocations};
 use crate::identity::states::now;
 use crate::metrics::Metrics;
 use crate::outbound::trust::Anchors;
+use crate::services::Trust;
 
 /// How late a list may be looked for.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
@@ -119,7 +120,12 @@ fn authorities(config: &Config, anchors: &Anchors, generations: &[Arc<Generation
     let chains = generations
         .iter()
         .flat_map(|generation| generation.identity().key.cert.iter().skip(1));
-    Authorities::new(anchors.authorities(), chains)
+    let lists = config.revocation.trust.iter().cloned().map(Trust::File);
+    // Not those of the webhook: whoever is believed there has no say in who is revoked.
+    let services = config.services.iter().map(|service| service.trust.clone());
+    let trusts: HashSet<_> = services.chain(lists).collect();
+    let anchors = trusts.iter().flat_map(|trust| anchors.authorities(trust));
+    Authorities::new(anchors, chains)
 }
 
 /// Keeps sources fresh, for as long as it is polled.

@@ -179,7 +179,8 @@ impl Sources {
             }
             Trust::File(_) | Trust::Public => None,
         };
-        let trust: Vec<_> = config.trusts().iter().filter_map(is_other).collect();
+        let mut trust: Vec<_> = config.trusts().iter().filter_map(is_other).collect();
+        trust.sort_unstable();
         let is_change = certificates.is_one()
             || !Arc::ptr_eq(&registry, &self.registry)
             || !configuration.is_empty()

@@ -33,7 +33,7 @@ pub(super) struct Watched {
     /// The folder of certificates, at any depth.
     directory: PathBuf,
     /// Single files. What is watched is their folder, where an editor puts a new file in the place of the old.
-    files: Vec<PathBuf>,
+    files: BTreeSet<PathBuf>,
 }
 
 /// Reloads whenever what is to be watched has changed, for as long as it is polled.
@@ -189,7 +189,10 @@ fn watcher(watched: &Watched, folders: &[PathBuf], ear: Ear) -> notify::Result<R
         .filter(|one| !one.starts_with(&watched.directory))
         .collect();
     for folder in others {
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        // Where the system tells nothing of one, it is looked at all the same, only later.
+        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+            tracing::debug!(folder = %folder.display(), %error, "changes in a folder are not told by the system");
+        }
     }
     Ok(watcher)
 }
@@ -224,7 +227,7 @@ impl Watched {
     fn is_ours(&self, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         // Kubernetes swaps a link of such a name for all files of a folder at once.
-        if name.starts_with(b"..") || self.files.iter().any(|file| file == path) {
+        if name.starts_with(b"..") || self.files.contains(path) {
             return true;
         }
         // What has no extension may be a folder, which comes and goes with all that is in it.
@@ -248,4 +251,35 @@ fn plain(path: &Path) -> PathBuf {
         }
     }
     plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_by_the_name_under_which_the_system_tells_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        fs::create_dir(real.join("a")).unwrap();
+        std::os::unix::fs::symlink("a", real.join("link")).unwrap();
+        assert_eq!(plain(&real.join("a/../b/./c.pem")), real.join("b/c.pem"));
+        let through = real.join("link/../c.pem");
+        assert_eq!(
+            plain(&through),
+            through,
+            "what is above a link is elsewhere"
+        );
+    }
+
+    #[test]
+    fn the_same_configuration_is_watched_in_the_same_way() {
+        let path = Path::new("tests/config/valid/full.toml");
+        let text = fs::read_to_string(path).unwrap();
+        let watched = || Watched::of(&Config::from_toml(&text, path, []).unwrap().config);
+        let first = watched().unwrap();
+        assert!(first.files.len() >= 4, "{first:?}");
+        // Sets of files have no order of their own.
+        assert!((0..20).all(|_| watched().as_ref() == Some(&first)));
+    }
 }

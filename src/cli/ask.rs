@@ -1,6 +1,7 @@
 //! `relais status` and `relais reload`: ask a running gateway.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -107,15 +108,29 @@ pub(super) async fn send(
 }
 
 fn configured(arguments: &Arguments) -> anyhow::Result<SocketAddr> {
-    let loaded = Config::load(&arguments.config.config)
-        .context("--admin names the gateway's administration address without a configuration")?;
-    let admin = loaded.config.admin.map(|admin| admin.address);
+    let file = &arguments.config.config;
+    let admin = match Config::load(file) {
+        Ok(loaded) => loaded.config.admin.map(|admin| admin.address),
+        // The gateway runs under the last good one; where it is has most often not changed since.
+        Err(problems) => match fs::read_to_string(file).ok().and_then(|text| stated(&text)) {
+            Some(address) => Some(address),
+            None => Err(problems).context(
+                "--admin names the gateway's administration address without a configuration",
+            )?,
+        },
+    };
     admin.filter(|address| address.port() != 0).with_context(|| {
         format!(
             "{} has no [admin] section with a fixed port: add address = \"127.0.0.1:9090\" there, or give --admin",
             arguments.config.config.display()
         )
     })
+}
+
+/// The administration's address in the text of a configuration with errors elsewhere.
+fn stated(text: &str) -> Option<SocketAddr> {
+    let table: toml::Table = text.parse().ok()?;
+    table.get("admin")?.get("address")?.as_str()?.parse().ok()
 }
 
 fn text_of_reload(answer: &Value) -> String {

@@ -96,15 +96,12 @@ impl Variable {
     }
 }
 
-/// Picks the variables that stand for keys, and refuses those that contradict each other.
+/// Reads variables that stand for keys, and refuses those that contradict each other.
 pub(super) fn variables(
-    environment: impl IntoIterator<Item = (String, String)>,
+    ours: impl IntoIterator<Item = (String, String)>,
 ) -> (Vec<Variable>, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut variables: Vec<Variable> = Vec::new();
-    let ours = environment
-        .into_iter()
-        .filter(|(name, _)| name.starts_with(PREFIX));
     for (name, value) in ours {
         match Variable::parse(name, value) {
             Ok(variable) => variables.push(variable),

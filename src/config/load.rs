@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::document::{Document, Lines};
 use super::problem::{Place, Problem, Problems, What};
 use super::reader::Reader;
-use super::{Config, layers, whole};
+use super::{Config, Variables, layers, whole};
 
 /// The environment variable that names the configuration file.
 pub const PATH_VARIABLE: &str = "RELAIS_CONFIG";
@@ -29,26 +29,24 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn load(path: &Path) -> Result<Loaded, Problems> {
-        Self::from_disk(path, &HashSet::new())
-    }
-
-    /// Reads the file that this came from once more, and the environment. What both name on disk and is in use already
-    /// is not looked at: it may be half written just now, and that is no error of the configuration.
-    ///
-    /// # Errors
-    /// Everything that is wrong with them.
-    pub fn load_again(&self) -> Result<Loaded, Problems> {
-        Self::from_disk(&self.file, &self.in_use())
-    }
-
-    fn from_disk(path: &Path, in_use: &HashSet<PathBuf>) -> Result<Loaded, Problems> {
-        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+        let text = text_of(path)?;
         // Not `vars`, which panics on what is not Unicode: a damaged value is refused by its key's parser instead.
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
             Some((name, value.to_string_lossy().into_owned()))
         });
-        read(&text, path, environment, in_use).into_result()
+        Self::from_toml(&text, path, environment)
+    }
+
+    /// Reads the file that this came from once more, with the same environment. What it names on disk and is in use
+    /// already is not looked at: it may be half written just now, and that is no error of the configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load_again(&self) -> Result<Loaded, Problems> {
+        let text = text_of(&self.file)?;
+        let variables = self.variables.0.iter().cloned();
+        read(&text, &self.file, variables, &self.in_use()).into_result()
     }
 
     /// Reads the text of a file that would be at this path, and this environment.
@@ -91,7 +89,12 @@ pub(super) fn read(
     environment: impl IntoIterator<Item = (String, String)>,
     in_use: &HashSet<PathBuf>,
 ) -> Outcome {
-    let (variables, mut errors) = layers::variables(environment);
+    let environment = environment.into_iter();
+    let ours: Vec<_> = environment
+        .filter(|(name, _)| name.starts_with(layers::PREFIX))
+        .collect();
+    let given = Variables(ours.clone());
+    let (variables, mut errors) = layers::variables(ours);
     let merged = Document::parse(text, path)
         .and_then(|document| Ok((layers::merge(&document, &variables, path)?, document)));
     let (merged, document) = match merged {
@@ -116,7 +119,7 @@ pub(super) fn read(
         #[cfg(test)]
         asked: std::collections::BTreeSet::new().into(),
     };
-    let config = whole::read(reader.root(merged));
+    let config = whole::read(reader.root(merged), given);
     let mut errors = reader.errors.into_inner();
     let mut warnings = reader.warnings.into_inner();
     errors.sort_by(|a, b| a.place.cmp(&b.place));
@@ -134,6 +137,10 @@ pub(super) fn read(
 fn folder(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute.parent().map(Path::to_owned).unwrap_or_default()
+}
+
+fn text_of(path: &Path) -> Result<String, Problems> {
+    std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problems {

@@ -10,8 +10,8 @@ use super::parse;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use super::{
-    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Reload, bindings, files,
-    listeners, notices, revocation, services, structures,
+    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Reload, Variables, bindings,
+    files, listeners, notices, revocation, services, structures,
 };
 use crate::services::Environment;
 use crate::services::InFlight;
@@ -31,7 +31,7 @@ const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", 
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Reads everything; `None` if anything that a [`Config`] needs could not be read.
-pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
+pub(super) fn read(mut root: Section<'_>, variables: Variables) -> Option<Config> {
     let environment = root
         .require("environment", parse::word(ENVIRONMENTS))
         .map(|found| found.value);
@@ -56,6 +56,7 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
     root.finish();
     Some(Config {
         file,
+        variables,
         environment: environment?,
         workers: NonZeroUsize::new(workers?.value)?,
         listeners: bound.listeners?,

@@ -210,3 +210,44 @@ fn is_same(generation: &Generation, identity: &Identity) -> bool {
     // An issuer's certificate that cannot be found any more is no reason to show less of the chain than before.
     old.path == identity.path && old.key.cert.starts_with(&identity.key.cert)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::{KeyReaders, Reload};
+    use crate::identity::states::now;
+    use crate::simulator::pki::{Request, shared, write_private};
+
+    #[test]
+    fn a_clock_that_leaps_takes_nothing_out_of_use_that_cannot_be_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Identities {
+            directory: folder.path().to_owned(),
+            password_file: None,
+            password_env: None,
+            password_credential: None,
+            key_readers: KeyReaders::Owner,
+            reload: Reload::Manual,
+            retire_before_expiry: std::time::Duration::ZERO,
+            withdrawal: crate::services::InFlight::Finish,
+        };
+        let path = folder.path().join("one.pem");
+        let issued = shared::TEST.issue(&Request::new("10B0000009", "Un"));
+        write_private(&path, issued.pem()).unwrap();
+        let mut store = Store::default();
+        let read = |store: &mut Store, now| {
+            let change = store.read(&config, &Revocations::default(), now).unwrap();
+            (change.kept.len(), change.removed.len())
+        };
+        assert_eq!(read(&mut store, now()), (0, 0));
+        write_private(&path, "-----BEGIN CERTIFICATE-----").unwrap();
+        let century = 100 * 365 * 24 * 3600;
+        for at in [now(), now() + century, 0, now()] {
+            assert_eq!(read(&mut store, at), (1, 0), "at {at}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(read(&mut store, now()), (0, 1));
+    }
+}

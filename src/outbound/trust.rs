@@ -108,9 +108,11 @@ impl Anchors {
         }
     }
 
-    /// The certificates of all trust files.
-    pub fn authorities(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
-        self.0.values().flat_map(|believed| &believed.authorities)
+    /// The certificates of a trust file.
+    pub fn authorities(&self, trust: &Trust) -> &[CertificateDer<'static>] {
+        self.0
+            .get(trust)
+            .map_or(&[], |believed| &believed.authorities)
     }
 
     pub(crate) fn get(&self, trust: &Trust) -> Option<&Arc<Believed>> {
