@@ -4,11 +4,13 @@ set -euo pipefail
 # shellcheck source=benches/compare/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../compare/lib.sh"
 
-ONLY="one many all"
+ONLY="one storm many all"
 PEERS="relais nginx haproxy"
 ROTATIONS=10
 INTERVAL=3
 CERTIFICATES=10000
+# Rotations of `storm`, ten a second.
+STORM=600
 RATE=2000
 SETTLE=60
 CONNECTIONS=16
@@ -27,6 +29,7 @@ The exit code is 1 if Relais failed a request, or began one under the old certif
 
   one     one tenant, $ROTATIONS rotations, under load: Relais by watching the folder and by 'relais reload', nginx by
           '-s reload', HAProxy by 'set ssl cert' and 'commit ssl cert'
+  storm   one tenant, ten rotations a second, $STORM in all, under load: Relais by its administration
   many    $CERTIFICATES certificates, one replaced: time to published, CPU of the process. No load.
   all     $CERTIFICATES certificates, all replaced at once, $LOADED tenants under load: time, failures, latency, memory
 
@@ -38,7 +41,7 @@ Options:
   --certificates N   of 'many' and 'all' (default: $CERTIFICATES); making 2 × 10,000 takes some minutes, once
   --rate N           requests a second (default: $RATE): a rate that all keep up with, so that latency means something
   --settle S         seconds that 'all' is watched after the change, memory at their end (default: $SETTLE)
-  --quick            3 rotations, 500 certificates, 10 s to settle: to try it out in about a minute
+  --quick            3 rotations (50 of 'storm'), 500 certificates, 10 s to settle: to try it out in about a minute
 $COMMON_HELP
 HELP
 }
@@ -52,7 +55,7 @@ own_option() {
     --certificates) CERTIFICATES="$2" ;;
     --rate) RATE="$2" ;;
     --settle) SETTLE="$2" ;;
-    --quick) ROTATIONS=3 INTERVAL=2 CERTIFICATES=500 SETTLE=10; return 1 ;;
+    --quick) ROTATIONS=3 STORM=50 INTERVAL=2 CERTIFICATES=500 SETTLE=10; return 1 ;;
     *) return 0 ;;
     esac
     return 2
@@ -218,6 +221,41 @@ one() {
     echo
 }
 
+storm() {
+    local k from told
+    for ((k = 1; k <= STORM; k++)); do renewed "$k" 1 1; done
+    loaded 1
+    start_upstream
+    RELAIS_IDENTITIES='reload = "manual"' start_relais rotation h1
+    begin_load relais "$WORK/pki/tenants-rotation.txt" $((4 + STORM / 10))
+    sleep 2
+    from=${EPOCHREALTIME/[.,]/}
+    for ((k = 1; k <= STORM; k++)); do
+        put "$k"
+        reload_now >/dev/null
+        told=${EPOCHREALTIME/[.,]/}
+        echo "$k $CHANGED $told $((CHANGED > from + k * 100000 ? CHANGED : from + k * 100000))" >>"$WORK/events"
+        sleep "$(awk -v us=$((from + k * 100000 - ${EPOCHREALTIME/[.,]/})) 'BEGIN { printf "%.3f", (us > 0 ? us / 1e6 : 0) }')"
+    done
+    end_load
+    stop_all
+    judge relais storm >"$WORK/judged"
+    cat "$WORK/judged" >>"$rounds"
+    echo "## Ten rotations a second, under load"
+    echo
+    echo "$RATE requests a second on $CONNECTIONS connections; each rotation by POST /api/v1/reload."
+    echo
+    echo "| rotations | in s | requests | failed | under the old certificate after the swap | answer of reload, ms: median | worst |"
+    echo "|--:|--:|--:|--:|--:|--:|--:|"
+    told="$(sed 's/.*"told_ms":\([0-9.]*\).*/\1/' "$WORK/judged" | spread '' | sed 's/^|  | //')"
+    sed 's/[{}"]//g; s/[:,]/ /g' "$WORK/judged" | awk -v told="$told" -v n="$STORM" '{
+        for (i = 1; i < NF; i += 2) row[$i] = $(i + 1)
+        requests += row["requests"]; failed += row["failed"]; stale += row["old_after_swap"]
+    } END { printf "| %d | %d | %d | %d | %d | %s\n", NR, n / 10, requests, failed, stale, told; exit failed + stale > 0 }' ||
+        fault "Relais failed a request, or began one under the old certificate after the swap"
+    echo
+}
+
 # spread LABEL: median and worst of numbers, one a line, as a row.
 spread() {
     sort -n | awk -v label="$1" '
@@ -371,7 +409,7 @@ versions | sed 's/^/- /'
 echo
 for figure in $ONLY; do
     case "$figure" in
-    one | many | all) "$figure" ;;
+    one | storm | many | all) "$figure" ;;
     *) die "no such figure: $figure" ;;
     esac
 done
