@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -79,29 +79,17 @@ struct Watching {
     folders: Arc<Vec<PathBuf>>,
     /// What the folders were when it began.
     found: Vec<Option<Folder>>,
-    /// One of them has come, gone or been renamed.
+    /// One of them has come, gone or been renamed. File systems give the number of one that is gone to the next.
     is_outdated: Arc<AtomicBool>,
     since: Instant,
 }
 
-/// Tells a folder from one in its place, links followed. A number (inode) is given anew soon; the time of birth, where
-/// the file system has one, tells those apart.
-#[derive(Debug, Eq, PartialEq)]
-struct Folder {
-    device: u64,
-    inode: u64,
-    born: Option<SystemTime>,
-}
+/// Tells a folder from one in its place, links followed: device and number (inode).
+type Folder = (u64, u64);
 
-impl Folder {
-    fn at(path: &PathBuf) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            born: metadata.created().ok(),
-        })
-    }
+fn folder_at(path: &PathBuf) -> Option<Folder> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 impl Watching {
@@ -111,7 +99,7 @@ impl Watching {
         let (watched, changed) = (Arc::clone(watched), changed.clone());
         let begin = move || {
             let folders = Arc::new(watched.folders());
-            let found = folders.iter().map(Folder::at).collect();
+            let found = folders.iter().map(folder_at).collect();
             let is_outdated = Arc::new(AtomicBool::new(false));
             let ear = Ear {
                 watched: Arc::clone(&watched),
@@ -143,7 +131,7 @@ impl Watching {
             return false;
         }
         let folders = Arc::clone(&self.folders);
-        let found = move || folders.iter().map(Folder::at).collect::<Vec<_>>();
+        let found = move || folders.iter().map(folder_at).collect::<Vec<_>>();
         let found = tokio::task::spawn_blocking(found).await;
         found.is_ok_and(|found| found == self.found)
     }
@@ -255,7 +243,37 @@ fn plain(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use notify::event::{CreateKind, RemoveKind};
+
     use super::*;
+
+    #[test]
+    fn a_folder_that_is_removed_or_made_anew_has_to_be_watched_anew_whatever_its_number() {
+        let folder = PathBuf::from("/srv/certs");
+        let watched = Watched {
+            directory: folder.clone(),
+            files: BTreeSet::new(),
+        };
+        let (changed, mut changes) = mpsc::channel(1);
+        let ear = Ear {
+            folders: Arc::new(watched.folders()),
+            watched: Arc::new(watched),
+            is_outdated: Arc::default(),
+            changed,
+        };
+        let mut hears = |kind, path: &str| {
+            ear.is_outdated.store(false, Ordering::Release);
+            ear.hear(Ok(Event::new(kind).add_path(path.into())));
+            let is_outdated = ear.is_outdated.load(Ordering::Acquire);
+            (changes.try_recv().is_ok(), is_outdated)
+        };
+        let removed = EventKind::Remove(RemoveKind::Any);
+        let made = EventKind::Create(CreateKind::Any);
+        assert_eq!(hears(removed, "/srv/certs"), (true, true));
+        assert_eq!(hears(made, "/srv/certs"), (true, true));
+        assert_eq!(hears(made, "/srv/certs/one.pem"), (true, false));
+        assert_eq!(hears(made, "/srv/access.log"), (false, false));
+    }
 
     #[test]
     fn a_file_is_known_by_the_name_under_which_the_system_tells_of_it() {

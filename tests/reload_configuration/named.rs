@@ -134,8 +134,27 @@ async fn a_folder_a_table_and_a_binding_that_are_named_anew_take_the_place_of_th
 }
 
 #[tokio::test]
+async fn a_structure_that_the_configuration_itself_names_comes_and_goes_with_it() {
+    const FILE: &str = "[tenants]\nfile = \"tenants.csv\"\n";
+    let gateway = start_with(1, &[DMP], |text| {
+        manual(text);
+        *text = text.replace(FILE, "");
+    });
+    let (tenant, site) = (gateway.tenant(0), sample_finess(71));
+    let entry = format!("\n[[tenants]]\nfiness = \"{site}\"\nlegal_entity = \"{tenant}\"\n");
+    for _ in 0..2 {
+        assert!(outcome(&gateway, site, "dmp").await.is_err());
+        edit(&gateway, |text| text.push_str(&entry));
+        assert_eq!(reload(&gateway).await.configuration, ["tenants"]);
+        assert!(outcome(&gateway, site, "dmp").await.is_ok());
+        edit(&gateway, |text| *text = text.replace(&entry, ""));
+        reload(&gateway).await;
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_may_be_read_by_fewer_is_looked_at_again() {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let gateway = start_with(1, &[DMP], |text| {
         manual(text);
         *text = text.replace(FOLDER, &format!("{FOLDER}\nkey_readers = \"group\""));
@@ -147,6 +166,12 @@ async fn a_key_that_may_be_read_by_fewer_is_looked_at_again() {
         .join(tenant.as_str())
         .join("auth_cli.pem");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    // A file that has been at rest for a while is not decoded again.
+    let changed = fs::metadata(&key).unwrap().ctime();
+    eventually("it is at rest", || {
+        jiff::Timestamp::now().as_second() > changed + 3
+    })
+    .await;
     assert!(reload(&gateway).await.problems.is_empty());
     edit(&gateway, |text| {
         *text = text.replace("key_readers = \"group\"\n", "")
