@@ -251,7 +251,7 @@ mod tests {
     fn a_folder_that_is_removed_or_made_anew_has_to_be_watched_anew_whatever_its_number() {
         let folder = PathBuf::from("/srv/certs");
         let watched = Watched {
-            directory: folder.clone(),
+            directory: folder,
             files: BTreeSet::new(),
         };
         let (changed, mut changes) = mpsc::channel(1);
