@@ -4,7 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::ptr;
 use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::config::Identities;
 use crate::identity::generation::{Generation, GenerationId};
@@ -17,6 +20,7 @@ use crate::identity::select::objection_to_all;
 #[derive(Debug, Default)]
 pub struct Store {
     folder: Folder,
+    /// By the paths of their files.
     generations: Vec<Arc<Generation>>,
     /// Of those, the ones that their files no longer give.
     kept: HashSet<GenerationId>,
@@ -67,22 +71,28 @@ impl Store {
             ..Change::default()
         };
         let damaged: HashSet<PathBuf> = loaded.damaged.into_iter().collect();
-        let known: HashSet<PathBuf> = (self.generations.iter())
-            .map(|one| one.identity().path.clone())
+        let mut unchanged: FxHashMap<_, _> = (self.generations.iter())
+            .map(|one| (ptr::from_ref(one.identity()), one))
             .collect();
-        let mut old: HashMap<_, Vec<Arc<Generation>>> = HashMap::new();
-        for generation in self.generations.drain(..) {
+        let identities = loaded.identities.into_iter();
+        let read: Vec<_> = identities
+            .map(|identity| (unchanged.remove(&Arc::as_ptr(&identity)), identity))
+            .collect();
+        // Few are left over: those that are not in memory as they were.
+        let mut old: HashMap<_, Vec<&Arc<Generation>>> = HashMap::new();
+        for generation in unchanged.into_values() {
             let fingerprint = generation.identity().profile.fingerprint;
             old.entry(fingerprint).or_default().push(generation);
         }
-        for identity in loaded.identities {
-            let same = (old.get_mut(&identity.profile.fingerprint)).and_then(|theirs| {
+        for (same, identity) in read {
+            let same = same.or_else(|| {
+                let theirs = old.get_mut(&identity.profile.fingerprint)?;
                 let position = theirs.iter().position(|one| is_same(one, &identity))?;
                 Some(theirs.swap_remove(position))
             });
             if let Some(generation) = same {
-                change.generations.push(generation);
-            } else if !(damaged.contains(&identity.path) && known.contains(&identity.path)) {
+                change.generations.push(Arc::clone(generation));
+            } else if !(damaged.contains(&identity.path) && self.knows(&identity.path)) {
                 // Of a file that is half there, nothing new is taken: its chain may be in the other half.
                 let generation = Generation::new(identity);
                 change.added.push(Arc::clone(&generation));
@@ -95,7 +105,9 @@ impl Store {
                 let is_inside = one.identity().path.starts_with(&config.directory);
                 is_inside && now_there.leaves(one, self.kept.contains(&one.id()), revocations, now)
             };
-            (old.into_values().flatten()).partition::<Vec<_>, _>(leaves)
+            (old.into_values().flatten())
+                .cloned()
+                .partition::<Vec<_>, _>(leaves)
         };
         change.generations.extend(Vec::clone(&kept));
         change
@@ -106,31 +118,50 @@ impl Store {
         self.kept = change.kept.iter().map(|one| one.id()).collect();
         Ok(change)
     }
+
+    /// Whether a certificate of this file is in use.
+    fn knows(&self, path: &Path) -> bool {
+        !of_file(&self.generations, path).is_empty()
+    }
+}
+
+/// Those of a file, among generations by the paths of their files.
+fn of_file<'a>(generations: &'a [Arc<Generation>], path: &Path) -> &'a [Arc<Generation>] {
+    let from = generations.partition_point(|one| *one.identity().path < *path);
+    let rest = &generations[from..];
+    let to = rest.partition_point(|one| *one.identity().path == *path);
+    &rest[..to]
 }
 
 /// What the folder gives now, to find what takes the place of a generation that it no longer gives.
 struct Present<'a> {
-    certificates: HashSet<Fingerprint>,
-    /// By file, where all of it could be decoded; and whether it was not there before.
-    files: HashMap<&'a Path, Vec<(&'a Profile, bool)>>,
+    certificates: FxHashSet<Fingerprint>,
+    /// By the paths of their files.
+    generations: &'a [Arc<Generation>],
+    added: HashSet<GenerationId>,
+    damaged: &'a HashSet<PathBuf>,
 }
 
 impl<'a> Present<'a> {
-    fn of(change: &'a Change, damaged: &HashSet<PathBuf>) -> Self {
-        let new: HashSet<_> = change.added.iter().map(|one| one.id()).collect();
-        let mut present = Self {
-            certificates: HashSet::new(),
-            files: HashMap::new(),
-        };
-        for generation in &change.generations {
-            let Identity { profile, path, .. } = generation.identity();
-            present.certificates.insert(profile.fingerprint);
-            if !damaged.contains(path) {
-                let there = present.files.entry(path).or_default();
-                there.push((profile, new.contains(&generation.id())));
-            }
+    fn of(change: &'a Change, damaged: &'a HashSet<PathBuf>) -> Self {
+        let generations = &change.generations;
+        Self {
+            certificates: (generations.iter())
+                .map(|one| one.identity().profile.fingerprint)
+                .collect(),
+            generations,
+            added: change.added.iter().map(|one| one.id()).collect(),
+            damaged,
         }
-        present
+    }
+
+    /// What a file gives, where all of it could be decoded; and whether it was not there before.
+    fn of_file(&self, path: &Path) -> impl Iterator<Item = (&'a Profile, bool)> {
+        let there = match self.damaged.contains(path) {
+            true => &[],
+            false => of_file(self.generations, path),
+        };
+        (there.iter()).map(|one| (&*one.identity().profile, self.added.contains(&one.id())))
     }
 
     /// Whether a generation is left in use: its file is there, and nothing that came of it takes its place.
@@ -144,13 +175,11 @@ impl<'a> Present<'a> {
         let Identity { profile, path, .. } = old.identity();
         // The same certificate in another file is no second one.
         let is_elsewhere = self.certificates.contains(&profile.fingerprint);
-        let there = self.files.get(path.as_path()).into_iter().flatten();
-        let mut successors = there.filter(|(one, is_new)| {
+        let is_succeeded = self.of_file(path).any(|(one, is_new)| {
             // What was there beside it says that it was taken out.
             let is_in_its_place = !is_of_other_kind(one, profile) || !is_new && !was_kept;
             is_usable(one, revocations, now) && is_in_its_place
         });
-        let is_succeeded = successors.next().is_some();
         let is_out = revocations.is_revoked(profile) || objection_to_all(profile).is_some();
         !is_out && !is_elsewhere && !is_succeeded && !is_gone(path)
     }

@@ -53,7 +53,7 @@ impl Folder {
     }
 
     /// Loads a folder with nothing wrong and one identity, that of the certificate.
-    fn load_only(&self, issued: &Issued) -> Identity {
+    fn load_only(&self, issued: &Issued) -> Arc<Identity> {
         let mut loaded = self.load();
         assert_eq!(texts(&loaded), [] as [String; 0]);
         assert_eq!(loaded.identities.len(), 1);
