@@ -1,6 +1,5 @@
 //! How a table is made: a certificate chosen for each tenant and service, and the reason where there is none.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -23,7 +22,7 @@ use crate::outbound::pool::{Pool, Takeover};
 use crate::services::{Service, Trust, WantedCertificate};
 
 /// By generation and, since services of one name may be configured differently over time, the service's place in memory.
-type Pools = HashMap<(GenerationId, *const Service), Arc<Pool>>;
+type Pools = FxHashMap<(GenerationId, *const Service), Arc<Pool>>;
 
 /// What a table is made with, besides what it is made of.
 struct Making<'a> {
@@ -93,7 +92,7 @@ impl Table {
         };
         let mut making = Making {
             outbound,
-            pools: Pools::new(),
+            pools: Pools::default(),
             before: None,
             takeovers: Vec::new(),
         };
