@@ -100,7 +100,8 @@ impl Store {
             }
         }
         let (kept, removed) = {
-            let now_there = Present::of(&change, &damaged);
+            let left_over = old.keys().copied().collect();
+            let now_there = Present::of(&change, &damaged, left_over);
             let leaves = |one: &Arc<Generation>| {
                 let is_inside = one.identity().path.starts_with(&config.directory);
                 is_inside && now_there.leaves(one, self.kept.contains(&one.id()), revocations, now)
@@ -109,10 +110,10 @@ impl Store {
                 .cloned()
                 .partition::<Vec<_>, _>(leaves)
         };
-        change.generations.extend(Vec::clone(&kept));
-        change
-            .generations
-            .sort_by(|a, b| a.identity().path.cmp(&b.identity().path));
+        if !kept.is_empty() {
+            change.generations.extend(Vec::clone(&kept));
+            (change.generations).sort_by(|a, b| a.identity().path.cmp(&b.identity().path));
+        }
         (change.kept, change.removed) = (kept, removed);
         self.generations.clone_from(&change.generations);
         self.kept = change.kept.iter().map(|one| one.id()).collect();
@@ -135,6 +136,7 @@ fn of_file<'a>(generations: &'a [Arc<Generation>], path: &Path) -> &'a [Arc<Gene
 
 /// What the folder gives now, to find what takes the place of a generation that it no longer gives.
 struct Present<'a> {
+    /// Of those that may be wanted.
     certificates: FxHashSet<Fingerprint>,
     /// By the paths of their files.
     generations: &'a [Arc<Generation>],
@@ -143,12 +145,18 @@ struct Present<'a> {
 }
 
 impl<'a> Present<'a> {
-    fn of(change: &'a Change, damaged: &'a HashSet<PathBuf>) -> Self {
+    fn of(
+        change: &'a Change,
+        damaged: &'a HashSet<PathBuf>,
+        wanted: FxHashSet<Fingerprint>,
+    ) -> Self {
         let generations = &change.generations;
+        let certificates = (generations.iter()).map(|one| one.identity().profile.fingerprint);
         Self {
-            certificates: (generations.iter())
-                .map(|one| one.identity().profile.fingerprint)
-                .collect(),
+            certificates: match wanted.is_empty() {
+                true => wanted,
+                false => certificates.filter(|one| wanted.contains(one)).collect(),
+            },
             generations,
             added: change.added.iter().map(|one| one.id()).collect(),
             damaged,

@@ -5,9 +5,10 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::ptr;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use rustls::sign::CertifiedKey;
 
 use super::Identity;
@@ -67,24 +68,35 @@ pub(super) fn pair(
     pairs: &mut Pairs,
 ) -> (Vec<Arc<Identity>>, Vec<Problem>) {
     let authorities = Authorities::index(root, directories);
+    let before = std::mem::take(pairs);
     let mut pairing = Pairing {
-        before: std::mem::take(pairs),
+        // There are mostly as many as before, and to grow step by step is half the work.
+        pairs: Pairs::with_capacity_and_hasher(before.len(), FxBuildHasher),
+        before,
         ..Pairing::default()
     };
-    let without_key: Vec<_> = (directories.iter())
+    let left_over: Vec<_> = (directories.iter())
         .map(|directory| pairing.pair_directory(directory, &authorities))
         .collect();
-    for (directory, without_key) in directories.iter().zip(without_key) {
-        pairing.report_left_over(&directory.files, without_key);
+    for (directory, left_over) in directories.iter().zip(left_over) {
+        pairing.report(&directory.files, left_over);
     }
     *pairs = pairing.pairs;
     let mut identities = pairing.identities;
-    identities.sort_by(|a, b| a.path.cmp(&b.path));
+    // Those of one directory are.
+    if directories.len() > 1 {
+        identities.sort_by(|a, b| a.path.cmp(&b.path));
+    }
     (identities, pairing.problems)
 }
 
-/// Certificates, which are no authorities, for which there was no key.
-type WithoutKey<'a> = Vec<(&'a Source, &'a Arc<Certificate>)>;
+/// What in a directory has no counterpart there.
+struct LeftOver<'a> {
+    /// Certificates, which are no authorities, for which there was no key.
+    certificates: Vec<(&'a Source, &'a Arc<Certificate>)>,
+    /// The public keys of private keys for which there was no certificate.
+    keys: FxHashSet<PublicKey>,
+}
 
 #[derive(Default)]
 struct Pairing {
@@ -99,10 +111,10 @@ impl Pairing {
         &mut self,
         directory: &'a Directory,
         authorities: &Authorities<'a>,
-    ) -> WithoutKey<'a> {
-        let keys = keys_by_public_key(&directory.files);
+    ) -> LeftOver<'a> {
+        let mut keys = keys_by_public_key(&directory.files);
         let above = authorities.above(&directory.path);
-        let mut without_key = Vec::new();
+        let mut certificates = Vec::new();
         for file in &directory.files {
             for (rank, certificate) in file.material.certificates.iter().enumerate() {
                 let fingerprint = certificate.profile.fingerprint;
@@ -110,14 +122,18 @@ impl Pairing {
                 if before.any(|other| other.profile.fingerprint == fingerprint) {
                     continue;
                 }
-                match key_of(certificate, file, &keys) {
-                    Some(key) => self.load(file, certificate, key, &above),
+                match keys.get_mut(&certificate.profile.public_key) {
+                    Some(keys) => self.load(file, certificate, keys.take_for(file), &above),
                     None if certificate.is_authority() => {}
-                    None => without_key.push((file, certificate)),
+                    None => certificates.push((file, certificate)),
                 }
             }
         }
-        without_key
+        let keys = keys.into_iter().filter(|(_, one)| !one.is_taken);
+        LeftOver {
+            certificates,
+            keys: keys.map(|(public, _)| public).collect(),
+        }
     }
 
     fn load(
@@ -143,9 +159,9 @@ impl Pairing {
     }
 
     /// Once everything is loaded: a certificate without key may be a copy of one that was loaded elsewhere.
-    fn report_left_over<'a>(&mut self, files: &'a [Source], without_key: WithoutKey<'a>) {
+    fn report<'a>(&mut self, files: &'a [Source], left_over: LeftOver<'a>) {
         let mut certificates = Vec::new();
-        for (file, certificate) in without_key {
+        for (file, certificate) in left_over.certificates {
             match self.pairs.get(&certificate.profile.fingerprint) {
                 Some(first) => {
                     let problem = duplicate(file, certificate, &first.identity.path);
@@ -154,8 +170,13 @@ impl Pairing {
                 None => certificates.push((file, certificate)),
             }
         }
+        if certificates.is_empty() && left_over.keys.is_empty() {
+            return;
+        }
         let damaged: Vec<_> = files.iter().filter(|file| file.is_damaged()).collect();
-        let mismatched = self.report_keys(files, &certificates, &damaged);
+        let is_left_over = |key: &Key| left_over.keys.contains(&key.public);
+        let with_keys = (files.iter()).filter(|file| file.material.keys.iter().any(is_left_over));
+        let mismatched = self.report_keys(with_keys, &certificates, &damaged);
         for (file, certificate) in certificates {
             // Damaged files are reported as such; what they lack is not the news.
             let is_explained = mismatched.contains(&certificate.profile.fingerprint)
@@ -171,26 +192,14 @@ impl Pairing {
     }
 
     /// Reports the keys without certificate, and returns the certificates that they were meant for.
-    fn report_keys(
+    fn report_keys<'a>(
         &mut self,
-        files: &[Source],
+        files: impl Iterator<Item = &'a Source>,
         certificates: &[(&Source, &Arc<Certificate>)],
         damaged: &[&Source],
     ) -> HashSet<Fingerprint> {
-        let known: FxHashSet<PublicKey> = (files.iter())
-            .flat_map(|file| &file.material.certificates)
-            .map(|certificate| certificate.profile.public_key)
-            .collect();
         let mut mismatched = HashSet::new();
         for file in files {
-            if file
-                .material
-                .keys
-                .iter()
-                .all(|key| known.contains(&key.public))
-            {
-                continue;
-            }
             let meant = certificates.iter().find(|(other, _)| other.goes_with(file));
             let kind = match meant {
                 Some((other, certificate)) => {
@@ -218,27 +227,43 @@ fn duplicate(file: &Source, certificate: &Certificate, first: &Path) -> Problem 
     )
 }
 
-type Keys<'a> = FxHashMap<PublicKey, Vec<(&'a Source, &'a Key)>>;
+/// The private keys of a directory.
+type Keys<'a> = FxHashMap<PublicKey, Equals<'a>>;
+
+/// A private key, as often as it is there.
+struct Equals<'a> {
+    first: (&'a Source, &'a Key),
+    others: Vec<(&'a Source, &'a Key)>,
+    /// Whether it is a certificate's.
+    is_taken: bool,
+}
+
+impl<'a> Equals<'a> {
+    /// The key in the certificate's own file if there is one, else in the file of the same stem, else in any.
+    fn take_for(&mut self, file: &Source) -> &'a Key {
+        self.is_taken = true;
+        let mut all = [self.first].into_iter().chain(self.others.iter().copied());
+        let own = all.clone().find(|(source, _)| ptr::eq(*source, file));
+        let key = own.or_else(|| all.find(|(source, _)| source.goes_with(file)));
+        key.unwrap_or(self.first).1
+    }
+}
 
 fn keys_by_public_key(files: &[Source]) -> Keys<'_> {
-    let mut keys = Keys::default();
+    let mut keys = Keys::with_capacity_and_hasher(files.len(), FxBuildHasher);
     for file in files {
         for key in &file.material.keys {
-            keys.entry(key.public).or_default().push((file, key));
+            let found = (file, key);
+            keys.entry(key.public)
+                .and_modify(|equals| equals.others.push(found))
+                .or_insert(Equals {
+                    first: found,
+                    others: Vec::new(),
+                    is_taken: false,
+                });
         }
     }
     keys
-}
-
-/// The key in the certificate's own file if there is one, else in the file of the same stem, else in any.
-fn key_of<'a>(certificate: &Certificate, file: &Source, keys: &Keys<'a>) -> Option<&'a Key> {
-    let candidates = keys.get(&certificate.profile.public_key)?;
-    (candidates
-        .iter()
-        .find(|(source, _)| std::ptr::eq(*source, file)))
-    .or_else(|| candidates.iter().find(|(source, _)| source.goes_with(file)))
-    .or_else(|| candidates.first())
-    .map(|(_, key)| *key)
 }
 
 /// Authorities' certificates by their names.
