@@ -23,6 +23,7 @@ mod walk;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustc_hash::FxHashMap;
 use rustls::sign::CertifiedKey;
@@ -107,8 +108,13 @@ impl Folder {
     /// # Errors
     /// If the folder itself or a configured source of passwords cannot be read. What was known before is not lost.
     pub fn read(&mut self, config: &Identities) -> Result<Loaded, LoadError> {
+        self.read_at(config, SystemTime::now())
+    }
+
+    /// The same, where a change must have been a while before `now` for a file to be told by its stamp.
+    fn read_at(&mut self, config: &Identities, now: SystemTime) -> Result<Loaded, LoadError> {
         let passwords = Passwords::gather(config)?;
-        let (listings, unlisted) = walk::walk(&config.directory)?;
+        let (listings, unlisted) = walk::walk(&config.directory, now)?;
         if self.readers.replace(config.key_readers) != Some(config.key_readers) {
             // What was in order may be open to too many now.
             self.directories.clear();

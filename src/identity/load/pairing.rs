@@ -4,6 +4,7 @@
 //! decide which of several equal keys is taken, and which certificate a stray key was meant for.
 
 use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
@@ -143,19 +144,20 @@ impl Pairing {
         key: &Key,
         above: &Above<'_>,
     ) {
-        let fingerprint = certificate.profile.fingerprint;
-        if let Some(first) = self.pairs.get(&fingerprint) {
-            let problem = duplicate(file, certificate, &first.identity.path);
-            self.problems.push(problem);
-            return;
-        }
+        let vacant = match self.pairs.entry(certificate.profile.fingerprint) {
+            Entry::Vacant(vacant) => vacant,
+            Entry::Occupied(first) => {
+                let problem = duplicate(file, certificate, &first.get().identity.path);
+                self.problems.push(problem);
+                return;
+            }
+        };
         let issuers = issuers(file, certificate, above);
-        let before = self.before.remove(&fingerprint);
-        let pair = before
+        let pair = (self.before.remove(vacant.key()))
             .filter(|pair| pair.is_of(file, key, &issuers))
             .unwrap_or_else(|| Pair::new(file, certificate, key, &issuers));
         self.identities.push(Arc::clone(&pair.identity));
-        self.pairs.insert(fingerprint, pair);
+        vacant.insert(pair);
     }
 
     /// Once everything is loaded: a certificate without key may be a copy of one that was loaded elsewhere.

@@ -1,5 +1,6 @@
 //! Folders, good and bad: what is loaded, and what is said of the rest.
 
+mod again;
 mod bad;
 mod formats;
 mod layouts;

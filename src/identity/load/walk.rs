@@ -20,10 +20,14 @@ pub(super) struct Listing {
     pub(super) files: Vec<(PathBuf, Option<Stamp>)>,
 }
 
-/// Lists the directories by their paths, and what is wrong with those that could not be listed.
-pub(super) fn walk(root: &Path) -> Result<(Vec<Listing>, Vec<Problem>), LoadError> {
+/// Lists the directories by their paths, and what is wrong with those that could not be listed. Files are told by their
+/// stamps if they have been at rest for a while at `now`, which must not be later than it is.
+pub(super) fn walk(
+    root: &Path,
+    now: SystemTime,
+) -> Result<(Vec<Listing>, Vec<Problem>), LoadError> {
     let mut walk = Walk {
-        now: SystemTime::now(),
+        now,
         seen: HashSet::new(),
         listings: Vec::new(),
     };
@@ -48,7 +52,7 @@ pub(super) fn walk(root: &Path) -> Result<(Vec<Listing>, Vec<Problem>), LoadErro
 
 /// The files of all directories by their paths, and what is wrong with those that could not be listed.
 pub(super) fn files(root: &Path) -> Result<(Vec<PathBuf>, Vec<Problem>), LoadError> {
-    let (listings, problems) = walk(root)?;
+    let (listings, problems) = walk(root, SystemTime::now())?;
     let files = listings.into_iter().flat_map(|listing| listing.files);
     let mut files: Vec<_> = files.map(|(path, _)| path).collect();
     files.sort();
@@ -56,7 +60,6 @@ pub(super) fn files(root: &Path) -> Result<(Vec<PathBuf>, Vec<Problem>), LoadErr
 }
 
 struct Walk {
-    /// When it began: to ask for each of ten thousand files takes longer than the rest of a stamp.
     now: SystemTime,
     /// By device and inode: links make cycles, and a directory reached twice is read once.
     seen: HashSet<(u64, u64)>,
