@@ -4,14 +4,20 @@
 //! hundred nanoseconds, bumping a held one a few. Each application has a registry of its own, so that several can
 //! run in one process (tests do).
 
-use std::fmt;
-use std::sync::Arc;
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, with_local_recorder};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use rustc_hash::FxHashMap;
+
+use crate::identity::profile::Fingerprint;
+
+/// The metric of when certificates end.
+const ENDS: &str = "relais_certificate_expiry_timestamp_seconds";
 
 /// From what a hit in memory takes to the slowest answers that a service's timeout lets through.
 const SECONDS: [f64; 14] = [
@@ -27,6 +33,9 @@ const OVERHEAD_SECONDS: [f64; 10] = [
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    /// The structure of each certificate that is there, and when it ends. Not the recorder's: its series cannot be taken
+    /// back, so that each renewal would leave one for good, and ten thousand of them cost too much to look up.
+    ends: Mutex<FxHashMap<Fingerprint, (Box<str>, i64)>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -69,7 +78,11 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let recorder = builder().build_recorder();
         let handle = recorder.handle();
-        let metrics = Self { recorder, handle };
+        let metrics = Self {
+            recorder,
+            handle,
+            ends: Mutex::default(),
+        };
         with_local_recorder(&metrics.recorder, describe);
         Arc::new(metrics)
     }
@@ -165,27 +178,22 @@ impl Metrics {
         });
     }
 
-    /// Publishes when a certificate ends.
-    pub(crate) fn certificate_expiry(
+    /// Publishes when a certificate ends, in Unix seconds, unless it was.
+    pub(crate) fn certificate_ends(
         &self,
-        structure: String,
-        fingerprint: String,
+        fingerprint: Fingerprint,
         not_after: i64,
+        structure: impl FnOnce() -> String,
     ) {
-        with_local_recorder(&self.recorder, || {
-            let labels = [("structure", structure), ("fingerprint", fingerprint)];
-            metrics::gauge!("relais_certificate_expiry_timestamp_seconds", &labels)
-                .set(not_after as f64);
-        });
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.entry(fingerprint)
+            .or_insert_with(|| (structure().into(), not_after));
     }
 
-    /// Publishes that a certificate is no longer there. The registry takes no series back: one that is not a number is
-    /// left out of what is rendered.
-    pub(crate) fn certificate_gone(&self, structure: String, fingerprint: String) {
-        with_local_recorder(&self.recorder, || {
-            let labels = [("structure", structure), ("fingerprint", fingerprint)];
-            metrics::gauge!("relais_certificate_expiry_timestamp_seconds", &labels).set(f64::NAN);
-        });
+    /// Publishes that a certificate is no longer there.
+    pub(crate) fn certificate_gone(&self, fingerprint: Fingerprint) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.remove(&fingerprint);
     }
 
     /// Publishes the outcome of reading the configuration and what it names.
@@ -216,7 +224,8 @@ impl Metrics {
         });
     }
 
-    /// Publishes that a revocation list is no longer looked for, as [`Self::certificate_gone`] does.
+    /// Publishes that a revocation list is no longer looked for. The registry takes no series back: one that is not a
+    /// number is left out of what is rendered.
     pub(crate) fn crl_gone(&self, source: &str) {
         let source = source.to_owned();
         with_local_recorder(&self.recorder, || {
@@ -240,7 +249,25 @@ impl Metrics {
                 text.push_str(line);
             }
         }
+        self.render_ends(&mut text)
+            .expect("writing to a String does not fail");
         text
+    }
+
+    fn render_ends(&self, text: &mut String) -> fmt::Result {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(
+            text,
+            "# HELP {ENDS} when a certificate ends, in Unix seconds"
+        )?;
+        writeln!(text, "# TYPE {ENDS} gauge")?;
+        for (fingerprint, (structure, not_after)) in &*ends {
+            writeln!(
+                text,
+                "{ENDS}{{structure=\"{structure}\",fingerprint=\"{fingerprint}\"}} {not_after}"
+            )?;
+        }
+        Ok(())
     }
 
     /// Folds the samples of histograms together. Without it they pile up until somebody scrapes.
@@ -324,10 +351,6 @@ fn describe() {
     describe_gauge!(
         "relais_certificate_fallbacks",
         "renewed certificates that a service refuses, while the one before serves"
-    );
-    describe_gauge!(
-        "relais_certificate_expiry_timestamp_seconds",
-        "when a certificate ends, in Unix seconds"
     );
     describe_counter!(
         "relais_reload_total",

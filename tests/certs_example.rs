@@ -71,7 +71,8 @@ fn the_example_is_of_the_test_environment_and_does_not_rot() {
     let (_, loaded) = example();
     // 2049-12-01.
     let late = 2_521_929_600;
-    for Identity { profile, path, .. } in &loaded.identities {
+    for identity in &loaded.identities {
+        let Identity { profile, path, .. } = &**identity;
         assert_eq!(profile.environment, Some(Environment::Test), "{path:?}");
         assert!(profile.is_valid_at(late), "{path:?}");
     }

@@ -117,15 +117,18 @@ async fn a_certificate_dropped_into_the_folder_serves_its_structure_and_one_remo
         cn(&gateway, tenant, "dmp").await.as_deref(),
         Some("Nouveau")
     );
-    let ends = |gateway: &TestGateway| {
+    let is_told_to_end = |gateway: &TestGateway| {
         let series =
             format!("relais_certificate_expiry_timestamp_seconds{{structure=\"1{tenant}\"");
         gateway.app.gateway.metrics.render().contains(&series)
     };
-    assert!(ends(&gateway));
+    assert!(is_told_to_end(&gateway));
     fs::remove_file(path).unwrap();
     assert_eq!(reload(&gateway).await.removed.len(), 1);
-    assert!(!ends(&gateway), "nothing is told to end that is not there");
+    assert!(
+        !is_told_to_end(&gateway),
+        "nothing is told to end that is not there"
+    );
     let refused = gateway.get(tenant, "/dmp/x").await;
     assert_eq!(refused.code(), "tenant_unknown");
     let open = || {

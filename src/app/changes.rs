@@ -143,7 +143,9 @@ impl App {
     fn told_until(&self, now: i64) -> Range<i64> {
         let table = self.gateway.table.load();
         let profiles = (table.generations().iter()).map(|one| &one.identity().profile);
-        let changes = profiles.flat_map(State::changes).filter(|at| *at > now);
+        let changes = profiles
+            .flat_map(|profile| State::changes(profile))
+            .filter(|at| *at > now);
         now..changes.min().unwrap_or(i64::MAX)
     }
 

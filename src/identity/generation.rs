@@ -16,16 +16,16 @@ pub struct GenerationId(u64);
 #[derive(Debug)]
 pub struct Generation {
     id: GenerationId,
-    identity: Identity,
+    identity: Arc<Identity>,
 }
 
 impl Generation {
     /// Makes the next generation out of an identity.
-    pub fn new(identity: Identity) -> Arc<Self> {
+    pub fn new(identity: impl Into<Arc<Identity>>) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             id: GenerationId(NEXT.fetch_add(1, Ordering::Relaxed)),
-            identity,
+            identity: identity.into(),
         })
     }
 

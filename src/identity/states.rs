@@ -122,8 +122,11 @@ pub fn publish_states(
         let profile = &generation.identity().profile;
         let state = State::of(profile, revocations, now);
         *counts.entry(state).or_default() += 1;
-        let (structure, fingerprint) = labels(profile);
-        metrics.certificate_expiry(structure, fingerprint, profile.not_after);
+        let structure = || {
+            let structure = profile.structure.as_ref().map(ToString::to_string);
+            structure.unwrap_or_default()
+        };
+        metrics.certificate_ends(profile.fingerprint, profile.not_after, structure);
     }
     for (state, count) in counts {
         metrics.certificates(state.as_str(), count);
@@ -133,18 +136,8 @@ pub fn publish_states(
 /// Publishes that certificates are no longer there.
 pub fn publish_gone(generations: &[Arc<Generation>], metrics: &Metrics) {
     for generation in generations {
-        let (structure, fingerprint) = labels(&generation.identity().profile);
-        metrics.certificate_gone(structure, fingerprint);
+        metrics.certificate_gone(generation.identity().profile.fingerprint);
     }
-}
-
-/// What tells a certificate in metrics: structure and SHA-256.
-fn labels(profile: &Profile) -> (String, String) {
-    let structure = profile.structure.as_ref().map(ToString::to_string);
-    (
-        structure.unwrap_or_default(),
-        profile.fingerprint.to_string(),
-    )
 }
 
 /// A moment in Unix seconds as RFC 3339 writes it.

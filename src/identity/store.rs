@@ -4,7 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::ptr;
 use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::config::Identities;
 use crate::identity::generation::{Generation, GenerationId};
@@ -17,6 +20,7 @@ use crate::identity::select::objection_to_all;
 #[derive(Debug, Default)]
 pub struct Store {
     folder: Folder,
+    /// By the paths of their files.
     generations: Vec<Arc<Generation>>,
     /// Of those, the ones over which one of another kind was written.
     set_aside: HashSet<GenerationId>,
@@ -67,22 +71,28 @@ impl Store {
             ..Change::default()
         };
         let damaged: HashSet<PathBuf> = loaded.damaged.into_iter().collect();
-        let known: HashSet<PathBuf> = (self.generations.iter())
-            .map(|one| one.identity().path.clone())
+        let mut unchanged: FxHashMap<_, _> = (self.generations.iter())
+            .map(|one| (ptr::from_ref(one.identity()), one))
             .collect();
-        let mut old: HashMap<_, Vec<Arc<Generation>>> = HashMap::new();
-        for generation in self.generations.drain(..) {
+        let identities = loaded.identities.into_iter();
+        let read: Vec<_> = identities
+            .map(|identity| (unchanged.remove(&Arc::as_ptr(&identity)), identity))
+            .collect();
+        // Few are left over: those that are not in memory as they were.
+        let mut old: HashMap<_, Vec<&Arc<Generation>>> = HashMap::new();
+        for generation in unchanged.into_values() {
             let fingerprint = generation.identity().profile.fingerprint;
             old.entry(fingerprint).or_default().push(generation);
         }
-        for identity in loaded.identities {
-            let same = (old.get_mut(&identity.profile.fingerprint)).and_then(|theirs| {
+        for (same, identity) in read {
+            let same = same.or_else(|| {
+                let theirs = old.get_mut(&identity.profile.fingerprint)?;
                 let position = theirs.iter().position(|one| is_same(one, &identity))?;
                 Some(theirs.swap_remove(position))
             });
             if let Some(generation) = same {
-                change.generations.push(generation);
-            } else if !(damaged.contains(&identity.path) && known.contains(&identity.path)) {
+                change.generations.push(Arc::clone(generation));
+            } else if !(damaged.contains(&identity.path) && self.knows(&identity.path)) {
                 // Of a file that is half there, nothing new is taken: its chain may be in the other half.
                 let generation = Generation::new(identity);
                 change.added.push(Arc::clone(&generation));
@@ -90,9 +100,10 @@ impl Store {
             }
         }
         let (kept, removed) = {
-            let mut now_there = Present::of(&change, &damaged, revocations, now);
+            let left_over = old.keys().copied().collect();
+            let mut now_there = Present::of(&change, &damaged, left_over, revocations, now);
             let was_set_aside = |one: &Arc<Generation>| self.set_aside.contains(&one.id());
-            let gone: Vec<_> = old.into_values().flatten().collect();
+            let gone: Vec<_> = old.into_values().flatten().cloned().collect();
             for one in gone.iter().filter(|one| was_set_aside(one)) {
                 now_there.is_put_right_by_successor_of(one);
             }
@@ -107,21 +118,39 @@ impl Store {
                 .collect();
             (kept, removed)
         };
-        change.generations.extend(Vec::clone(&kept));
-        change
-            .generations
-            .sort_by(|a, b| a.identity().path.cmp(&b.identity().path));
+        if !kept.is_empty() {
+            change.generations.extend(Vec::clone(&kept));
+            (change.generations).sort_by(|a, b| a.identity().path.cmp(&b.identity().path));
+        }
         (change.kept, change.removed) = (kept, removed);
         self.generations.clone_from(&change.generations);
         Ok(change)
     }
+
+    /// Whether a certificate of this file is in use.
+    fn knows(&self, path: &Path) -> bool {
+        !of_file(&self.generations, path).is_empty()
+    }
+}
+
+/// Those of a file, among generations by the paths of their files.
+fn of_file<'a>(generations: &'a [Arc<Generation>], path: &Path) -> &'a [Arc<Generation>] {
+    let from = generations.partition_point(|one| *one.identity().path < *path);
+    let rest = &generations[from..];
+    let to = rest.partition_point(|one| *one.identity().path == *path);
+    &rest[..to]
 }
 
 /// What the folder gives now, to find what takes the place of a generation that it no longer gives.
 struct Present<'a> {
-    certificates: HashSet<Fingerprint>,
-    /// By file, where all of it could be decoded: those that can be used, and whether each was not there before.
-    files: HashMap<&'a Path, Vec<(&'a Profile, bool)>>,
+    /// Of those that may be wanted.
+    certificates: FxHashSet<Fingerprint>,
+    /// By the paths of their files.
+    generations: &'a [Arc<Generation>],
+    added: HashSet<GenerationId>,
+    damaged: &'a HashSet<PathBuf>,
+    revocations: &'a Revocations,
+    now: i64,
     /// The files in which the right certificate has taken the place of one that was set aside.
     put_right: HashSet<PathBuf>,
 }
@@ -129,44 +158,52 @@ struct Present<'a> {
 impl<'a> Present<'a> {
     fn of(
         change: &'a Change,
-        damaged: &HashSet<PathBuf>,
-        revocations: &Revocations,
+        damaged: &'a HashSet<PathBuf>,
+        wanted: FxHashSet<Fingerprint>,
+        revocations: &'a Revocations,
         now: i64,
     ) -> Self {
-        let new: HashSet<_> = change.added.iter().map(|one| one.id()).collect();
-        let mut present = Self {
-            certificates: HashSet::new(),
-            files: HashMap::new(),
+        let generations = &change.generations;
+        let certificates = (generations.iter()).map(|one| one.identity().profile.fingerprint);
+        Self {
+            certificates: match wanted.is_empty() {
+                true => wanted,
+                false => certificates.filter(|one| wanted.contains(one)).collect(),
+            },
+            generations,
+            added: change.added.iter().map(|one| one.id()).collect(),
+            damaged,
+            revocations,
+            now,
             put_right: HashSet::new(),
-        };
-        for generation in &change.generations {
-            let Identity { profile, path, .. } = generation.identity();
-            present.certificates.insert(profile.fingerprint);
-            if !damaged.contains(path) {
-                let there = present.files.entry(path).or_default();
-                if is_usable(profile, revocations, now) {
-                    there.push((profile, new.contains(&generation.id())));
-                }
-            }
         }
-        present
     }
 
-    /// Whether all of a generation's file could be read, and it is not in it.
+    /// What a file gives that can be used, where all of it could be decoded; and whether it was not there before.
+    fn of_file(&self, path: &Path) -> impl Iterator<Item = (&'a Profile, bool)> {
+        let there = match self.damaged.contains(path) {
+            true => &[],
+            false => of_file(self.generations, path),
+        };
+        let there = there
+            .iter()
+            .map(|one| (&*one.identity().profile, self.added.contains(&one.id())));
+        there.filter(|(one, _)| is_usable(one, self.revocations, self.now))
+    }
+
+    /// Whether all of a generation's file could be read, and something else is in it.
     fn is_read(&self, old: &Generation) -> bool {
-        self.files.contains_key(old.identity().path.as_path())
+        let path = &*old.identity().path;
+        !self.damaged.contains(path) && !of_file(self.generations, path).is_empty()
     }
 
     /// Notes that a file is put right, if it holds the successor of a generation that was set aside: whatever else was in
     /// it meanwhile was there by mistake.
     fn is_put_right_by_successor_of(&mut self, old: &Generation) {
         let Identity { profile, path, .. } = old.identity();
-        let there = self.files.get(path.as_path()).into_iter().flatten();
-        if there
-            .into_iter()
-            .any(|(one, _)| !is_of_other_kind(one, profile))
-        {
-            self.put_right.insert(path.clone());
+        let is_right = (self.of_file(path)).any(|(one, _)| !is_of_other_kind(one, profile));
+        if is_right {
+            self.put_right.insert(path.to_path_buf());
         }
     }
 
@@ -175,11 +212,10 @@ impl<'a> Present<'a> {
         let Identity { profile, path, .. } = old.identity();
         // The same certificate in another file is no second one.
         let is_elsewhere = self.certificates.contains(&profile.fingerprint);
-        let there = self.files.get(path.as_path()).into_iter().flatten();
         // What was there beside it already says that it was taken out.
-        let mut successors = there
+        let mut successors = (self.of_file(path))
             .filter(|(one, is_new)| !is_of_other_kind(one, profile) || !is_new && !was_set_aside);
-        let is_succeeded = successors.next().is_some() || self.put_right.contains(path);
+        let is_succeeded = successors.next().is_some() || self.put_right.contains(&**path);
         let is_out = revocations.is_revoked(profile) || objection_to_all(profile).is_some();
         !is_out && !is_elsewhere && !is_succeeded && !is_gone(path)
     }

@@ -184,7 +184,7 @@ fn write_record(out: &mut Vec<u8>, exchange: &Exchange, took: Duration) -> serde
         .pool
         .as_ref()
         .and_then(|pool| pool.generation())
-        .map(|one| &one.identity().profile);
+        .map(|one| &*one.identity().profile);
     let record = Record {
         time: Timestamp::try_from(exchange.at)
             .map(|at| format!("{at:.3}"))

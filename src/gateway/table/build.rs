@@ -1,6 +1,5 @@
 //! How a table is made: a certificate chosen for each tenant and service, and the reason where there is none.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -24,58 +23,91 @@ use crate::outbound::pool::{Pool, Takeover};
 use crate::services::{Service, Trust, WantedCertificate};
 
 /// By generation and, since services of one name may be configured differently over time, the service's place in memory.
-type Pools = HashMap<(GenerationId, *const Service), Arc<Pool>>;
+type Pools = FxHashMap<(GenerationId, *const Service), Arc<Pool>>;
 
 /// What a table is made with, besides what it is made of.
 struct Making<'a> {
     outbound: &'a Arc<Outbound>,
-    /// The ones that there are already.
-    pools: Pools,
-    /// Of the table that is in use until then: the pools of each structure at each service.
-    before: HashMap<(&'a StructureId, *const Service), Vec<&'a Arc<Pool>>>,
+    /// The table that is in use until then.
+    before: Option<&'a Table>,
+    candidate: Option<&'a Table>,
+    /// Worked out only if somebody has no longer what they had.
+    known: Option<Known<'a>>,
     takeovers: Vec<Takeover>,
 }
 
-impl<'a> Making<'a> {
-    fn new(
-        outbound: &'a Arc<Outbound>,
-        before: Option<&'a Table>,
-        candidate: Option<&Table>,
-    ) -> Self {
-        let mut making = Self {
-            outbound,
-            pools: Pools::new(),
-            before: HashMap::new(),
-            takeovers: Vec::new(),
-        };
+/// The pools that there are.
+struct Known<'a> {
+    pools: Pools,
+    /// Of the table in use: those of each structure at each service.
+    before: FxHashMap<(&'a StructureId, &'a str), Vec<&'a Arc<Pool>>>,
+}
+
+impl<'a> Known<'a> {
+    fn of(before: Option<&'a Table>, candidate: Option<&'a Table>) -> Self {
+        let mut pools = Pools::default();
         for pool in candidate.into_iter().chain(before).flat_map(Table::named) {
             // What was retired meanwhile serves nobody any more.
             if let Some(generation) = pool.generation()
                 && !pool.is_retired()
             {
                 let key = (generation.id(), Arc::as_ptr(pool.service()));
-                making.pools.insert(key, Arc::clone(pool));
+                pools.insert(key, Arc::clone(pool));
             }
         }
+        let mut by_structure: FxHashMap<_, Vec<_>> = FxHashMap::default();
         for pool in before.into_iter().flat_map(Table::named) {
             if let Some(structure) = pool.generation().and_then(|one| structure(one)) {
-                let key = (structure, Arc::as_ptr(pool.service()));
-                making.before.entry(key).or_default().push(pool);
+                let key = (structure, &*pool.service().name);
+                by_structure.entry(key).or_default().push(pool);
             }
         }
-        making
+        Self {
+            pools,
+            before: by_structure,
+        }
+    }
+
+    /// What served a structure at a service: of several pools the one whose certificate was in the same file, or else
+    /// the latest.
+    fn predecessor(&self, service: &Service, generation: &Generation) -> Option<&'a Arc<Pool>> {
+        let key = (structure(generation)?, &*service.name);
+        let path = &generation.identity().path;
+        let rank = |pool: &&&Arc<Pool>| {
+            let before = pool.generation();
+            before.map(|one| (one.identity().path == *path, one.id()))
+        };
+        self.before.get(&key)?.iter().max_by_key(rank).copied()
+    }
+}
+
+impl<'a> Making<'a> {
+    fn new(
+        outbound: &'a Arc<Outbound>,
+        before: Option<&'a Table>,
+        candidate: Option<&'a Table>,
+    ) -> Self {
+        Self {
+            outbound,
+            before,
+            candidate,
+            known: None,
+            takeovers: Vec::new(),
+        }
     }
 
     /// The pool of a generation for a service. There is one for each (generation, service), whoever uses it. A new one
     /// takes over from what served the same structure there.
     fn pool(&mut self, service: &Arc<Service>, generation: Arc<Generation>) -> Arc<Pool> {
+        let (before, candidate) = (self.before, self.candidate);
+        let known = (self.known).get_or_insert_with(|| Known::of(before, candidate));
         let key = (generation.id(), Arc::as_ptr(service));
-        if let Some(pool) = self.pools.get(&key) {
+        if let Some(pool) = known.pools.get(&key) {
             return Arc::clone(pool);
         }
-        let pool = match self.predecessor(service, &generation) {
+        let pool = match known.predecessor(service, &generation) {
             Some(from) => {
-                let to = from.successor(generation);
+                let to = from.successor(service, generation);
                 self.takeovers.push(Takeover {
                     from: Arc::clone(from),
                     to: Arc::clone(&to),
@@ -88,23 +120,8 @@ impl<'a> Making<'a> {
                 Arc::clone(self.outbound),
             ),
         };
-        self.pools.insert(key, Arc::clone(&pool));
+        known.pools.insert(key, Arc::clone(&pool));
         pool
-    }
-
-    /// Of several the one whose certificate was in the same file, or else the latest.
-    fn predecessor(
-        &self,
-        service: &Arc<Service>,
-        generation: &Generation,
-    ) -> Option<&'a Arc<Pool>> {
-        let key = (structure(generation)?, Arc::as_ptr(service));
-        let path = &generation.identity().path;
-        let rank = |pool: &&&Arc<Pool>| {
-            let before = pool.generation();
-            before.map(|one| (one.identity().path == *path, one.id()))
-        };
-        self.before.get(&key)?.iter().max_by_key(rank).copied()
     }
 }
 
@@ -223,15 +240,45 @@ impl Table {
             revocations,
             terms,
         };
+        let alike = making.before.filter(|before| table.chooses_as(before, now));
         let tenants = (table.holders.structures())
             .map(|finess| {
                 let choose = |service: &Arc<Service>| table.own(finess, service, now);
-                (finess, table.slots(choose, making))
+                let before = making.before.and_then(|before| before.tenants.get(&finess));
+                let slots = match before {
+                    // Of ten thousand, most have what they had.
+                    Some(slots) if alike.is_some_and(|one| table.finds_as(one, finess)) => {
+                        slots.clone()
+                    }
+                    _ => table.slots(choose, making),
+                };
+                (finess, slots)
             })
             .collect();
         let vendor = table.slots(|service| table.vendors(service, now), making);
         (table.vendor, table.tenants) = (vendor, tenants);
         table
+    }
+
+    /// Whether the same is chosen now among the same certificates as when a table was made.
+    fn chooses_as(&self, before: &Self, now: i64) -> bool {
+        let is_same =
+            |(own, other): (&Offered, &Offered)| Arc::ptr_eq(&own.service, &other.service);
+        !before.is_outdated(now)
+            && self.services.len() == before.services.len()
+            && self.services.iter().zip(&before.services).all(is_same)
+            && Arc::ptr_eq(&self.registry, &before.registry)
+            && Arc::ptr_eq(&self.revocations, &before.revocations)
+            && self.terms.agree(&before.terms)
+    }
+
+    /// Whether a structure's certificates to choose among are those of a table. What is pinned may be anybody's.
+    fn finds_as(&self, before: &Self, finess: Finess) -> bool {
+        let is_pinned = |one: &Offered| self.registry.binding(finess, &one.service.name).is_some();
+        let (own, other) = (self.holders.of(finess), before.holders.of(finess));
+        own.len() == other.len()
+            && own.iter().zip(other).all(|(a, b)| Arc::ptr_eq(a, b))
+            && !self.services.iter().any(is_pinned)
     }
 
     /// The pool for each service.

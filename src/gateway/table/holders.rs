@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use crate::config::{Binding, BoundBy};
 use crate::identity::finess::Finess;
 use crate::identity::generation::Generation;
@@ -13,7 +15,7 @@ use crate::identity::registry::Registry;
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     /// The structures that have certificates, or for which some are pinned.
-    by_structure: HashMap<Finess, Vec<Arc<Generation>>>,
+    by_structure: FxHashMap<Finess, Vec<Arc<Generation>>>,
     vendor: Vec<Arc<Generation>>,
     exact: HashMap<BoundBy, Vec<Arc<Generation>>>,
     /// The clients of Pro Santé Connect that certificates are bound to.

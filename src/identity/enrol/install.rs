@@ -88,7 +88,7 @@ impl Installer {
         }
         let new = Known {
             path: self.place_of(&leaf.profile),
-            profile: leaf.profile.clone(),
+            profile: Arc::clone(&leaf.profile),
         };
         let (environments, revocations) = (&self.environments, &self.revocations);
         let mut refusals = verify::objections(&new.profile, environments, revocations, now());

@@ -17,7 +17,7 @@ pub(super) struct Served {
 /// A certificate and its file.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    pub(super) profile: Profile,
+    pub(super) profile: Arc<Profile>,
     pub(super) path: PathBuf,
 }
 
@@ -25,7 +25,7 @@ impl Served {
     pub(super) fn new(generations: &[Arc<Generation>], registry: Registry) -> Self {
         let identities = generations.iter().map(|generation| generation.identity());
         let known = identities.map(|identity| Known {
-            profile: identity.profile.clone(),
+            profile: Arc::clone(&identity.profile),
             path: identity.path.clone(),
         });
         Self {

@@ -1,6 +1,7 @@
 //! One file looked at on its own, for a person who wants to know what it is.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use x509_parser::certification_request::X509CertificationRequest;
@@ -31,7 +32,7 @@ pub struct Examined {
 #[derive(Debug)]
 pub struct ExaminedCertificate {
     /// What it says.
-    pub profile: Profile,
+    pub profile: Arc<Profile>,
     /// Whether its private key is in the file too.
     pub has_key: bool,
 }
@@ -66,7 +67,7 @@ pub fn examine(path: &Path, password_file: Option<&Path>) -> Result<Examined, Lo
         .certificates
         .iter()
         .map(|one| ExaminedCertificate {
-            profile: one.profile.clone(),
+            profile: Arc::clone(&one.profile),
             has_key: has_key(one.profile.public_key),
         })
         .collect();

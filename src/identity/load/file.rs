@@ -2,12 +2,13 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::material::{Material, certificate, key};
+use super::material::{Hash, Material, certificate, key, sha256};
 use super::password::Passwords;
 use super::problem::{Problem, ProblemKind};
 use super::{pem, permissions, pkcs8, pkcs12};
@@ -22,7 +23,23 @@ pub(super) struct Opened {
     metadata: Metadata,
 }
 
+/// All that decoding a file depends on, if it succeeds.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(super) struct Content {
+    digest: Hash,
+    /// Secrets that others can read are refused.
+    mode: u32,
+}
+
 impl Opened {
+    /// What it holds, to tell it from what it may hold later.
+    pub(super) fn content(&self) -> Content {
+        Content {
+            digest: sha256(&self.bytes),
+            mode: self.metadata.mode(),
+        }
+    }
+
     /// Refuses the file if others can read it: only called once it is known to hold a secret.
     pub(super) fn check_secrecy(&self, readers: KeyReaders) -> Result<(), ProblemKind> {
         permissions::check(&self.metadata, readers)
@@ -58,8 +75,21 @@ pub(super) fn read(path: &Path) -> Result<Opened, ProblemKind> {
 
 /// Reads a file and decodes all that it holds. What cannot be decoded is a problem, and the rest still counts.
 pub(super) fn decode(path: &Path, passwords: &Passwords, readers: KeyReaders) -> Material {
+    match read(path) {
+        Ok(file) => decode_read(path, &file, passwords, readers),
+        Err(kind) => Material::failed(Problem::new(path, kind)),
+    }
+}
+
+/// The same of one that was read.
+pub(super) fn decode_read(
+    path: &Path,
+    file: &Opened,
+    passwords: &Passwords,
+    readers: KeyReaders,
+) -> Material {
     let mut material = Material::default();
-    if let Err(problem) = decode_into(&mut material, path, passwords, readers) {
+    if let Err(problem) = decode_into(&mut material, path, file, passwords, readers) {
         material.problems.push(problem);
     }
     material
@@ -68,11 +98,11 @@ pub(super) fn decode(path: &Path, passwords: &Passwords, readers: KeyReaders) ->
 fn decode_into(
     material: &mut Material,
     path: &Path,
+    file: &Opened,
     passwords: &Passwords,
     readers: KeyReaders,
 ) -> Result<(), Problem> {
     let problem = |kind| Problem::new(path, kind);
-    let file = read(path).map_err(problem)?;
     if file.bytes.trim_ascii().is_empty() {
         return Err(problem(ProblemKind::Empty));
     }
@@ -87,7 +117,7 @@ fn decode_into(
         pem::decode(material, path, &sections, passwords);
         return Ok(());
     }
-    decode_der(material, path, &file, passwords, readers)
+    decode_der(material, path, file, passwords, readers)
 }
 
 pub(super) fn is_pkcs12(path: &Path) -> bool {

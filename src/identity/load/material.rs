@@ -25,8 +25,16 @@ pub(super) struct Material {
 }
 
 impl Material {
-    /// Makes all files share the authorities' certificates, which every bundle repeats. Files are all held until
-    /// they are paired, so this halves what a large folder needs meanwhile.
+    /// That of a file of which nothing could be decoded.
+    pub(super) fn failed(problem: Problem) -> Self {
+        Self {
+            problems: vec![problem],
+            ..Self::default()
+        }
+    }
+
+    /// Makes all files share the authorities' certificates, which every bundle repeats: this halves what a large
+    /// folder needs, and tells at a glance whether a chain is as before.
     pub(super) fn share_authorities(&mut self, known: &mut HashMap<Fingerprint, Arc<Certificate>>) {
         for certificate in self
             .certificates
@@ -56,7 +64,7 @@ pub(super) struct Key {
 /// A certificate, and what it takes to find its key and its issuer.
 pub(crate) struct Certificate {
     pub(crate) der: CertificateDer<'static>,
-    pub(crate) profile: Profile,
+    pub(crate) profile: Arc<Profile>,
     /// Names and key identifiers, to find issuers by. Hashes, because all files of a folder are held at once.
     pub(super) subject: Hash,
     pub(super) issuer: Hash,
@@ -111,7 +119,7 @@ pub(super) fn certificate(der: &[u8]) -> Result<Certificate, ProblemKind> {
         }
     }
     Ok(Certificate {
-        profile,
+        profile: Arc::new(profile),
         subject: sha256(parsed.subject().as_raw()),
         issuer: sha256(parsed.issuer().as_raw()),
         subject_key,

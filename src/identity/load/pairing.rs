@@ -3,155 +3,186 @@
 //! A key belongs to a certificate when their public keys are the same, whatever the files are called; names only
 //! decide which of several equal keys is taken, and which certificate a stray key was meant for.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::path::Path;
+use std::ptr;
 use std::sync::Arc;
 
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::CertificateDer;
 
-use super::material::{Certificate, Hash, Key, Material, PublicKey};
+use super::Identity;
+use super::material::{Certificate, Hash, Key, PublicKey};
 use super::problem::{Problem, ProblemKind};
-use super::{Identity, Loaded};
+use super::source::{Directory, Source};
 use crate::identity::profile::Fingerprint;
 
 /// Longer than any chain of IGC-Santé's, and an end to circular ones.
 const LONGEST_CHAIN: usize = 8;
 
-/// A decoded file.
-pub(super) struct Source {
-    pub(super) path: PathBuf,
-    pub(super) material: Material,
+/// The identities that were made the last time, by their certificates.
+pub(super) type Pairs = FxHashMap<Fingerprint, Pair>;
+
+/// An identity, and the issuers that its chain was made of.
+pub(super) struct Pair {
+    identity: Arc<Identity>,
+    issuers: Box<[Arc<Certificate>]>,
 }
 
-impl Source {
-    fn directory(&self) -> &Path {
-        self.path.parent().unwrap_or_else(|| Path::new(""))
-    }
-
-    /// Whether part of it could not be decoded, so that what seems to lack is likely in there.
-    pub(super) fn is_damaged(&self) -> bool {
-        !self.material.problems.is_empty()
-    }
-
-    /// Whether it is the same file as `other`, or was named to go with it (`a.crt` and `a.key`).
-    fn goes_with(&self, other: &Self) -> bool {
-        self.path.file_stem() == other.path.file_stem()
-    }
-}
-
-/// Puts together what the files below `root` hold; sources are sorted by path.
-pub(super) fn pair(root: &Path, sources: &mut [Source]) -> Loaded {
-    let mut pairing = Pairing::default();
-    {
-        let directories = by_directory(sources);
-        let authorities = Authorities::index(root, sources);
-        for files in directories.values() {
-            pairing.pair_directory(files, &authorities);
-        }
-        for files in directories.values() {
-            pairing.report_left_over(files);
+impl Pair {
+    fn new(
+        file: &Source,
+        certificate: &Certificate,
+        key: &Key,
+        issuers: &[&Arc<Certificate>],
+    ) -> Self {
+        let chain = [certificate]
+            .into_iter()
+            .chain(issuers.iter().map(|issuer| &***issuer));
+        let chain = chain.map(|certificate| certificate.der.clone()).collect();
+        Self {
+            identity: Arc::new(Identity {
+                profile: Arc::clone(&certificate.profile),
+                key: Arc::new(CertifiedKey::new(chain, Arc::clone(&key.signing))),
+                path: file.path.clone(),
+            }),
+            issuers: issuers.iter().map(|issuer| Arc::clone(issuer)).collect(),
         }
     }
-    let Pairing {
-        mut identities,
-        mut problems,
-        ..
-    } = pairing;
-    identities.sort_by(|a, b| a.path.cmp(&b.path));
-    problems.extend(
-        sources
-            .iter_mut()
-            .flat_map(|source| source.material.problems.drain(..)),
-    );
-    problems.sort_by(|a, b| a.path.cmp(&b.path));
-    Loaded {
-        identities,
-        problems,
-        damaged: Vec::new(),
+
+    /// Whether it is what would be made of the same certificate and these. What was not decoded anew is the same in
+    /// memory, and so is an authority's certificate wherever it was found.
+    fn is_of(&self, file: &Source, key: &Key, issuers: &[&Arc<Certificate>]) -> bool {
+        Arc::ptr_eq(&self.identity.key.key, &key.signing)
+            && self.identity.path.as_os_str() == file.path.as_os_str()
+            && self.issuers.len() == issuers.len()
+            && (self.issuers.iter().zip(issuers)).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 }
 
-fn by_directory(sources: &[Source]) -> BTreeMap<&Path, Vec<&Source>> {
-    let mut directories: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for source in sources {
-        directories
-            .entry(source.directory())
-            .or_default()
-            .push(source);
+/// Puts together what the files below `root` hold, and leaves in `pairs` what came of it. Returns the identities by
+/// their paths, and what is wrong besides with what could be decoded.
+pub(super) fn pair(
+    root: &Path,
+    directories: &[Directory],
+    pairs: &mut Pairs,
+) -> (Vec<Arc<Identity>>, Vec<Problem>) {
+    let authorities = Authorities::index(root, directories);
+    let before = std::mem::take(pairs);
+    let mut pairing = Pairing {
+        // There are mostly as many as before, and to grow step by step is half the work.
+        pairs: Pairs::with_capacity_and_hasher(before.len(), FxBuildHasher),
+        before,
+        ..Pairing::default()
+    };
+    let left_over: Vec<_> = (directories.iter())
+        .map(|directory| pairing.pair_directory(directory, &authorities))
+        .collect();
+    for (directory, left_over) in directories.iter().zip(left_over) {
+        pairing.report(&directory.files, left_over);
     }
-    directories
+    *pairs = pairing.pairs;
+    let mut identities = pairing.identities;
+    // Those of one directory are.
+    if directories.len() > 1 {
+        identities.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+    (identities, pairing.problems)
+}
+
+/// What in a directory has no counterpart there.
+struct LeftOver<'a> {
+    /// Certificates, which are no authorities, for which there was no key.
+    certificates: Vec<(&'a Source, &'a Arc<Certificate>)>,
+    /// The public keys of private keys for which there was no certificate.
+    keys: FxHashSet<PublicKey>,
 }
 
 #[derive(Default)]
-struct Pairing<'a> {
-    identities: Vec<Identity>,
+struct Pairing {
+    before: Pairs,
+    pairs: Pairs,
+    identities: Vec<Arc<Identity>>,
     problems: Vec<Problem>,
-    /// Where each certificate was loaded from.
-    loaded: HashMap<Fingerprint, &'a Path>,
-    /// By directory: certificates, which are no authorities, for which there was no key.
-    without_key: HashMap<&'a Path, Vec<(&'a Source, &'a Certificate)>>,
 }
 
-impl<'a> Pairing<'a> {
-    fn pair_directory(&mut self, files: &[&'a Source], authorities: &Authorities<'a>) {
-        let keys = keys_by_public_key(files);
-        for &file in files {
-            let mut in_this_file = HashSet::new();
-            for certificate in &file.material.certificates {
-                if !in_this_file.insert(certificate.profile.fingerprint) {
+impl Pairing {
+    fn pair_directory<'a>(
+        &mut self,
+        directory: &'a Directory,
+        authorities: &Authorities<'a>,
+    ) -> LeftOver<'a> {
+        let mut keys = keys_by_public_key(&directory.files);
+        let above = authorities.above(&directory.path);
+        let mut certificates = Vec::new();
+        for file in &directory.files {
+            for (rank, certificate) in file.material.certificates.iter().enumerate() {
+                let fingerprint = certificate.profile.fingerprint;
+                let mut before = file.material.certificates[..rank].iter();
+                if before.any(|other| other.profile.fingerprint == fingerprint) {
                     continue;
                 }
-                match key_of(certificate, file, &keys) {
-                    Some(key) => self.load(file, certificate, key, authorities),
+                match keys.get_mut(&certificate.profile.public_key) {
+                    Some(keys) => self.load(file, certificate, keys.take_for(file), &above),
                     None if certificate.is_authority() => {}
-                    None => (self.without_key.entry(file.directory()).or_default())
-                        .push((file, certificate)),
+                    None => certificates.push((file, certificate)),
                 }
             }
+        }
+        let keys = keys.into_iter().filter(|(_, one)| !one.is_taken);
+        LeftOver {
+            certificates,
+            keys: keys.map(|(public, _)| public).collect(),
         }
     }
 
     fn load(
         &mut self,
-        file: &'a Source,
-        certificate: &Certificate,
+        file: &Source,
+        certificate: &Arc<Certificate>,
         key: &Key,
-        authorities: &Authorities<'a>,
+        above: &Above<'_>,
     ) {
-        if let Some(first) = self.loaded.get(&certificate.profile.fingerprint) {
-            self.problems.push(duplicate(file, certificate, first));
-            return;
-        }
-        self.loaded
-            .insert(certificate.profile.fingerprint, &file.path);
-        let chain = authorities.chain(file, certificate);
-        self.identities.push(Identity {
-            profile: certificate.profile.clone(),
-            key: Arc::new(CertifiedKey::new(chain, Arc::clone(&key.signing))),
-            path: file.path.clone(),
-        });
+        let vacant = match self.pairs.entry(certificate.profile.fingerprint) {
+            Entry::Vacant(vacant) => vacant,
+            Entry::Occupied(first) => {
+                let problem = duplicate(file, certificate, &first.get().identity.path);
+                self.problems.push(problem);
+                return;
+            }
+        };
+        let issuers = issuers(file, certificate, above);
+        let pair = (self.before.remove(vacant.key()))
+            .filter(|pair| pair.is_of(file, key, &issuers))
+            .unwrap_or_else(|| Pair::new(file, certificate, key, &issuers));
+        self.identities.push(Arc::clone(&pair.identity));
+        vacant.insert(pair);
     }
 
     /// Once everything is loaded: a certificate without key may be a copy of one that was loaded elsewhere.
-    fn report_left_over(&mut self, files: &[&'a Source]) {
-        let Some(directory) = files.first().map(|file| file.directory()) else {
-            return;
-        };
+    fn report<'a>(&mut self, files: &'a [Source], left_over: LeftOver<'a>) {
         let mut certificates = Vec::new();
-        for (file, certificate) in self.without_key.remove(directory).unwrap_or_default() {
-            match self.loaded.get(&certificate.profile.fingerprint) {
-                Some(first) => self.problems.push(duplicate(file, certificate, first)),
+        for (file, certificate) in left_over.certificates {
+            match self.pairs.get(&certificate.profile.fingerprint) {
+                Some(first) => {
+                    let problem = duplicate(file, certificate, &first.identity.path);
+                    self.problems.push(problem);
+                }
                 None => certificates.push((file, certificate)),
             }
         }
-        let mismatched = self.report_keys(files, &certificates);
+        if certificates.is_empty() && left_over.keys.is_empty() {
+            return;
+        }
+        let damaged: Vec<_> = files.iter().filter(|file| file.is_damaged()).collect();
+        let is_left_over = |key: &Key| left_over.keys.contains(&key.public);
+        let with_keys = (files.iter()).filter(|file| file.material.keys.iter().any(is_left_over));
+        let mismatched = self.report_keys(with_keys, &certificates, &damaged);
         for (file, certificate) in certificates {
             // Damaged files are reported as such; what they lack is not the news.
             let is_explained = mismatched.contains(&certificate.profile.fingerprint)
-                || files
-                    .iter()
-                    .any(|other| other.is_damaged() && other.goes_with(file));
+                || damaged.iter().any(|other| other.goes_with(file));
             if !is_explained {
                 let subject = certificate.profile.subject.clone();
                 self.problems.push(Problem::new(
@@ -163,25 +194,14 @@ impl<'a> Pairing<'a> {
     }
 
     /// Reports the keys without certificate, and returns the certificates that they were meant for.
-    fn report_keys(
+    fn report_keys<'a>(
         &mut self,
-        files: &[&'a Source],
-        certificates: &[(&'a Source, &'a Certificate)],
+        files: impl Iterator<Item = &'a Source>,
+        certificates: &[(&Source, &Arc<Certificate>)],
+        damaged: &[&Source],
     ) -> HashSet<Fingerprint> {
-        let known: HashSet<PublicKey> = (files.iter())
-            .flat_map(|file| &file.material.certificates)
-            .map(|certificate| certificate.profile.public_key)
-            .collect();
         let mut mismatched = HashSet::new();
         for file in files {
-            if file
-                .material
-                .keys
-                .iter()
-                .all(|key| known.contains(&key.public))
-            {
-                continue;
-            }
             let meant = certificates.iter().find(|(other, _)| other.goes_with(file));
             let kind = match meant {
                 Some((other, certificate)) => {
@@ -190,12 +210,7 @@ impl<'a> Pairing<'a> {
                         certificate: other.path.clone(),
                     }
                 }
-                None if files
-                    .iter()
-                    .any(|other| other.is_damaged() && other.goes_with(file)) =>
-                {
-                    continue;
-                }
+                None if damaged.iter().any(|other| other.goes_with(file)) => continue,
                 None => ProblemKind::KeyWithoutCertificate,
             };
             self.problems.push(Problem::new(&file.path, kind));
@@ -214,105 +229,120 @@ fn duplicate(file: &Source, certificate: &Certificate, first: &Path) -> Problem 
     )
 }
 
-type Keys<'a> = HashMap<PublicKey, Vec<(&'a Source, &'a Key)>>;
+/// The private keys of a directory.
+type Keys<'a> = FxHashMap<PublicKey, Equals<'a>>;
 
-fn keys_by_public_key<'a>(files: &[&'a Source]) -> Keys<'a> {
-    let mut keys: Keys<'a> = HashMap::new();
-    for &file in files {
+/// A private key, as often as it is there.
+struct Equals<'a> {
+    first: (&'a Source, &'a Key),
+    others: Vec<(&'a Source, &'a Key)>,
+    /// Whether it is a certificate's.
+    is_taken: bool,
+}
+
+impl<'a> Equals<'a> {
+    /// The key in the certificate's own file if there is one, else in the file of the same stem, else in any.
+    fn take_for(&mut self, file: &Source) -> &'a Key {
+        self.is_taken = true;
+        let mut all = [self.first].into_iter().chain(self.others.iter().copied());
+        let own = all.clone().find(|(source, _)| ptr::eq(*source, file));
+        let key = own.or_else(|| all.find(|(source, _)| source.goes_with(file)));
+        key.unwrap_or(self.first).1
+    }
+}
+
+fn keys_by_public_key(files: &[Source]) -> Keys<'_> {
+    let mut keys = Keys::with_capacity_and_hasher(files.len(), FxBuildHasher);
+    for file in files {
         for key in &file.material.keys {
-            keys.entry(key.public).or_default().push((file, key));
+            let found = (file, key);
+            keys.entry(key.public)
+                .and_modify(|equals| equals.others.push(found))
+                .or_insert(Equals {
+                    first: found,
+                    others: Vec::new(),
+                    is_taken: false,
+                });
         }
     }
     keys
 }
 
-/// The key in the certificate's own file if there is one, else in the file of the same stem, else in any.
-fn key_of<'a>(certificate: &Certificate, file: &Source, keys: &Keys<'a>) -> Option<&'a Key> {
-    let candidates = keys.get(&certificate.profile.public_key)?;
-    (candidates
-        .iter()
-        .find(|(source, _)| source.path == file.path))
-    .or_else(|| candidates.iter().find(|(source, _)| source.goes_with(file)))
-    .or_else(|| candidates.first())
-    .map(|(_, key)| *key)
-}
+/// Authorities' certificates by their names.
+type BySubject<'a> = FxHashMap<Hash, Vec<&'a Arc<Certificate>>>;
+
+/// Those in a directory, then those in the one above it, up to the folder itself.
+type Above<'i> = Vec<&'i BySubject<'i>>;
 
 /// The authorities' certificates found in each directory: what chains are completed with.
 struct Authorities<'a> {
     root: &'a Path,
-    by_directory: HashMap<&'a Path, HashMap<Hash, Vec<&'a Certificate>>>,
+    by_directory: FxHashMap<&'a Path, BySubject<'a>>,
 }
 
 impl<'a> Authorities<'a> {
-    fn index(root: &'a Path, sources: &'a [Source]) -> Self {
-        let mut by_directory: HashMap<_, HashMap<Hash, Vec<&Certificate>>> = HashMap::new();
-        for source in sources {
-            for authority in source
-                .material
-                .certificates
-                .iter()
-                .filter(|c| c.is_authority())
-            {
-                let by_subject = by_directory.entry(source.directory()).or_default();
+    fn index(root: &'a Path, directories: &'a [Directory]) -> Self {
+        let mut by_directory = FxHashMap::default();
+        for directory in directories {
+            let mut by_subject = BySubject::default();
+            let files = directory.files.iter();
+            let certificates = files.flat_map(|file| &file.material.certificates);
+            for authority in certificates.filter(|one| one.is_authority()) {
                 let same_name = by_subject.entry(authority.subject).or_default();
                 // Every bundle of a folder repeats its issuer: keep each once.
-                if same_name
-                    .iter()
-                    .all(|other| other.profile.fingerprint != authority.profile.fingerprint)
-                {
+                if !same_name.iter().any(|other| Arc::ptr_eq(other, authority)) {
                     same_name.push(authority);
                 }
+            }
+            if !by_subject.is_empty() {
+                by_directory.insert(&*directory.path, by_subject);
             }
         }
         Self { root, by_directory }
     }
 
-    /// The leaf, then its issuers as far as they are known, without the self-signed root: peers have it or do not
-    /// believe it.
-    fn chain(&self, file: &Source, leaf: &Certificate) -> Vec<CertificateDer<'static>> {
-        let mut chain = vec![leaf];
-        while let Some(last) = chain.last().filter(|last| !last.is_self_issued())
-            && chain.len() < LONGEST_CHAIN
-            && let Some(issuer) = self.issuer(file, last)
-            && !issuer.is_self_issued()
-        {
-            chain.push(issuer);
-        }
-        chain
-            .into_iter()
-            .map(|certificate| certificate.der.clone())
+    fn above(&self, directory: &Path) -> Above<'_> {
+        (directory.ancestors())
+            .take_while(|above| above.starts_with(self.root))
+            .filter_map(|above| self.by_directory.get(above))
             .collect()
-    }
-
-    /// Looks in the leaf's own file, then in its directory, then upwards to the folder itself.
-    fn issuer<'c>(
-        &'c self,
-        file: &'c Source,
-        certificate: &Certificate,
-    ) -> Option<&'c Certificate> {
-        let own = file
-            .material
-            .certificates
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|other| certificate.is_issued_by(other));
-        newest(own).or_else(|| {
-            (file.directory().ancestors())
-                .take_while(|directory| directory.starts_with(self.root))
-                .filter_map(|directory| self.by_directory.get(directory)?.get(&certificate.issuer))
-                .find_map(|named| {
-                    newest(
-                        named
-                            .iter()
-                            .copied()
-                            .filter(|other| certificate.is_issued_by(other)),
-                    )
-                })
-        })
     }
 }
 
+/// A leaf's issuers as far as they are known, without the self-signed root: peers have it or do not believe it.
+fn issuers<'i>(
+    file: &'i Source,
+    leaf: &'i Arc<Certificate>,
+    above: &Above<'i>,
+) -> Vec<&'i Arc<Certificate>> {
+    let mut issuers: Vec<&Arc<Certificate>> = Vec::new();
+    while let last = issuers.last().copied().unwrap_or(leaf)
+        && !last.is_self_issued()
+        && issuers.len() + 1 < LONGEST_CHAIN
+        && let Some(issuer) = issuer(file, last, above)
+        && !issuer.is_self_issued()
+    {
+        issuers.push(issuer);
+    }
+    issuers
+}
+
+/// Looks in the leaf's own file, then in its directory, then upwards to the folder itself.
+fn issuer<'i>(
+    file: &'i Source,
+    certificate: &Certificate,
+    above: &Above<'i>,
+) -> Option<&'i Arc<Certificate>> {
+    let is_issuer = |other: &&'i Arc<Certificate>| certificate.is_issued_by(other);
+    newest(file.material.certificates.iter().filter(is_issuer)).or_else(|| {
+        let mut named = above.iter().filter_map(|one| one.get(&certificate.issuer));
+        named.find_map(|named| newest(named.iter().copied().filter(is_issuer)))
+    })
+}
+
 /// An authority that was certified anew has the same name and key: the later certificate will serve longer.
-fn newest<'c>(authorities: impl Iterator<Item = &'c Certificate>) -> Option<&'c Certificate> {
+fn newest<'c>(
+    authorities: impl Iterator<Item = &'c Arc<Certificate>>,
+) -> Option<&'c Arc<Certificate>> {
     authorities.max_by_key(|authority| authority.profile.not_after)
 }

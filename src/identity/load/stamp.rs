@@ -1,6 +1,6 @@
 //! Whether a file is still the one that was read.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -23,14 +23,16 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// The stamp of a file that has been at rest for a while; nothing for any other.
     pub(crate) fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
+        Self::settled(&fs::metadata(path).ok()?, SystemTime::now())
+    }
+
+    /// The same of what the system said of a file, no earlier than `now`.
+    pub(super) fn settled(metadata: &Metadata, now: SystemTime) -> Option<Self> {
         let changed = Duration::new(
             u64::try_from(metadata.ctime()).ok()?,
             u32::try_from(metadata.ctime_nsec()).ok()?,
         );
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .ok()?;
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         // A change in the future is one by another clock, and no less fresh.
         let is_settled = now
             .checked_sub(changed)

@@ -1,5 +1,6 @@
 //! Folders, good and bad: what is loaded, and what is said of the rest.
 
+mod again;
 mod bad;
 mod formats;
 mod layouts;
@@ -53,7 +54,7 @@ impl Folder {
     }
 
     /// Loads a folder with nothing wrong and one identity, that of the certificate.
-    fn load_only(&self, issued: &Issued) -> Identity {
+    fn load_only(&self, issued: &Issued) -> Arc<Identity> {
         let mut loaded = self.load();
         assert_eq!(texts(&loaded), [] as [String; 0]);
         assert_eq!(loaded.identities.len(), 1);

@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 use super::material::{Certificate, PublicKey, key};
 use super::password::Passwords;
 use super::problem::{LoadError, Problem, ProblemKind};
-use super::{decode_all, file, pem, pkcs12, walk};
+use super::source::{self, Shared, Source};
+use super::{file, pem, pkcs12, walk};
 use crate::config::{Identities, KeyReaders};
 
 /// Takes files apart, with the passwords and the `key_readers` of a configuration.
@@ -118,9 +119,12 @@ impl Unpacker {
         if !folder.exists() {
             return Ok(LoneKeys { keys, problems });
         }
-        let (paths, unlisted) = walk::walk(folder)?;
+        let (paths, unlisted) = walk::files(folder)?;
         problems.extend(unlisted);
-        for source in decode_all(paths, &self.passwords, self.readers) {
+        let mut sources: Vec<_> = paths.into_iter().map(Source::new).collect();
+        let shared = &mut Shared::new();
+        source::read(sources.iter_mut(), shared, &self.passwords, self.readers);
+        for source in sources {
             let material = source.material;
             problems.extend(material.problems);
             match (&material.keys[..], &material.certificates[..]) {
@@ -137,7 +141,7 @@ impl Unpacker {
 
     /// Where the files that are loaded from a folder really are.
     pub(crate) fn real_files(folder: &Path) -> Result<HashSet<PathBuf>, LoadError> {
-        let (paths, _) = walk::walk(folder)?;
+        let (paths, _) = walk::files(folder)?;
         Ok(paths
             .iter()
             .filter_map(|path| path.canonicalize().ok())

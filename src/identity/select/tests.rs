@@ -84,7 +84,7 @@ pub(crate) fn generation(profile: Profile) -> Arc<Generation> {
         ))
         .unwrap();
     Generation::new(Identity {
-        profile,
+        profile: profile.into(),
         key: Arc::new(CertifiedKey::new(Vec::new(), signer)),
         path: "made-up.pem".into(),
     })

@@ -19,7 +19,7 @@ use crate::identity::profile::Profile;
 use crate::metrics::Gauged;
 use crate::outbound::error::Error;
 use crate::outbound::probe::Verdict;
-use crate::services::{InFlight, OnRejection};
+use crate::services::{InFlight, OnRejection, Service};
 
 /// When a refused certificate is first tried again.
 const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(30);
@@ -162,18 +162,27 @@ impl Succession {
 }
 
 impl Pool {
-    /// A pool that takes over from this one, and may fall back on its certificate where the service's `on_rejection`
-    /// says so, the structure is the same, and the service is known to take it.
-    pub(crate) fn successor(self: &Arc<Self>, generation: Arc<Generation>) -> Arc<Self> {
+    /// A pool that takes over from this one, for a service that may be configured otherwise by now. It may fall back on
+    /// the certificate that the service is known to take where `on_rejection` says so, the structure is the same, and
+    /// it is still the same service.
+    pub(crate) fn successor(
+        self: &Arc<Self>,
+        service: &Arc<Service>,
+        generation: Arc<Generation>,
+    ) -> Arc<Self> {
+        let is_same_service = service.target == self.service.target
+            && service.certificate == self.service.certificate
+            && service.environment == self.service.environment;
         let previous = self.proven().filter(|previous| {
             let (old, new) = (profile(previous), profile(&generation));
-            self.service.on_rejection == OnRejection::Previous
+            service.on_rejection == OnRejection::Previous
+                && is_same_service
                 && old.structure == new.structure
                 && old.structure.is_some()
                 && old.fingerprint != new.fingerprint
         });
         Self::with(
-            Arc::clone(&self.service),
+            Arc::clone(service),
             Some(generation),
             Arc::clone(&self.outbound),
             Succession::of(previous),

@@ -118,12 +118,12 @@ fn three_hundred_certificates_load_in_order() {
         .load()
         .identities
         .into_iter()
-        .map(|identity| identity.path)
+        .map(|identity| identity.path.clone())
         .collect();
     let first: Vec<_> = loaded
         .identities
         .into_iter()
-        .map(|identity| identity.path)
+        .map(|identity| identity.path.clone())
         .collect();
     assert_eq!(first, again);
 }
