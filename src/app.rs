@@ -33,10 +33,9 @@ use self::watching::Watched;
 use self::worker::Ending;
 use crate::admin;
 use crate::config::{Config, ListenAddress};
+use crate::gateway::Gateway;
 use crate::gateway::diagnosis::Diagnosis;
-use crate::gateway::table::Terms;
-use crate::gateway::table::{Offered, Table};
-use crate::gateway::{Door, Gateway};
+use crate::gateway::table::{Offered, Table, Terms};
 use crate::identity::clock::Clock;
 use crate::identity::load::Problem;
 use crate::identity::revocation::Revocations;
@@ -71,8 +70,6 @@ pub struct App {
     pub notices: Arc<Notices>,
     /// What the folder of certificates holds that cannot be used.
     pub problems: ArcSwap<Vec<Problem>>,
-    /// The ways in, in the order of the listeners.
-    doors: Vec<Arc<ArcSwap<Door>>>,
     /// What a reload reads. Held while it does, so that one comes after the other.
     sources: Arc<tokio::sync::Mutex<Sources>>,
     /// Held while the table is replaced by one that is made of it.
@@ -169,13 +166,6 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
         &outbound,
         &metrics,
     );
-    let gateway = Arc::new(Gateway {
-        table: ArcSwap::from_pointee(table),
-        request_head: config.limits.request_head,
-        metrics: Arc::clone(&metrics),
-        log,
-        diagnosis: Arc::new(Diagnosis::new(Arc::clone(&metrics))),
-    });
     let listeners = (config.listeners.into_iter())
         .map(|listener| listening::open(listener, config.workers, &mut inherited))
         .collect::<Result<Vec<_>, _>>()?;
@@ -184,6 +174,14 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
         .map(|admin| admin::bind(admin.address, &mut inherited))
         .transpose()?;
     inherited.all_claimed()?;
+    let table = table.with_doors(listeners.iter().map(|listener| listener.door.clone()));
+    let gateway = Arc::new(Gateway {
+        table: ArcSwap::from_pointee(table),
+        request_head: config.limits.request_head,
+        metrics: Arc::clone(&metrics),
+        log,
+        diagnosis: Arc::new(Diagnosis::new(Arc::clone(&metrics))),
+    });
     let notices = Notices::default();
     let webhook = config.notices;
     notices.post_to(webhook.and_then(|webhook| Webhook::new(webhook, &sources.anchors)));
@@ -195,9 +193,6 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
         clock,
         notices: Arc::new(notices),
         problems: ArcSwap::from_pointee(problems),
-        doors: (listeners.iter())
-            .map(|listener| Arc::clone(&listener.door))
-            .collect(),
         sources: Arc::new(tokio::sync::Mutex::new(sources)),
         replacing: Mutex::default(),
         level: OnceLock::new(),
@@ -283,10 +278,10 @@ impl Bound {
         let mut shares: Vec<Vec<(Socket, bool, Entrance)>> =
             (0..workers.get()).map(|_| Vec::new()).collect();
         let mut socket_files = Vec::new();
-        for listener in listeners {
+        for (door, listener) in listeners.into_iter().enumerate() {
             let entrance = Entrance {
                 gateway: Arc::clone(&app.gateway),
-                door: listener.door,
+                door,
             };
             socket_files.extend(listener.file);
             // A predecessor may have had more workers than there are now: none of its sockets is left alone.

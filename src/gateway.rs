@@ -75,7 +75,7 @@ enum Answer<T> {
 }
 
 /// A listener as the gateway sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Door {
     /// Its address, for the log.
     pub name: Arc<str>,
@@ -87,9 +87,15 @@ pub struct Door {
 
 impl Gateway {
     /// Answers one request: never fails, because what goes wrong has an answer too.
-    pub async fn handle(&self, door: &Door, request: Request<Incoming>) -> Response<Reply> {
-        let mut unanswered = Unanswered::new(begin(door, &request), self.log.clone());
-        let answer = self.forward(door, request, unanswered.exchange()).await;
+    /// `door` is the listener that it came by, counted as the table's are.
+    pub async fn handle(&self, door: usize, request: Request<Incoming>) -> Response<Reply> {
+        // Listener and services are read out of one snapshot: a name that a listener gives may mean another service a
+        // moment later.
+        let table = self.table.load_full();
+        let exchange = begin(&table.doors()[door], &request);
+        let mut unanswered = Unanswered::new(exchange, self.log.clone());
+        let answer = self.forward(table, door, request, unanswered.exchange());
+        let answer = answer.await;
         let (mut exchange, log) = unanswered.answered();
         match answer {
             Ok(Answer::Own(response)) => {
@@ -129,47 +135,51 @@ impl Gateway {
 
     async fn forward(
         &self,
-        door: &Door,
+        table: Arc<Table>,
+        door: usize,
         request: Request<Incoming>,
         exchange: &mut Exchange,
     ) -> Result<Answer<impl Future<Output = ()> + Send + use<>>, Problem> {
         // First: who takes Relais for a forward proxy names foreign hosts, and should not be taken for a browser.
         let path = self.plain_path(&request)?;
+        let door = &table.doors()[door];
         door.hosts.admit(&request)?;
         let address = address::read(path, request.headers(), &door.bound)?;
         exchange.tenant = address.tenant;
 
         if address.service == address::OWN {
-            let answer = introspection::answer(&self.table.load(), request.method(), &address)?;
+            let answer = introspection::answer(&table, request.method(), &address)?;
             return Ok(Answer::Own(answer));
         }
-        let mut chosen = self.choose(address.service, exchange)?;
+        let mut chosen = choose(&table, address.service, exchange)?;
+        let remainder = path.len() - address.remainder.len();
+        // What takes a while must not keep a table that others have long replaced.
+        drop(table);
         within_limit(&request, chosen.pool.service())?;
         let mut waited = Duration::ZERO;
         if let Some(limiter) = chosen.limiter.take() {
-            waited = limiter.turn(address.tenant).await?;
+            waited = limiter.turn(exchange.tenant).await?;
             // The certificate may have been revoked or renewed meanwhile.
-            chosen = self.choose(address.service, exchange)?;
+            chosen = self.choose_again(chosen.pool.service(), exchange)?;
         }
-        let remainder = path.len() - address.remainder.len();
         self.carry(request, remainder, chosen, waited, exchange)
             .await
     }
 
-    /// Looks up the connections for a request, as the table is now.
-    fn choose(&self, service: &str, exchange: &mut Exchange) -> Result<Chosen, Problem> {
-        let table = self.table.load();
-        let (index, offered) = table.service(service)?;
-        let (name, metrics) = (Arc::clone(&offered.service.name), &offered.metrics);
-        exchange.service = Some((name, Arc::clone(metrics)));
-        let principal = table.pool(exchange.tenant, index)?;
-        let pool = table.serving(principal);
-        exchange.pool = Some(Arc::clone(&pool));
-        Ok(Chosen {
-            pool,
-            principal: Arc::clone(principal),
-            metrics: Arc::clone(metrics),
-            limiter: offered.limiter.clone(),
+    /// Looks up the connections for a request that was meant for a service as it was when it came, as the table is now.
+    fn choose_again(&self, meant: &Service, exchange: &mut Exchange) -> Result<Chosen, Problem> {
+        let chosen = choose(&self.table.load(), &meant.name, exchange)?;
+        let service = chosen.pool.service();
+        let is_it = service.target == meant.target && service.environment == meant.environment;
+        is_it.then_some(chosen).ok_or_else(|| {
+            Problem::new(
+                Code::Overloaded,
+                format!(
+                    "the configuration of {} changed while the request waited",
+                    meant.name
+                ),
+                "nothing of it was sent: send it again if it is meant for the service as it is now",
+            )
         })
     }
 
@@ -199,7 +209,7 @@ impl Gateway {
         let mut request = Request::from_parts(parts, upload);
         let mut attempts = ATTEMPTS;
         let answer = loop {
-            let service = chosen.pool.service();
+            let service = &Arc::clone(chosen.pool.service());
             address_to(service, &asked, remainder, &mut request)?;
             let failed = match outbound::send(&chosen.pool, request).await {
                 Ok(answer) => break answer,
@@ -209,13 +219,8 @@ impl Gateway {
             match (failed.error, failed.unsent) {
                 // Replaced while the request waited for a connection: nothing of it has left.
                 (Error::Retired, Some(unsent)) if attempts > 0 => {
-                    let replaced = Arc::clone(service);
-                    chosen = self.choose(&replaced.name, exchange)?;
-                    request = unsent;
-                    // What the service wanted on each request may be a secret, and it may be elsewhere now.
-                    for (name, _) in &replaced.headers {
-                        request.headers_mut().remove(name);
-                    }
+                    request = without_headers_of(service, unsent);
+                    chosen = self.choose_again(service, exchange)?;
                 }
                 (Error::CertificateRejected(alert), unsent) => {
                     let error = Error::CertificateRejected(alert);
@@ -227,9 +232,8 @@ impl Gateway {
                     let Some(unsent) = unsent.filter(|_| may_fall_back) else {
                         return Err(error.into());
                     };
-                    let name = Arc::clone(&service.name);
-                    chosen = self.choose(&name, exchange)?;
-                    request = unsent;
+                    request = without_headers_of(service, unsent);
+                    chosen = self.choose_again(service, exchange)?;
                 }
                 (error, _) => return Err(error.into()),
             }
@@ -290,6 +294,30 @@ impl Gateway {
         }
         Ok(path)
     }
+}
+
+/// Looks up the connections for a request.
+fn choose(table: &Table, service: &str, exchange: &mut Exchange) -> Result<Chosen, Problem> {
+    let (index, offered) = table.service(service)?;
+    let (name, metrics) = (Arc::clone(&offered.service.name), &offered.metrics);
+    exchange.service = Some((name, Arc::clone(metrics)));
+    let principal = table.pool(exchange.tenant, index)?;
+    let pool = table.serving(principal);
+    exchange.pool = Some(Arc::clone(&pool));
+    Ok(Chosen {
+        pool,
+        principal: Arc::clone(principal),
+        metrics: Arc::clone(metrics),
+        limiter: offered.limiter.clone(),
+    })
+}
+
+/// What a service wants on each request may be a secret, and it may be elsewhere by now.
+fn without_headers_of(service: &Service, mut request: Request<Upload>) -> Request<Upload> {
+    for (name, _) in &service.headers {
+        request.headers_mut().remove(name);
+    }
+    request
 }
 
 fn begin(door: &Door, request: &Request<Incoming>) -> Exchange {

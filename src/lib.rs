@@ -23,6 +23,7 @@ pub mod cli;
 pub mod config;
 pub mod crls;
 mod fetch;
+mod files;
 pub mod gateway;
 pub mod identity;
 pub mod inbound;

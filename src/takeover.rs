@@ -56,7 +56,8 @@ pub enum TakeoverError {
     },
     /// Somebody of another account answers, who may not be what it says.
     #[error(
-        "the gateway with process id {0} runs under another account: start its successor under the same one"
+        "who answers as the gateway with process id {0} runs under another account, or in another container: start its \
+         successor beside it, under the same account"
     )]
     OtherAccount(u32),
     /// It began and did not end.
@@ -89,7 +90,7 @@ impl Predecessor {
         let stream =
             (name(pid).and_then(|name| UnixStream::connect_addr(&name))).map_err(absent)?;
         let incomplete = |reason| TakeoverError::Incomplete { pid, reason };
-        if !is_own_account(&stream).map_err(incomplete)? {
+        if !is_own(&stream, pid).map_err(incomplete)? {
             return Err(TakeoverError::OtherAccount(pid));
         }
         stream
@@ -112,8 +113,9 @@ impl Predecessor {
     }
 }
 
-/// Another account could have put itself under the name of a gateway that is gone, to get at requests.
-fn is_own_account(stream: &UnixStream) -> io::Result<bool> {
+/// Another account could have put itself under the name of a gateway that is gone, to get at requests; and so could a
+/// process of the same account in another container on the same network, whose id is another when seen from here.
+fn is_own(stream: &UnixStream, pid: u32) -> io::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
@@ -124,7 +126,8 @@ fn is_own_account(stream: &UnixStream) -> io::Result<bool> {
     let peer = tokio::net::UnixStream::from_std(stream)?.peer_cred()?;
     // Both are handles on one socket, and so is the caller's.
     set_back.set_nonblocking(false)?;
-    Ok(peer.uid() == geteuid().as_raw())
+    let is_it = peer.pid().is_some_and(|own| u32::try_from(own) == Ok(pid));
+    Ok(is_it && peer.uid() == geteuid().as_raw())
 }
 
 fn receive(stream: &UnixStream) -> io::Result<Option<Socket>> {
@@ -186,10 +189,14 @@ impl Offer {
             tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
         }
         tracing::info!("a successor serves: stopping");
-        // The way of every other wish to stop.
-        if let Err(error) = kill_process(getpid(), Signal::TERM) {
-            tracing::error!(%error, "cannot stop for the successor: stop this process by hand");
-        }
+        stop_this_process();
+    }
+}
+
+/// The way of every other wish to stop.
+pub(crate) fn stop_this_process() {
+    if let Err(error) = kill_process(getpid(), Signal::TERM) {
+        tracing::error!(%error, "cannot stop: stop this process by hand");
     }
 }
 
@@ -199,7 +206,10 @@ fn report(error: &io::Error) {
 
 /// Returns when the successor serves.
 async fn hand_over(stream: tokio::net::UnixStream, sockets: Arc<[Socket]>) -> io::Result<()> {
-    if stream.peer_cred()?.uid() != geteuid().as_raw() {
+    // A process that cannot be seen from here, in another container, has 0 for its id.
+    let peer = stream.peer_cred()?;
+    let is_seen = peer.pid().is_some_and(|pid| pid > 0);
+    if !is_seen || peer.uid() != geteuid().as_raw() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     tracing::info!(sockets = sockets.len(), "handing over to a successor");

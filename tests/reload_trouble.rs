@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use relais::services::{HttpVersions, TlsVersions};
 use relais::simulator::pki::{self, Request};
 use relais::simulator::site::Stand;
-use support::{TestGateway, eventually, settled, start_with, within};
+use support::{TestGateway, eventually, settled, start_on, start_with, within};
 use tokio::task::JoinSet;
 
 fn start(stands: &[Stand], how: &str) -> TestGateway {
@@ -179,4 +179,38 @@ async fn certificates_that_change_places_are_not_mixed_up() {
     while let Some(ended) = clients.join_next().await {
         assert!(ended.is_err_and(|error| error.is_cancelled()));
     }
+}
+
+#[tokio::test]
+async fn a_file_of_passwords_that_cannot_be_read_keeps_nothing_else_from_being_taken_up() {
+    let (gateway, passwords) = start_on(1, &[Stand::new("dmp")], |site, text| {
+        let passwords = site.directory.join("passwords.txt");
+        pki::write_private(&passwords, "un\n").unwrap();
+        let folder = "directory = \"certs\"";
+        let more = "reload = \"manual\"\npassword_file = \"passwords.txt\"";
+        *text = text.replace(folder, &format!("{folder}\n{more}"));
+        passwords
+    });
+    renew(&gateway, "Un");
+    assert!(
+        within(gateway.app.reload())
+            .await
+            .unwrap()
+            .problems
+            .is_empty()
+    );
+    fs::write(&passwords, "").unwrap();
+    renew(&gateway, "Deux");
+    let report = within(gateway.app.reload()).await.unwrap();
+    assert_eq!(report.problems.len(), 1, "{report:?}");
+    assert!(
+        report.problems[0].file.ends_with("passwords.txt"),
+        "{report:?}"
+    );
+    assert_eq!(cn(&gateway, "dmp").await, "Deux");
+    // What is taken out of use is, too.
+    fs::remove_file(own_file(&gateway)).unwrap();
+    within(gateway.app.reload()).await.unwrap();
+    let refused = gateway.get(gateway.tenant(0), "/dmp/x").await;
+    assert_eq!(refused.code(), "certificate_missing");
 }

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use crate::config::{AccessLog, Config, Listener, LogFormat};
+use crate::config::{AccessLog, Config, ListenAddress, Listener, LogFormat};
 use crate::inbound::listener::describe;
 
 /// A key whose value in the file is not the one in use, and will not be before a restart.
@@ -122,12 +122,21 @@ fn differing(running: &Config, new: &Config) -> Vec<Restart> {
 /// several times if its port is 0.
 fn listeners(bound: &[Listener], new: &[Listener]) -> (Vec<Restart>, Vec<Listener>) {
     let mut waiting: Vec<(usize, &Listener)> = new.iter().enumerate().collect();
+    // Where the system chose the ports of several, an application knows its port alone, and what the file says of one
+    // must never become another's.
+    let count = |all: &[Listener], address: &ListenAddress| {
+        all.iter().filter(|one| one.address == *address).count()
+    };
+    let is_it = |one: &Listener, of: &Listener| {
+        let address = &of.address;
+        count(bound, address) == 1 && count(new, address) == 1 || one == of
+    };
     let mut missing = Vec::new();
     let mut all = Vec::new();
     for (at, listener) in bound.iter().enumerate() {
         let same = waiting
             .iter()
-            .position(|(_, one)| one.address == listener.address);
+            .position(|(_, one)| one.address == listener.address && is_it(one, listener));
         match same {
             Some(found) => all.push(waiting.remove(found).1.clone()),
             None => {

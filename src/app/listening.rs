@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use socket2::Socket;
@@ -22,7 +21,7 @@ use crate::inbound::listener::{self, BindError, SocketFile};
 pub(super) struct Opened {
     pub(super) address: ListenAddress,
     pub(super) is_unix: bool,
-    pub(super) door: Arc<ArcSwap<Door>>,
+    pub(super) door: Door,
     pub(super) sockets: Vec<Socket>,
     /// Removed when the gateway ends.
     pub(super) file: Option<SocketFile>,
@@ -32,16 +31,15 @@ pub(super) struct Opened {
 #[derive(Clone)]
 pub(super) struct Entrance {
     pub(super) gateway: Arc<Gateway>,
-    /// Another takes its place when the configuration says something else of the same address.
-    pub(super) door: Arc<ArcSwap<Door>>,
+    /// Which of the table's doors it is.
+    pub(super) door: usize,
 }
 
 impl Answer for Entrance {
     type Body = Reply;
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
-        let door = self.door.load_full();
-        self.gateway.handle(&door, request).await
+        self.gateway.handle(self.door, request).await
     }
 }
 
@@ -72,7 +70,7 @@ pub(super) fn open(
     Ok(Opened {
         address,
         is_unix,
-        door: Arc::new(ArcSwap::from_pointee(door)),
+        door,
         file: SocketFile::of(&bound),
         sockets: bound.into_sockets(),
     })

@@ -50,9 +50,13 @@ impl App {
         let mut sources = Arc::clone(&self.sources).lock_owned().await;
         let app = Arc::clone(self);
         // Ten thousand files are not read on the thread that answers health checks.
-        tokio::task::spawn_blocking(move || app.reload_now(&mut sources, is_asked))
-            .await
-            .context("the reload panicked")?
+        let ended =
+            tokio::task::spawn_blocking(move || app.reload_now(&mut sources, is_asked)).await;
+        ended.unwrap_or_else(|error| {
+            self.gateway.metrics.loaded("failure", self.clock.now());
+            tracing::error!(%error, "the reload panicked: what was not taken up is at the next");
+            Err(error).context("the reload panicked")
+        })
     }
 
     fn reload_now(&self, sources: &mut Sources, is_asked: bool) -> anyhow::Result<Report> {
@@ -120,6 +124,9 @@ impl App {
                 generations: generations.clone(),
                 registry: Arc::clone(&reading.registry),
                 terms: Terms::of(self.clock.clone(), &config.identities),
+                doors: (old.doors().iter().zip(&config.listeners))
+                    .map(|(door, listener)| door.renewed(listener))
+                    .collect(),
                 revocations,
             }
         });
@@ -127,9 +134,6 @@ impl App {
         self.outbound
             .believe(anchors, &self.revocations.load_full());
         drop(replacing);
-        for (door, listener) in self.doors.iter().zip(&config.listeners) {
-            door.rcu(|door| door.renewed(listener));
-        }
         for origin in &gone {
             lists::publish_gone(origin, &self.gateway.metrics);
         }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 pub use super::difference::Restart;
 use super::sources::Reading;
-use crate::config;
+use crate::config::{self, What};
 use crate::identity::generation::Generation;
 use crate::identity::load;
 use crate::identity::tenants::Mistake;
@@ -130,9 +130,14 @@ impl From<&config::Problem> for Trouble {
             "" => String::new(),
             key => format!("{key}: "),
         };
+        // The line of the file may hold a secret, and a report is for whoever may ask and goes into logs.
+        let what = match &problem.what {
+            What::Syntax { message, .. } => format!("not TOML: {message}"),
+            what => what.to_string(),
+        };
         Self {
             file: problem.place.to_string(),
-            reason: format!("{key}{}", problem.what),
+            reason: format!("{key}{what}"),
             hint: problem.hint.clone().unwrap_or_default(),
         }
     }

@@ -41,6 +41,8 @@ pub(super) struct Sources {
     /// What was written down last time, so that it is not again each time that files are looked at.
     said: HashSet<String>,
     warnings: Option<Vec<Problem>>,
+    /// Something was read and, since whoever was to take it up has panicked, is not in use.
+    is_pending: bool,
 }
 
 /// What a reading came to. Nothing of it is in use yet.
@@ -104,6 +106,7 @@ impl Sources {
             mistakes,
             said: HashSet::new(),
             warnings: None,
+            is_pending: false,
         };
         sources.follow(added.into_iter().map(Follow::Begin));
         let troubles = sources.troubles(&certificates.problems);
@@ -181,7 +184,9 @@ impl Sources {
         };
         let mut trust: Vec<_> = config.trusts().iter().filter_map(is_other).collect();
         trust.sort_unstable();
-        let is_change = certificates.is_one()
+        let was_pending = std::mem::replace(&mut self.is_pending, true);
+        let is_change = was_pending
+            || certificates.is_one()
             || !Arc::ptr_eq(&registry, &self.registry)
             || !configuration.is_empty()
             || !trust.is_empty();
@@ -222,6 +227,7 @@ impl Sources {
 
     /// Remembers what is in use from now on.
     pub(super) fn took_up(&mut self, reading: &Reading) {
+        self.is_pending = false;
         self.config.clone_from(&reading.config);
         self.anchors.clone_from(&reading.anchors);
         self.registry = Arc::clone(&reading.registry);

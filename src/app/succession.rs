@@ -7,7 +7,7 @@ use socket2::Socket;
 
 use super::supervisor::{self, Pulse};
 use super::{App, Bound};
-use crate::takeover::{Offer, Predecessor};
+use crate::takeover::{self, Offer, Predecessor};
 
 /// Who was before, and whether somebody may come after.
 #[derive(Debug, Default)]
@@ -42,9 +42,21 @@ impl Bound {
 /// Once all workers serve, says so to whoever waits for it, and is there for a successor.
 pub(super) async fn follow(app: Arc<App>, mut pulse: Pulse, takeover: Takeover) {
     pulse.felt().await;
+    let unready = app.unready();
     tokio::spawn(supervisor::follow(app, pulse));
-    if let Some(predecessor) = takeover.predecessor {
-        predecessor.dismiss();
+    match (takeover.predecessor, unready) {
+        (None, _) => {}
+        (Some(predecessor), None) => predecessor.dismiss(),
+        (Some(predecessor), Some(reason)) => {
+            tracing::error!(
+                reason,
+                "nothing can be served here: the gateway before this one goes on, and this one stops"
+            );
+            // That its connection ends tells it.
+            drop(predecessor);
+            takeover::stop_this_process();
+            return;
+        }
     }
     if let Some(offer) = takeover.offer {
         offer.serve().await;

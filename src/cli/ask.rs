@@ -85,7 +85,10 @@ fn ask(arguments: &Arguments, method: Method, path: &str) -> anyhow::Result<(boo
         .enable_all()
         .build()?;
     let answer = (runtime.block_on(send(address, request)))
-        .context("is the gateway running, and is this its administration address?")?;
+        .context(
+            "is the gateway running, and is this its administration address? One that was changed in the configuration \
+             needs a restart first: --admin names the one in use",
+        )?;
     let json = serde_json::from_slice(answer.body())
         .with_context(|| format!("{address} is no gateway's administration"))?;
     Ok((answer.status().is_success(), json))

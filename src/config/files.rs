@@ -98,11 +98,5 @@ pub(super) fn creatable(path: &Path) -> Result<(), Mismatch> {
 
 fn content(path: &Path) -> Result<Vec<u8>, Mismatch> {
     let expected = |why: String| Mismatch::expected("a file that can be read").hint(why);
-    // Opening a pipe would wait for whoever writes to it.
-    let metadata = std::fs::metadata(path)
-        .map_err(|error| expected(format!("{}: {error}", path.display())))?;
-    if !metadata.is_file() {
-        return Err(expected(format!("{} is not a file", path.display())));
-    }
-    std::fs::read(path).map_err(|error| expected(format!("{}: {error}", path.display())))
+    crate::files::read(path).map_err(|error| expected(format!("{}: {error}", path.display())))
 }

@@ -140,7 +140,10 @@ fn folder(path: &Path) -> PathBuf {
 }
 
 fn text_of(path: &Path) -> Result<String, Problems> {
-    std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))
+    let text = crate::files::read(path).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text"))
+    });
+    text.map_err(|error| unreadable(path, &error))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problems {

@@ -20,7 +20,7 @@ const OWN_PATHS: &str = "/-/";
 const NAME_A_TENANT: &str = "send X-Finess: 060785003, or put /@060785003 before the path, or bind the listener to a tenant";
 
 /// What a listener says of every request that arrives on it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Bound {
     /// The tenant that requests speak for.
     pub tenant: Option<Finess>,

@@ -13,7 +13,7 @@ use crate::gateway::reply::{Code, Problem};
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Which values of `Host` are taken for this gateway.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Hosts {
     /// Names besides the local ones, lower case, without port.
     pub allowed: Vec<String>,

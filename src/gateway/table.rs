@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use self::holders::Holders;
 use crate::config::Identities;
+use crate::gateway::Door;
 use crate::gateway::rate::Limiter;
 use crate::gateway::reply::{Code, Problem};
 use crate::identity::clock::{Clock, Validity};
@@ -39,6 +40,7 @@ pub struct Table {
     registry: Arc<Registry>,
     revocations: Arc<Revocations>,
     terms: Terms,
+    doors: Arc<[Door]>,
     holders: Holders,
     /// When it was made, in Unix seconds.
     made_at: i64,
@@ -59,6 +61,8 @@ pub struct Contents {
     pub revocations: Arc<Revocations>,
     /// How long certificates are used.
     pub terms: Terms,
+    /// What each listener says of its requests, in the order in which they were bound.
+    pub doors: Arc<[Door]>,
 }
 
 /// How long certificates are used, and what becomes of what is in flight then.
@@ -290,6 +294,11 @@ impl Table {
             .any(|slot| slot.pool().is_some())
     }
 
+    /// What each listener says of its requests.
+    pub fn doors(&self) -> &[Door] {
+        &self.doors
+    }
+
     /// All services.
     pub fn services(&self) -> &[Offered] {
         &self.services
@@ -323,6 +332,7 @@ impl Table {
             && Arc::ptr_eq(&self.registry, &contents.registry)
             && Arc::ptr_eq(&self.revocations, &contents.revocations)
             && self.terms.agree(&contents.terms)
+            && self.doors == contents.doors
     }
 
     /// What was revoked when it was made.

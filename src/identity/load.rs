@@ -90,6 +90,8 @@ pub struct Folder {
     /// What came of it.
     pairs: Pairs,
     authorities: Shared,
+    /// Where passwords were read from then.
+    sources: Option<(Option<PathBuf>, Option<String>)>,
     /// Who was allowed to read keys then.
     readers: Option<KeyReaders>,
 }
@@ -106,15 +108,30 @@ impl Folder {
     /// Reads what is now in the folder that the configuration names, at any depth.
     ///
     /// # Errors
-    /// If the folder itself or a configured source of passwords cannot be read. What was known before is not lost.
+    /// If the folder itself cannot be read, or at first a configured source of passwords; one that could be read before
+    /// is a problem like others. What was known before is not lost.
     pub fn read(&mut self, config: &Identities) -> Result<Loaded, LoadError> {
         self.read_at(config, SystemTime::now())
     }
 
     /// The same, where a change must have been a while before `now` for a file to be told by its stamp.
     fn read_at(&mut self, config: &Identities, now: SystemTime) -> Result<Loaded, LoadError> {
-        let passwords = Passwords::gather(config)?;
+        let sources = (
+            config.password_file.clone(),
+            config.password_credential.clone(),
+        );
+        let (passwords, unread) = match Passwords::gather(config) {
+            Ok(passwords) => (passwords, None),
+            // What is loaded needs no password any more: one bad file must not keep all others from being read.
+            Err(LoadError::PasswordFile(problem) | LoadError::PasswordCredential(problem))
+                if self.sources.as_ref() == Some(&sources) =>
+            {
+                (Passwords::none(config.key_readers), Some(problem))
+            }
+            Err(error) => return Err(error),
+        };
         let (listings, unlisted) = walk::walk(&config.directory, now)?;
+        self.sources = Some(sources);
         if self.readers.replace(config.key_readers) != Some(config.key_readers) {
             // What was in order may be open to too many now.
             self.directories.clear();
@@ -138,7 +155,7 @@ impl Folder {
             pairing::pair(&config.directory, &self.directories, &mut self.pairs);
         let files = self.directories.iter_mut().flat_map(|one| &mut one.files);
         problems.extend(files.flat_map(|one| one.material.problems.drain(..)));
-        problems.extend(unlisted);
+        problems.extend(unlisted.into_iter().chain(unread));
         problems.sort_by(|a, b| a.path.cmp(&b.path));
         // Those that no file holds any more.
         self.authorities.retain(|_, one| Arc::strong_count(one) > 1);

@@ -2,7 +2,6 @@
 //! last in order.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::files;
 use crate::outbound::tls;
 use crate::services::Trust;
 
@@ -158,7 +158,7 @@ impl Believed {
 
 /// The certificates in a trust file: one at least.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
-    let pem = fs::read(path).map_err(|source| TrustError::Read {
+    let pem = files::read(path).map_err(|source| TrustError::Read {
         path: path.to_owned(),
         source,
     })?;

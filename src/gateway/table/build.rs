@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use super::holders::Holders;
 use super::{Contents, Offered, Slot, Slots, Table, Terms};
 use crate::config::Binding;
+use crate::gateway::Door;
 use crate::gateway::rate::Limiter;
 use crate::identity::clock::Validity;
 use crate::identity::finess::Finess;
@@ -150,8 +151,18 @@ impl Table {
             registry,
             revocations,
             terms,
+            doors: Arc::default(),
         };
         Self::build(contents, &mut Making::new(outbound, None, None))
+    }
+
+    /// The same for requests that come by these listeners.
+    #[must_use]
+    pub fn with_doors(self, doors: impl IntoIterator<Item = Door>) -> Self {
+        Self {
+            doors: doors.into_iter().collect(),
+            ..self
+        }
     }
 
     /// What it is made of, to make another of.
@@ -162,6 +173,7 @@ impl Table {
             registry: Arc::clone(&self.registry),
             revocations: Arc::clone(&self.revocations),
             terms: self.terms.clone(),
+            doors: Arc::clone(&self.doors),
         }
     }
 
@@ -222,6 +234,7 @@ impl Table {
             registry,
             revocations,
             terms,
+            doors,
         } = contents;
         let by_name = (services.iter().enumerate())
             .map(|(index, one)| (Arc::clone(&one.service.name), index))
@@ -239,6 +252,7 @@ impl Table {
             registry,
             revocations,
             terms,
+            doors,
         };
         let alike = making.before.filter(|before| table.chooses_as(before, now));
         let tenants = (table.holders.structures())

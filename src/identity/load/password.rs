@@ -46,6 +46,14 @@ impl Passwords {
         Ok(Self { shared, readers })
     }
 
+    /// None but those beside files.
+    pub(super) fn none(readers: KeyReaders) -> Self {
+        Self {
+            shared: Vec::new(),
+            readers,
+        }
+    }
+
     /// The passwords for one file: those in `<file>.password` first.
     pub(super) fn own(&self, path: &Path) -> Result<Vec<Password>, Problem> {
         let mut beside = path.as_os_str().to_owned();
