@@ -169,13 +169,14 @@ impl Gateway {
     /// Looks up the connections for a request that was meant for a service as it was when it came, as the table is now.
     fn choose_again(&self, meant: &Service, exchange: &mut Exchange) -> Result<Chosen, Problem> {
         let chosen = choose(&self.table.load(), &meant.name, exchange)?;
-        let service = chosen.pool.service();
-        let is_it = service.target == meant.target && service.environment == meant.environment;
+        let environment = chosen.pool.service().environment;
+        // A service may have moved; what was meant for a sandbox must not reach patients.
+        let is_it = environment == meant.environment;
         is_it.then_some(chosen).ok_or_else(|| {
             Problem::new(
                 Code::Overloaded,
                 format!(
-                    "the configuration of {} changed while the request waited",
+                    "{} came to be a {environment} service while the request waited",
                     meant.name
                 ),
                 "nothing of it was sent: send it again if it is meant for the service as it is now",

@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_millis(100);
 const AT_LATEST: Duration = Duration::from_secs(1);
 
 /// How often files are looked at unasked. Network file systems tell nothing, and what the kernel tells can be lost.
-/// Looking at ten thousand files takes some twenty milliseconds.
+/// Looking at ten thousand files takes some forty milliseconds.
 const UNASKED: Duration = Duration::from_secs(30);
 
 /// What is watched.

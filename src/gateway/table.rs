@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::holders::Holders;
 use crate::config::Identities;
@@ -183,16 +183,20 @@ impl Table {
 
     /// Lets nothing that is open be used again unless `successor` uses it too; requests in flight finish.
     pub fn retire_for(&self, successor: &Self) {
-        let kept: HashSet<_> = successor
-            .pools()
-            .into_iter()
-            .map(|(_, pool)| Arc::as_ptr(&pool))
-            .collect();
-        for (_, pool) in self.pools() {
-            if !kept.contains(&Arc::as_ptr(&pool)) {
+        let kept: FxHashSet<_> = successor.every().map(Arc::as_ptr).collect();
+        for pool in self.every() {
+            if !kept.contains(&Arc::as_ptr(pool)) {
                 pool.retire(InFlight::Finish);
             }
         }
+    }
+
+    /// Every pool; one that several tenants share comes several times.
+    fn every(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        let anonymous = self.services.iter();
+        anonymous
+            .filter_map(|one| one.anonymous.as_ref())
+            .chain(self.named())
     }
 
     /// Has certificates that are not to be used any more taken out of use wherever they still are: nothing falls back
@@ -201,7 +205,7 @@ impl Table {
     pub fn withdraw(&self, pools: &[Arc<Pool>]) {
         let standing = OnceCell::new();
         let standing = || standing.get_or_init(|| Standing::of(self));
-        for (_, pool) in self.pools() {
+        for pool in self.every() {
             pool.keep_previous_if(|one| standing().may_be_used(one));
         }
         if self.terms.withdrawal == InFlight::Cut {
@@ -319,15 +323,21 @@ impl Table {
         self.holders.shared_clients()
     }
 
+    /// Whether these are the very services that it offers.
+    fn offers(&self, services: &[Offered]) -> bool {
+        let pairs = self.services.iter().zip(services);
+        self.services.len() == services.len()
+            && pairs
+                .into_iter()
+                .all(|(own, other)| Arc::ptr_eq(&own.service, &other.service))
+    }
+
     /// Whether it is made of these contents, and so is as good as one made of them now.
     pub fn is_made_of(&self, contents: &Contents) -> bool {
-        let is_same =
-            |(own, other): (&Offered, &Offered)| Arc::ptr_eq(&own.service, &other.service);
         let ids =
             |generations: &[Arc<Generation>]| generations.iter().map(|one| one.id()).collect();
         let (own, other): (Vec<_>, Vec<_>) = (ids(&self.generations), ids(&contents.generations));
-        self.services.len() == contents.services.len()
-            && self.services.iter().zip(&contents.services).all(is_same)
+        self.offers(&contents.services)
             && own == other
             && Arc::ptr_eq(&self.registry, &contents.registry)
             && Arc::ptr_eq(&self.revocations, &contents.revocations)
@@ -374,7 +384,7 @@ impl Table {
 
     /// Lets nothing that is open be used again.
     pub fn retire(&self) {
-        for (_, pool) in self.pools() {
+        for pool in self.every() {
             pool.retire(InFlight::Finish);
         }
     }

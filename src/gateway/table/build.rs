@@ -1,5 +1,7 @@
 //! How a table is made: a certificate chosen for each tenant and service, and the reason where there is none.
 
+mod alike;
+
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -222,7 +224,7 @@ impl Table {
     }
 
     /// The pools of its slots; one that several tenants share comes several times.
-    fn named(&self) -> impl Iterator<Item = &Arc<Pool>> {
+    pub(super) fn named(&self) -> impl Iterator<Item = &Arc<Pool>> {
         let slots = self.tenants.values().chain([&self.vendor]);
         slots.flat_map(|slots| slots.iter().filter_map(Slot::pool))
     }
@@ -272,27 +274,6 @@ impl Table {
         let vendor = table.slots(|service| table.vendors(service, now), making);
         (table.vendor, table.tenants) = (vendor, tenants);
         table
-    }
-
-    /// Whether the same is chosen now among the same certificates as when a table was made.
-    fn chooses_as(&self, before: &Self, now: i64) -> bool {
-        let is_same =
-            |(own, other): (&Offered, &Offered)| Arc::ptr_eq(&own.service, &other.service);
-        !before.is_outdated(now)
-            && self.services.len() == before.services.len()
-            && self.services.iter().zip(&before.services).all(is_same)
-            && Arc::ptr_eq(&self.registry, &before.registry)
-            && Arc::ptr_eq(&self.revocations, &before.revocations)
-            && self.terms.agree(&before.terms)
-    }
-
-    /// Whether a structure's certificates to choose among are those of a table. What is pinned may be anybody's.
-    fn finds_as(&self, before: &Self, finess: Finess) -> bool {
-        let is_pinned = |one: &Offered| self.registry.binding(finess, &one.service.name).is_some();
-        let (own, other) = (self.holders.of(finess), before.holders.of(finess));
-        own.len() == other.len()
-            && own.iter().zip(other).all(|(a, b)| Arc::ptr_eq(a, b))
-            && !self.services.iter().any(is_pinned)
     }
 
     /// The pool for each service.

@@ -51,11 +51,10 @@ impl Pair {
         }
     }
 
-    /// Whether it is what would be made of the same certificate and these. What was not decoded anew is the same in
-    /// memory, and so is an authority's certificate wherever it was found.
-    fn is_of(&self, file: &Source, key: &Key, issuers: &[&Arc<Certificate>]) -> bool {
-        Arc::ptr_eq(&self.identity.key.key, &key.signing)
-            && self.identity.path.as_os_str() == file.path.as_os_str()
+    /// Whether it is what would be made of the same certificate, whose key can be but one, and these. An authority's
+    /// certificate is the same in memory wherever it was found.
+    fn is_of(&self, file: &Source, issuers: &[&Arc<Certificate>]) -> bool {
+        self.identity.path.as_os_str() == file.path.as_os_str()
             && self.issuers.len() == issuers.len()
             && (self.issuers.iter().zip(issuers)).all(|(a, b)| Arc::ptr_eq(a, b))
     }
@@ -154,7 +153,7 @@ impl Pairing {
         };
         let issuers = issuers(file, certificate, above);
         let pair = (self.before.remove(vacant.key()))
-            .filter(|pair| pair.is_of(file, key, &issuers))
+            .filter(|pair| pair.is_of(file, &issuers))
             .unwrap_or_else(|| Pair::new(file, certificate, key, &issuers));
         self.identities.push(Arc::clone(&pair.identity));
         vacant.insert(pair);

@@ -91,6 +91,9 @@ fn a_folder_read_again_gives_what_a_first_reading_gives() {
         check("another name", 2, 0);
         rename(&folder, "b/c", "d");
         check("another directory", 2, 0);
+        rename(&folder, "b/one.crt", "b/uno.crt");
+        check("another name beside the same key", 2, 0);
+        rename(&folder, "b/uno.crt", "b/one.crt");
         put(&folder, "d/zwei.pem", &two.pem()[..300]);
         check("a half", 1, 1);
         check("the same half", 1, 1);
