@@ -114,7 +114,7 @@ struct Tenant {
     name: Option<String>,
     /// Sites that may use its certificates, as the table of structures has them.
     sites: usize,
-    /// The SHA-256 of the certificate that each service would be shown; absent where none may be.
+    /// The SHA-256 of the certificate that each service would be shown; null where none may be.
     services: BTreeMap<Arc<str>, Option<String>>,
 }
 

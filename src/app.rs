@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::listening::{Entrance, Opened};
 use self::lists::Follow;
+use self::report::{Restart, Trouble};
 use self::sources::{Sources, Start};
 use self::succession::Takeover;
 use self::supervisor::Pulse;
@@ -70,6 +71,8 @@ pub struct App {
     pub notices: Arc<Notices>,
     /// What the folder of certificates holds that cannot be used.
     pub problems: ArcSwap<Vec<Problem>>,
+    /// What was wrong with files when they were read last, and which keys of the configuration wait for a restart.
+    pub remarks: ArcSwap<(Vec<Trouble>, Vec<Restart>)>,
     /// What a reload reads. Held while it does, so that one comes after the other.
     sources: Arc<tokio::sync::Mutex<Sources>>,
     /// Held while the table is replaced by one that is made of it.
@@ -142,6 +145,7 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
         registry,
         revocations,
         followed,
+        troubles,
     } = start;
     let outbound = Outbound::new(
         &sources.anchors,
@@ -193,6 +197,7 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
         clock,
         notices: Arc::new(notices),
         problems: ArcSwap::from_pointee(problems),
+        remarks: ArcSwap::from_pointee((troubles, Vec::new())),
         sources: Arc::new(tokio::sync::Mutex::new(sources)),
         replacing: Mutex::default(),
         level: OnceLock::new(),

@@ -40,7 +40,7 @@ enum Command {
     /// Run the gateway.
     ///
     /// SIGTERM or SIGINT stops it: requests in flight finish (shutdown.grace), a second one cuts them. SIGHUP has it read
-    /// certificates again. Sockets that systemd passes (LISTEN_FDS) are used for the listeners with their addresses.
+    /// everything again. Sockets that systemd passes (LISTEN_FDS) are used for the listeners with their addresses.
     Serve(serve::Arguments),
     /// Tell every problem of configuration, certificates and permissions, and serve nothing.
     ///

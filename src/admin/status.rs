@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::app::App;
+use crate::app::reload::{Restart, Trouble};
 use crate::gateway::diagnosis::Seen;
 use crate::identity::revocation::{Crl, List};
 use crate::identity::states::{self, timestamp};
@@ -30,6 +31,10 @@ pub(super) struct Status {
     upstream_connections: usize,
     /// What answers of services revealed of certificates since the start.
     certificate_problems: Vec<CertificateProblem>,
+    /// What was wrong with files when they were read last.
+    problems: Vec<Trouble>,
+    /// Keys of the configuration whose values in the file are not those in use before a restart.
+    restart: Vec<Restart>,
     /// Renewed certificates that a service refuses, while the one before serves.
     rejected_certificates: Vec<RejectedCertificate>,
     revocation_lists: Vec<RevocationList>,
@@ -140,6 +145,8 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Json<Status> {
         certificate_problems: (app.gateway.diagnosis.seen().into_iter())
             .map(CertificateProblem::from)
             .collect(),
+        problems: app.remarks.load().0.clone(),
+        restart: app.remarks.load().1.clone(),
         rejected_certificates: (app.outbound.rejected().into_iter())
             .map(RejectedCertificate::from)
             .collect(),

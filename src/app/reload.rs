@@ -83,6 +83,8 @@ impl App {
         }
         metrics.certificates("unusable", reading.certificates.problems.len());
         let report = Report::new(&reading, begun);
+        let remarks = (report.problems.clone(), report.restart.clone());
+        self.remarks.store(Arc::new(remarks));
         let problems = std::mem::take(&mut reading.certificates.problems);
         self.problems.store(Arc::new(problems));
         Ok(report)

@@ -72,6 +72,7 @@ pub(super) struct Start {
     pub(super) revocations: Revocations,
     /// Sources of revocation lists to follow.
     pub(super) followed: mpsc::UnboundedReceiver<Follow>,
+    pub(super) troubles: Vec<Trouble>,
 }
 
 impl Sources {
@@ -116,6 +117,7 @@ impl Sources {
             registry,
             revocations,
             followed,
+            troubles,
         };
         Ok((sources, start))
     }

@@ -119,7 +119,18 @@ impl Watching {
                 since: Instant::now(),
             }
         };
-        tokio::task::spawn_blocking(begin).await.ok()
+        match tokio::task::spawn_blocking(begin).await {
+            Ok(begun) => Some(begun),
+            // Where the system gives no thread the library panics. Files are looked at now and then all the same.
+            Err(error) if error.is_panic() => Some(Self {
+                watcher: None,
+                folders: Arc::default(),
+                found: Vec::new(),
+                is_outdated: Arc::default(),
+                since: Instant::now(),
+            }),
+            Err(_) => None,
+        }
     }
 
     /// Whether it still watches what it should. One that could not begin is tried again after a while.

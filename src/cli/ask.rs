@@ -157,13 +157,7 @@ fn text_of_reload(answer: &Value) -> String {
                 .expect("writing to a String does not fail");
         }
     }
-    for problem in answer["problems"].as_array().into_iter().flatten() {
-        let word = |key: &str| problem[key].as_str().unwrap_or_default();
-        text.push_str(&format!("error: {}: {}\n", word("file"), word("reason")));
-        if !word("hint").is_empty() {
-            text.push_str(&format!("  hint: {}\n", word("hint")));
-        }
-    }
+    text.push_str(&text_of_problems(answer));
     let changed = match answer["changed"] == true {
         true => "",
         false => "nothing has changed; ",
@@ -186,13 +180,30 @@ fn text_of_configuration(answer: &Value) -> String {
             text.push_str(&format!("{what}  {}\n", entry.as_str().unwrap_or_default()));
         }
     }
-    for entry in entries("restart") {
+    text + &text_of_restart(answer)
+}
+
+fn text_of_restart(answer: &Value) -> String {
+    let mut text = String::new();
+    for entry in answer["restart"].as_array().into_iter().flatten() {
         let word = |key: &str| entry[key].as_str().unwrap_or_default();
         let (running, configured) = (word("running"), word("configured"));
         let key = word("key");
         text.push_str(&format!(
             "restart needed  {key}: {running} is in use, {configured} is configured\n"
         ));
+    }
+    text
+}
+
+fn text_of_problems(answer: &Value) -> String {
+    let mut text = String::new();
+    for problem in answer["problems"].as_array().into_iter().flatten() {
+        let word = |key: &str| problem[key].as_str().unwrap_or_default();
+        text.push_str(&format!("error: {}: {}\n", word("file"), word("reason")));
+        if !word("hint").is_empty() {
+            text.push_str(&format!("  hint: {}\n", word("hint")));
+        }
     }
     text
 }
@@ -214,6 +225,8 @@ fn text_of_status(answer: &Value) -> String {
     for (state, count) in answer["certificates"].as_object().into_iter().flatten() {
         writeln!(text, "certificates  {count} {state}").expect("writing to a String does not fail");
     }
+    text.push_str(&text_of_problems(answer));
+    text.push_str(&text_of_restart(answer));
     for rejected in answer["rejected_certificates"]
         .as_array()
         .into_iter()
