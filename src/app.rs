@@ -6,6 +6,7 @@ mod listening;
 pub mod lists;
 pub mod reload;
 mod report;
+mod side;
 mod sources;
 mod succession;
 mod supervisor;
@@ -21,12 +22,13 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use socket2::Socket;
-use tokio::runtime;
+
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::listening::{Entrance, Opened};
 use self::lists::Follow;
 use self::report::{Restart, Trouble};
+use self::side::{Tasks, side_plane};
 use self::sources::{Sources, Start};
 use self::succession::Takeover;
 use self::supervisor::Pulse;
@@ -44,7 +46,7 @@ use crate::identity::states;
 use crate::inbound::Inbound;
 use crate::inbound::inherited::Inherited;
 use crate::metrics::Metrics;
-use crate::notices::{self, Notices, Webhook};
+use crate::notices::{Notices, Webhook};
 use crate::outbound::Outbound;
 use crate::services::WantedCertificate;
 use crate::telemetry::Level;
@@ -52,9 +54,6 @@ use crate::telemetry::access::AccessLog;
 
 /// How long a stop waits for the last lines of the access log.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
-
-/// How often histograms are folded together, whether or not anybody scrapes.
-const METRICS_TIDIED_EVERY: Duration = Duration::from_secs(5);
 
 /// What the whole process shares.
 #[derive(Debug)]
@@ -336,71 +335,5 @@ impl Bound {
         drop(socket_files);
         tracing::info!("stopped");
         Ok(())
-    }
-}
-
-/// What the side plane does besides watching over connections and the clock.
-struct Tasks {
-    admin: Option<std::net::TcpListener>,
-    reload: Option<watch::Receiver<()>>,
-    takeover: Takeover,
-    pulse: Pulse,
-    watched: watch::Receiver<Option<Watched>>,
-    followed: mpsc::UnboundedReceiver<Follow>,
-}
-
-/// Runs what is not a request: administration, idle connections, metrics. Goes on while a stop lets requests finish,
-/// so that whoever watches is told that the gateway is stopping, and returns when the last worker has ended.
-fn side_plane(
-    app: &Arc<App>,
-    tasks: Tasks,
-    mut stop: watch::Receiver<bool>,
-    finish: watch::Sender<bool>,
-    mut drained: mpsc::Receiver<()>,
-) -> anyhow::Result<()> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the side runtime cannot be made")?;
-    runtime.block_on(async {
-        tokio::spawn(Arc::clone(&app.outbound).reap());
-        tokio::spawn(tidy(Arc::clone(&app.gateway.metrics)));
-        tokio::spawn(changes::follow_the_clock(Arc::clone(app)));
-        tokio::spawn(lists::follow(Arc::clone(app), tasks.followed));
-        let (notices, metrics) = (Arc::clone(&app.notices), Arc::clone(&app.gateway.metrics));
-        tokio::spawn(notices::deliver(notices, metrics));
-        if let Some(changes) = tasks.reload {
-            tokio::spawn(reload::on(Arc::clone(app), changes));
-        }
-        tokio::spawn(watching::follow(Arc::clone(app), tasks.watched));
-        if let Some(listener) = tasks.admin {
-            tokio::spawn(admin::serve(listener, Arc::clone(app)));
-        }
-        let offering = tokio::spawn(succession::follow(
-            Arc::clone(app),
-            tasks.pulse,
-            tasks.takeover,
-        ));
-        // An error means that whoever could have said stop is gone: stop.
-        let _ = stop.wait_for(|stop| *stop).await;
-        app.draining.store(true, Ordering::Release);
-        supervisor::tell_stopping();
-        // Its handles on the sockets go first: workers must be the last to close them, and empty their queues.
-        offering.abort();
-        let _ = offering.await;
-        finish.send_replace(true);
-        tracing::info!("stopping: no new connection, requests in flight finish");
-        // Nothing is ever sent: the channel ends with the last worker.
-        let _ = drained.recv().await;
-    });
-    runtime.shutdown_timeout(Duration::ZERO);
-    Ok(())
-}
-
-async fn tidy(metrics: Arc<Metrics>) {
-    let mut tick = tokio::time::interval(METRICS_TIDIED_EVERY);
-    loop {
-        tick.tick().await;
-        metrics.tidy();
     }
 }
