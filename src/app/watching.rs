@@ -75,7 +75,10 @@ async fn quiet(changes: &mut mpsc::Receiver<()>) {
 
 /// A watch over files, and over which folders: one that is put in the place of another has to be watched anew.
 struct Watching {
-    watcher: Option<RecommendedWatcher>,
+    /// Held for as long as it is to watch.
+    _watcher: Option<RecommendedWatcher>,
+    /// Whether all of the folder of certificates is watched.
+    is_whole: bool,
     folders: Arc<Vec<PathBuf>>,
     /// What the folders were when it began.
     found: Vec<Option<Folder>>,
@@ -111,8 +114,10 @@ impl Watching {
             if let Err(error) = &watcher {
                 tracing::debug!(%error, "changes of files are not told by the system");
             }
+            let (watcher, is_whole) = watcher.ok().unzip();
             Self {
-                watcher: watcher.ok(),
+                _watcher: watcher,
+                is_whole: is_whole.unwrap_or(false),
                 folders,
                 found,
                 is_outdated,
@@ -123,7 +128,8 @@ impl Watching {
             Ok(begun) => Some(begun),
             // Where the system gives no thread the library panics. Files are looked at now and then all the same.
             Err(error) if error.is_panic() => Some(Self {
-                watcher: None,
+                _watcher: None,
+                is_whole: false,
                 folders: Arc::default(),
                 found: Vec::new(),
                 is_outdated: Arc::default(),
@@ -135,8 +141,8 @@ impl Watching {
 
     /// Whether it still watches what it should. One that could not begin is tried again after a while.
     async fn is_in_order(&self) -> bool {
-        if self.watcher.is_none() {
-            return self.since.elapsed() < UNASKED;
+        if !self.is_whole && self.since.elapsed() >= UNASKED {
+            return false;
         }
         if self.is_outdated.load(Ordering::Acquire) {
             return false;
@@ -177,9 +183,13 @@ impl Ear {
     }
 }
 
-fn watcher(watched: &Watched, folders: &[PathBuf], ear: Ear) -> notify::Result<RecommendedWatcher> {
+/// A watcher, and whether it watches the whole folder of certificates.
+fn watcher(
+    watched: &Watched,
+    folders: &[PathBuf],
+    ear: Ear,
+) -> notify::Result<(RecommendedWatcher, bool)> {
     let mut watcher = notify::recommended_watcher(move |event| ear.hear(event))?;
-    watcher.watch(&watched.directory, RecursiveMode::Recursive)?;
     // Where the folder of certificates, which may be a link, is put in the place of another.
     let above = watched.directory.parent();
     let others = folders.iter().map(PathBuf::as_path).chain(above);
@@ -193,7 +203,12 @@ fn watcher(watched: &Watched, folders: &[PathBuf], ear: Ear) -> notify::Result<R
             tracing::debug!(folder = %folder.display(), %error, "changes in a folder are not told by the system");
         }
     }
-    Ok(watcher)
+    // Last: if it is gone for a moment, whoever watches the folder above is told of the next.
+    let whole = watcher.watch(&watched.directory, RecursiveMode::Recursive);
+    if let Err(error) = &whole {
+        tracing::debug!(%error, "changes in the folder of certificates are not told by the system");
+    }
+    Ok((watcher, whole.is_ok()))
 }
 
 impl Watched {
