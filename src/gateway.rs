@@ -59,8 +59,8 @@ pub struct Gateway {
 /// What was looked up for a request.
 struct Chosen {
     pool: Arc<Pool>,
-    /// The pool that another stands in for, or the same.
-    principal: Arc<Pool>,
+    /// The pool that it stands in for, if it does.
+    principal: Option<Arc<Pool>>,
     metrics: Arc<ServiceMetrics>,
     /// Whose turn it has to wait for.
     limiter: Option<Arc<Limiter>>,
@@ -227,7 +227,9 @@ impl Gateway {
                     let error = Error::CertificateRejected(alert);
                     self.diagnosis.of_error(&error, exchange);
                     // What stands in is refused, too: the service may have come to know the other meanwhile.
-                    chosen.principal.hurry();
+                    if let Some(principal) = &chosen.principal {
+                        principal.hurry();
+                    }
                     // The certificate before it may serve on.
                     let may_fall_back = chosen.pool.refused(alert) && attempts > 0;
                     let Some(unsent) = unsent.filter(|_| may_fall_back) else {
@@ -302,12 +304,13 @@ fn choose(table: &Table, service: &str, exchange: &mut Exchange) -> Result<Chose
     let (index, offered) = table.service(service)?;
     let (name, metrics) = (Arc::clone(&offered.service.name), &offered.metrics);
     exchange.service = Some((name, Arc::clone(metrics)));
-    let principal = table.pool(exchange.tenant, index)?;
-    let pool = table.serving(principal);
+    let named = table.pool(exchange.tenant, index)?;
+    let pool = table.serving(named);
+    let principal = (!Arc::ptr_eq(named, &pool)).then(|| Arc::clone(named));
     exchange.pool = Some(Arc::clone(&pool));
     Ok(Chosen {
         pool,
-        principal: Arc::clone(principal),
+        principal,
         metrics: Arc::clone(metrics),
         limiter: offered.limiter.clone(),
     })
@@ -385,7 +388,7 @@ async fn tunnel(application: OnUpgrade, service: OnUpgrade, pool: Arc<Pool>) {
     });
     let copied = tokio::select! {
         copied = copying => copied,
-        () = pool.is_cut() => return,
+        () = pool.cut_off() => return,
     };
     if let Ok(Err(error)) = copied {
         tracing::debug!(%error, "an upgrade was agreed on and not carried out");

@@ -116,6 +116,7 @@ impl Predecessor {
 /// Another account could have put itself under the name of a gateway that is gone, to get at requests; and so could a
 /// process of the same account in another container on the same network, whose id is another when seen from here.
 fn is_own(stream: &UnixStream, pid: u32) -> io::Result<bool> {
+    // What asks the system without a runtime takes no id for none, which is what a process in another container has.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;

@@ -352,16 +352,21 @@ async fn a_service_that_says_nothing_until_the_first_request_loses_that_one_alon
     }
 }
 
-#[tokio::test]
-async fn where_it_is_so_configured_a_refused_renewal_fails() {
+/// A gateway whose service refuses the certificates that are named to it.
+fn picky(extra: &str) -> (TestGateway, Upstream, Unknown) {
     let unknown = Unknown::default();
     let tls = Tls {
         unknown: Arc::clone(&unknown),
         ..Tls::default()
     };
     let (release, arrived) = open();
-    let extra = "on_rejection = \"fail\"";
-    let (gateway, _upstream) = start(&tls, extra, "", tell_cn(&release, &arrived));
+    let (gateway, upstream) = start(&tls, extra, "", tell_cn(&release, &arrived));
+    (gateway, upstream, unknown)
+}
+
+#[tokio::test]
+async fn where_it_is_so_configured_a_refused_renewal_fails() {
+    let (gateway, _upstream, unknown) = picky("on_rejection = \"fail\"");
     assert_eq!(shown(&gateway).await, OLD);
     unknown.lock().unwrap().insert(NEW.to_owned());
     renew(&gateway, gateway.tenant(0), NEW).await;
@@ -371,13 +376,7 @@ async fn where_it_is_so_configured_a_refused_renewal_fails() {
 
 /// A gateway whose service refuses the renewed certificate, so that the old one stands in.
 async fn standing_in(extra: &str) -> (TestGateway, Upstream) {
-    let unknown = Unknown::default();
-    let tls = Tls {
-        unknown: Arc::clone(&unknown),
-        ..Tls::default()
-    };
-    let (release, arrived) = open();
-    let (gateway, upstream) = start(&tls, extra, "", tell_cn(&release, &arrived));
+    let (gateway, upstream, unknown) = picky(extra);
     assert_eq!(shown(&gateway).await, OLD);
     unknown.lock().unwrap().insert(NEW.to_owned());
     renew(&gateway, gateway.tenant(0), NEW).await;
@@ -473,13 +472,7 @@ async fn another_structures_certificate_is_never_fallen_back_on() {
 
 /// A gateway in which an older certificate has to take the place of a newer one, which the service knows alone.
 async fn with_an_older_one(extra: &str) -> (TestGateway, Upstream) {
-    let unknown = Unknown::default();
-    let tls = Tls {
-        unknown: Arc::clone(&unknown),
-        ..Tls::default()
-    };
-    let (release, arrived) = open();
-    let (gateway, upstream) = start(&tls, extra, "", tell_cn(&release, &arrived));
+    let (gateway, upstream, unknown) = picky(extra);
     let older = gateway.site.pki.issue(&Request {
         not_before: Some(jiff::Timestamp::now().as_second() - 2000),
         ..Request::new(&format!("1{}", gateway.tenant(0)), "Plus ancien")

@@ -36,7 +36,7 @@ pub(crate) async fn send(pool: &Arc<Pool>, request: Request<Upload>) -> Result<A
         }
         Err(failed) => (failed.error, failed.unsent),
     };
-    if let Some(how) = pool.cut() {
+    if let Some(how) = pool.was_cut() {
         return Err(match unsent {
             Some(request) => Failed::unsent(Error::Retired, request),
             None => Error::CutOff(how).into(),

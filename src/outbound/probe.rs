@@ -39,7 +39,7 @@ impl Pool {
     pub(super) async fn hear(&self, secured: &mut Secured) -> Result<(), Error> {
         match verdict(secured, VERDICT_WITHIN).await? {
             Verdict::Taken => self.accepted(),
-            Verdict::Silence => self.is_silent(),
+            Verdict::Silence => self.told_nothing(),
         }
         Ok(())
     }

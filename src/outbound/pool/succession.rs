@@ -217,7 +217,7 @@ impl Pool {
     }
 
     /// The service tells nothing of certificates before it answers.
-    pub(crate) fn is_silent(&self) {
+    pub(crate) fn told_nothing(&self) {
         self.succession.is_silent.store(true, Ordering::Relaxed);
     }
 
@@ -227,8 +227,7 @@ impl Pool {
             return;
         }
         let mut state = lock(&self.succession.state);
-        let before = self.succession.enter(&mut state, State::Proven);
-        let next = match before {
+        let next = match std::mem::replace(&mut *state, State::New) {
             State::Untried(previous) => State::Taken(previous, Instant::now()),
             State::New => State::Proven,
             other => other,
@@ -293,12 +292,8 @@ impl Pool {
         if matches!(self.succession.stage(), NEW | PROVEN) {
             return;
         }
-        let state = lock(&self.succession.state);
-        let is_out = state
-            .previous()
-            .is_some_and(|previous| !may_be_used(previous));
-        drop(state);
-        if is_out {
+        let previous = lock(&self.succession.state).previous().cloned();
+        if previous.is_some_and(|previous| !may_be_used(&previous)) {
             self.settle();
         }
     }

@@ -48,13 +48,13 @@ impl Pool {
     }
 
     /// How the pool's requests were cut off, if they were.
-    pub(crate) fn cut(&self) -> Option<InFlight> {
+    pub(crate) fn was_cut(&self) -> Option<InFlight> {
         let is_cut = self.used().is_some_and(|active| *active.cut.borrow());
         lock(&self.over).filter(|_| is_cut).map(|(_, how)| how)
     }
 
     /// Waits until what is open is to be closed.
-    pub(crate) async fn is_cut(&self) {
+    pub(crate) async fn cut_off(&self) {
         let cut = self.used().map(|active| active.cut.subscribe());
         match cut {
             Some(cut) => connection::cut(cut).await,
