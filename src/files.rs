@@ -4,6 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::{self, PemObject as _};
+
 /// The largest file that is read whole: no configuration and no list of authorities comes near it.
 const LARGEST: u64 = 64 * 1024 * 1024;
 
@@ -20,4 +23,19 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     fs::read(path)
+}
+
+/// The certificates of a PEM file: possibly none.
+///
+/// # Errors
+/// What is wrong with the file, in words.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>();
+    certificates.map_err(|error| match error {
+        // The library tells the missing line by the numbers of its letters.
+        pem::Error::MissingSectionEnd { .. } => {
+            "it is cut off: a section has no END line".to_owned()
+        }
+        error => error.to_string(),
+    })
 }

@@ -2,9 +2,6 @@
 
 use std::path::Path;
 
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-
 use super::raw::Mismatch;
 
 /// A folder that exists.
@@ -63,8 +60,7 @@ pub(super) fn certificates(path: &Path) -> Result<(), Mismatch> {
         );
         return Err(expected().hint(convert));
     }
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
-    match found {
+    match crate::files::certificates(&content) {
         Ok(found) if !found.is_empty() => Ok(()),
         Ok(_) => Err(expected().hint(format!("{} has no certificate", path.display()))),
         Err(error) => Err(expected().hint(format!("{}: {error}", path.display()))),

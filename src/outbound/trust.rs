@@ -8,7 +8,6 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 use crate::files;
 use crate::outbound::tls;
@@ -166,9 +165,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError>
         path: path.to_owned(),
         reason,
     };
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| unusable(error.to_string()))?;
+    let certificates = files::certificates(&pem).map_err(unusable)?;
     if certificates.is_empty() {
         return Err(unusable("it holds no certificate".to_owned()));
     }
