@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::app::App;
 use crate::config::ListenAddress;
 use crate::gateway::guard::Hosts;
+use crate::gateway::headers::Overview;
 use crate::identity::generation::Generation;
 use crate::identity::revocation::Revocations;
 use crate::identity::states::{self, timestamp};
@@ -75,7 +76,7 @@ fn routes(app: Arc<App>) -> Router {
 
 /// What is loaded tells a web page whom it could impersonate: the same guard as on the data listeners.
 async fn local_only(request: Request, next: Next) -> Response {
-    match Hosts::local().admit(&request) {
+    match Hosts::local().admit(&request, Overview::of(request.headers())) {
         Ok(()) => {
             let mut response = next.run(request).await;
             response

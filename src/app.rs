@@ -111,7 +111,7 @@ impl App {
             return Some("the gateway is stopping");
         }
         let table = self.gateway.table.load();
-        let wants = |one: &Offered| one.service.certificate != WantedCertificate::None;
+        let wants = |one: &Arc<Offered>| one.service.certificate != WantedCertificate::None;
         if table.services().iter().any(wants) && !table.serves_anybody() {
             return Some("no certificate can be used now");
         }

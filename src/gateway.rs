@@ -12,6 +12,7 @@ pub mod rate;
 pub mod reply;
 pub mod table;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,10 +27,10 @@ use crate::gateway::address::Bound;
 use crate::gateway::diagnosis::{Diagnosis, FaultReader};
 use crate::gateway::exchange::{Exchange, Outcome, Reply, Unanswered};
 use crate::gateway::guard::Hosts;
-use crate::gateway::rate::Limiter;
+use crate::gateway::headers::Overview;
 use crate::gateway::reply::{Code, Problem};
-use crate::gateway::table::Table;
-use crate::metrics::{Metrics, ServiceMetrics};
+use crate::gateway::table::{Offered, Table};
+use crate::metrics::Metrics;
 use crate::outbound;
 use crate::outbound::body::{Download, Upload};
 use crate::outbound::error::Error;
@@ -61,15 +62,16 @@ struct Chosen {
     pool: Arc<Pool>,
     /// The pool that it stands in for, if it does.
     principal: Option<Arc<Pool>>,
-    metrics: Arc<ServiceMetrics>,
-    /// Whose turn it has to wait for.
-    limiter: Option<Arc<Limiter>>,
+    offered: Arc<Offered>,
 }
 
+/// What passes bytes both ways once HTTP is left. In a box, or all answers would be as large as the one in a million.
+type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What a request is answered with.
-enum Answer<T> {
+enum Answer {
     /// A service's answer, and the tunnel that it opens if it changes protocols.
-    Service(Response<Download>, Option<T>),
+    Service(Response<Download>, Option<Tunnel>),
     /// What Relais was asked about itself.
     Own(Response<Bytes>),
 }
@@ -91,7 +93,7 @@ impl Gateway {
     pub async fn handle(&self, door: usize, request: Request<Incoming>) -> Response<Reply> {
         // Listener and services are read out of one snapshot: a name that a listener gives may mean another service a
         // moment later.
-        let table = self.table.load_full();
+        let table = self.table.load();
         let exchange = begin(&table.doors()[door], &request);
         let mut unanswered = Unanswered::new(exchange, self.log.clone());
         let answer = self.forward(table, door, request, unanswered.exchange());
@@ -116,7 +118,8 @@ impl Gateway {
             Err(problem) => {
                 exchange.status = problem.status().as_u16();
                 exchange.code = Some(problem.code);
-                let service = exchange.service.as_ref().map_or("", |(name, _)| name);
+                let offered = exchange.offered.as_ref();
+                let service = offered.map_or("", |offered| &offered.service.name);
                 self.metrics
                     .problem(service, exchange.status, problem.code.as_str());
                 if problem.code == Code::Internal {
@@ -135,16 +138,17 @@ impl Gateway {
 
     async fn forward(
         &self,
-        table: Arc<Table>,
+        table: arc_swap::Guard<Arc<Table>>,
         door: usize,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         exchange: &mut Exchange,
-    ) -> Result<Answer<impl Future<Output = ()> + Send + use<>>, Problem> {
+    ) -> Result<Answer, Problem> {
         // First: who takes Relais for a forward proxy names foreign hosts, and should not be taken for a browser.
-        let path = self.plain_path(&request)?;
+        let overview = Overview::of(request.headers());
+        let path = self.plain_path(&request, overview)?;
         let door = &table.doors()[door];
-        door.hosts.admit(&request)?;
-        let address = address::read(path, request.headers(), &door.bound)?;
+        door.hosts.admit(&request, overview)?;
+        let address = address::read(path, request.headers(), overview, &door.bound)?;
         exchange.tenant = address.tenant;
 
         if address.service == address::OWN {
@@ -157,11 +161,12 @@ impl Gateway {
         drop(table);
         within_limit(&request, chosen.pool.service())?;
         let mut waited = Duration::ZERO;
-        if let Some(limiter) = chosen.limiter.take() {
+        if let Some(limiter) = &chosen.offered.limiter {
             waited = limiter.turn(exchange.tenant).await?;
             // The certificate may have been revoked or renewed meanwhile.
             chosen = self.choose_again(chosen.pool.service(), exchange)?;
         }
+        headers::for_service(request.headers_mut(), overview);
         self.carry(request, remainder, chosen, waited, exchange)
             .await
     }
@@ -193,8 +198,7 @@ impl Gateway {
         mut chosen: Chosen,
         waited: Duration,
         exchange: &mut Exchange,
-    ) -> Result<Answer<impl Future<Output = ()> + Send + use<>>, Problem> {
-        headers::for_service(request.headers_mut());
+    ) -> Result<Answer, Problem> {
         let application = request
             .headers()
             .contains_key(http::header::UPGRADE)
@@ -242,7 +246,7 @@ impl Gateway {
             }
         };
         let elsewhere = handed_over.elapsed() + waited;
-        let (service, metrics) = (chosen.pool.service(), &chosen.metrics);
+        let (service, metrics) = (chosen.pool.service(), &chosen.offered.metrics);
         exchange.connection = Some((answer.lease.origin(), answer.lease.version()));
         if answer.lease.origin() == outbound::lease::Origin::Reused {
             metrics.reused();
@@ -254,7 +258,8 @@ impl Gateway {
         let tunnel = match (response.status(), application) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(application)) => {
                 let upgraded = hyper::upgrade::on(&mut response);
-                Some(tunnel(application, upgraded, Arc::clone(&chosen.pool)))
+                let tunnel = tunnel(application, upgraded, Arc::clone(&chosen.pool));
+                Some(Box::pin(tunnel) as Tunnel)
             }
             (StatusCode::SWITCHING_PROTOCOLS, None) => {
                 return Err(Error::broken("it changed protocols unasked").into());
@@ -267,10 +272,14 @@ impl Gateway {
     }
 
     /// The path and query of a request in a form that is served, with a head of tolerable size.
-    fn plain_path<'a>(&self, request: &'a Request<Incoming>) -> Result<&'a str, Problem> {
+    fn plain_path<'a>(
+        &self,
+        request: &'a Request<Incoming>,
+        overview: Overview,
+    ) -> Result<&'a str, Problem> {
         let uri = request.uri();
         let path = uri.path_and_query().map_or("", |path| path.as_str());
-        if headers::size(path, request.headers()) > self.request_head {
+        if path.len() + overview.size() > self.request_head {
             return Err(Problem::head_too_large(self.request_head));
         }
         if request.method() == Method::CONNECT {
@@ -302,8 +311,7 @@ impl Gateway {
 /// Looks up the connections for a request.
 fn choose(table: &Table, service: &str, exchange: &mut Exchange) -> Result<Chosen, Problem> {
     let (index, offered) = table.service(service)?;
-    let (name, metrics) = (Arc::clone(&offered.service.name), &offered.metrics);
-    exchange.service = Some((name, Arc::clone(metrics)));
+    exchange.offered = Some(Arc::clone(offered));
     let named = table.pool(exchange.tenant, index)?;
     let pool = table.serving(named);
     let principal = (!Arc::ptr_eq(named, &pool)).then(|| Arc::clone(named));
@@ -311,8 +319,7 @@ fn choose(table: &Table, service: &str, exchange: &mut Exchange) -> Result<Chose
     Ok(Chosen {
         pool,
         principal,
-        metrics: Arc::clone(metrics),
-        limiter: offered.limiter.clone(),
+        offered: Arc::clone(offered),
     })
 }
 
@@ -332,7 +339,7 @@ fn begin(door: &Door, request: &Request<Incoming>) -> Exchange {
         method: request.method().clone(),
         version: request.version(),
         tenant: None,
-        service: None,
+        offered: None,
         pool: None,
         connection: None,
         status: 0,

@@ -1,6 +1,7 @@
 //! Logs: diagnostics on standard error, and a line for each request.
 
 pub mod access;
+mod line;
 
 use std::fmt;
 use std::io::IsTerminal as _;

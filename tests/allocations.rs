@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 use relais::gateway::address::{self, Bound, X_FINESS};
+use relais::gateway::headers::Overview;
 use relais::gateway::table::Table;
 use relais::identity::finess::Finess;
 use relais::simulator::site::{Ports, Site, Stand, sample_finess};
@@ -26,7 +27,13 @@ fn choosing_a_certificate_allocates_nothing() {
         let mut headers = HeaderMap::new();
         headers.insert(X_FINESS, HeaderValue::from_str(tenant.as_str()).unwrap());
         let choose = || {
-            let read = address::read(black_box("/dmp/v2/services"), &headers, &anywhere).unwrap();
+            let read = address::read(
+                black_box("/dmp/v2/services"),
+                &headers,
+                Overview::of(&headers),
+                &anywhere,
+            )
+            .unwrap();
             let (service, _) = table.service(read.service).unwrap();
             black_box(Arc::clone(table.pool(read.tenant, service).unwrap()));
         };

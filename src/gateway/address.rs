@@ -2,14 +2,12 @@
 
 use http::{HeaderMap, HeaderName};
 
+use crate::gateway::headers::{Field, Overview};
 use crate::gateway::reply::{Code, Problem};
 use crate::identity::finess::Finess;
 
 /// Names the tenant of a request.
 pub const X_FINESS: HeaderName = HeaderName::from_static("x-finess");
-
-/// The same name as servers that fold hyphens into underscores would read it (CVE-2025-64484).
-const X_FINESS_FOLDED: HeaderName = HeaderName::from_static("x_finess");
 
 /// What stands in a service's place when Relais itself is asked; no service can be called so.
 pub const OWN: &str = "-";
@@ -46,10 +44,11 @@ pub struct Address<'a> {
 pub fn read<'a>(
     path_and_query: &'a str,
     headers: &HeaderMap,
+    overview: Overview,
     bound: &'a Bound,
 ) -> Result<Address<'a>, Problem> {
     let (in_path, rest) = tenant_in_path(path_and_query)?;
-    let in_header = tenant_in_header(headers)?;
+    let in_header = tenant_in_header(headers, overview)?;
     let mut named = [bound.tenant, in_path, in_header].into_iter().flatten();
     let tenant = named.next();
     if let (Some(one), Some(other)) = (tenant, named.find(|other| Some(*other) != tenant)) {
@@ -86,13 +85,17 @@ fn tenant_in_path(path: &str) -> Result<(Option<Finess>, &str), Problem> {
     Ok((Some(parse(&named[..end])?), &named[end..]))
 }
 
-fn tenant_in_header(headers: &HeaderMap) -> Result<Option<Finess>, Problem> {
-    if headers.contains_key(X_FINESS_FOLDED) {
+fn tenant_in_header(headers: &HeaderMap, overview: Overview) -> Result<Option<Finess>, Problem> {
+    // As servers that fold hyphens into underscores would read it (CVE-2025-64484).
+    if overview.has(Field::XFinessFolded) {
         return Err(Problem::new(
             Code::TenantMalformed,
             "X_Finess is not X-Finess",
             "write the header with a hyphen",
         ));
+    }
+    if !overview.has(Field::XFiness) {
+        return Ok(None);
     }
     let mut values = headers.get_all(X_FINESS).iter();
     let Some(value) = values.next() else {
@@ -141,7 +144,7 @@ mod tests {
         for value in headers {
             map.append(X_FINESS, http::HeaderValue::from_static(value));
         }
-        read(path, &map, bound).map_err(|problem| problem.code)
+        read(path, &map, Overview::of(&map), bound).map_err(|problem| problem.code)
     }
 
     const ANYWHERE: Bound = Bound {
@@ -254,9 +257,11 @@ mod tests {
     #[test]
     fn the_underscore_spelling_is_refused_rather_than_ignored() {
         let mut headers = HeaderMap::new();
-        headers.insert(X_FINESS_FOLDED, http::HeaderValue::from_static("060785003"));
+        headers.insert("x_finess", http::HeaderValue::from_static("060785003"));
         assert_eq!(
-            read("/dmp", &headers, &ANYWHERE).unwrap_err().code,
+            read("/dmp", &headers, Overview::of(&headers), &ANYWHERE)
+                .unwrap_err()
+                .code,
             Code::TenantMalformed
         );
     }

@@ -93,9 +93,10 @@ impl Diagnosis {
     }
 
     fn note(&self, trouble: &'static Trouble, exchange: &Exchange) {
-        let Some((service, _)) = &exchange.service else {
+        let Some(offered) = &exchange.offered else {
             return;
         };
+        let service = &offered.service.name;
         let generation = exchange.pool.as_ref().and_then(|pool| pool.generation());
         let serial = generation.map(|one| one.identity().profile.serial.to_string());
         let tenant = exchange.tenant.map(|tenant| tenant.to_string());

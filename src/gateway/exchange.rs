@@ -11,8 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::gateway::diagnosis::FaultReader;
 use crate::gateway::reply::Code;
+use crate::gateway::table::Offered;
 use crate::identity::finess::Finess;
-use crate::metrics::ServiceMetrics;
 use crate::outbound::body::{Download, Progress};
 use crate::outbound::error::Error;
 use crate::outbound::lease::Origin;
@@ -36,7 +36,7 @@ pub struct Exchange {
     /// The tenant, once known.
     pub tenant: Option<Finess>,
     /// The service and its metrics, once known.
-    pub service: Option<(Arc<str>, Arc<ServiceMetrics>)>,
+    pub offered: Option<Arc<Offered>>,
     /// The pool, and with it the certificate, once chosen.
     pub pool: Option<Arc<Pool>>,
     /// How the connection to the service was had, and what it speaks.
@@ -110,7 +110,7 @@ impl Drop for Unanswered {
         if let Some((mut exchange, log)) = self.0.take() {
             exchange.outcome = Outcome::Aborted;
             let took = exchange.begun.elapsed();
-            log.write(exchange, took);
+            log.write(&exchange, took);
         }
     }
 }
@@ -162,12 +162,12 @@ impl Reply {
             exchange.outcome = outcome;
         }
         let took = exchange.begun.elapsed();
-        if let Some((_, metrics)) = &exchange.service
+        if let Some(offered) = &exchange.offered
             && exchange.code.is_none()
         {
-            metrics.answered(exchange.status, took);
+            offered.metrics.answered(exchange.status, took);
         }
-        log.write(exchange, took);
+        log.write(&exchange, took);
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::net::IpAddr;
 
-use http::header::{HOST, ORIGIN};
-use http::{HeaderMap, HeaderName, Request, Version};
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 
+use crate::gateway::headers::{Field, Overview};
 use crate::gateway::reply::{Code, Problem};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -34,16 +35,16 @@ impl Hosts {
     ///
     /// # Errors
     /// The answer for what a web page may have sent, or for a request without a usable `Host` (RFC 9112 section 3.2).
-    pub fn admit<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+    pub fn admit<B>(&self, request: &Request<B>, overview: Overview) -> Result<(), Problem> {
         let headers = request.headers();
-        if headers.contains_key(ORIGIN) {
+        if overview.has(Field::Origin) {
             return Err(refused(
                 "the request carries Origin, as those of web pages do",
             ));
         }
-        if headers
-            .get(SEC_FETCH_SITE)
-            .is_some_and(|site| site != "none" && site != "same-origin")
+        let is_of_a_page = |site: &HeaderValue| site != "none" && site != "same-origin";
+        if overview.has(Field::SecFetchSite)
+            && headers.get_all(SEC_FETCH_SITE).iter().any(is_of_a_page)
         {
             return Err(refused(
                 "the request carries a Sec-Fetch-Site of another site",
@@ -121,8 +122,9 @@ mod tests {
             allowed: vec!["gateway.internal".to_owned()],
             checked: true,
         };
+        let request = request.body(()).unwrap();
         hosts
-            .admit(&request.body(()).unwrap())
+            .admit(&request, Overview::of(request.headers()))
             .map_err(|problem| problem.code)
     }
 

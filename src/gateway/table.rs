@@ -30,7 +30,7 @@ use crate::services::{Environment, InFlight, Service};
 /// An immutable view of all tenants and services. A change makes another and swaps it in whole.
 #[derive(Debug)]
 pub struct Table {
-    services: Vec<Offered>,
+    services: Vec<Arc<Offered>>,
     by_name: HashMap<Arc<str>, usize>,
     /// The structures that have certificates of their own, or pinned ones.
     tenants: FxHashMap<Finess, Slots>,
@@ -52,7 +52,7 @@ pub struct Table {
 #[derive(Debug)]
 pub struct Contents {
     /// The services, in the order of the configuration.
-    pub services: Vec<Offered>,
+    pub services: Vec<Arc<Offered>>,
     /// The certificates to choose from.
     pub generations: Vec<Arc<Generation>>,
     /// Who is who.
@@ -221,7 +221,7 @@ impl Table {
     ///
     /// # Errors
     /// When there is none.
-    pub fn service(&self, name: &str) -> Result<(usize, &Offered), Problem> {
+    pub fn service(&self, name: &str) -> Result<(usize, &Arc<Offered>), Problem> {
         let index = self.by_name.get(name).copied().ok_or_else(|| {
             let known: Vec<_> = self
                 .services
@@ -304,7 +304,7 @@ impl Table {
     }
 
     /// All services.
-    pub fn services(&self) -> &[Offered] {
+    pub fn services(&self) -> &[Arc<Offered>] {
         &self.services
     }
 
@@ -324,7 +324,7 @@ impl Table {
     }
 
     /// Whether these are the very services that it offers.
-    fn offers(&self, services: &[Offered]) -> bool {
+    fn offers(&self, services: &[Arc<Offered>]) -> bool {
         let pairs = self.services.iter().zip(services);
         self.services.len() == services.len()
             && pairs

@@ -21,9 +21,6 @@ use crate::outbound::tls::{Refusal, Wire};
 /// of this, and a pool's worth of such heads must fit in memory.
 const RESPONSE_HEAD_MAX: usize = 128 * 1024;
 
-/// Header fields in a response head; hyper's own default is 100, which generous proxies on the way can exceed.
-const RESPONSE_FIELDS_MAX: usize = 256;
-
 /// Streams that requests may take before the service's SETTINGS frame has said how many it allows. RFC 9113 section
 /// 6.5.2 recommends that servers allow at least 100.
 const STREAMS_UNTIL_TOLD: usize = 100;
@@ -121,7 +118,6 @@ pub(crate) async fn cut(mut cut_off: watch::Receiver<bool>) {
 pub(crate) async fn open_h1(wire: Wire, cut_off: watch::Receiver<bool>) -> Result<H1, Error> {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(RESPONSE_HEAD_MAX)
-        .max_headers(RESPONSE_FIELDS_MAX)
         .handshake(TokioIo::new(wire))
         .await
         .map_err(Error::from_exchange)?;

@@ -182,19 +182,20 @@ impl Drop for Lease {
 
 /// Puts a request in HTTP/1.1's form: origin-form target and a `Host` field (RFC 9112 section 3.2.1).
 pub(crate) fn in_h1_form(request: &mut Request<Upload>, host: HeaderValue) {
-    let path = path_of(request);
-    *request.uri_mut() = Uri::from(path);
+    // Only what came back unsent from an HTTP/2 connection has more than that.
+    if request.uri().authority().is_some() {
+        *request.uri_mut() = Uri::from(take_path(request));
+    }
     *request.version_mut() = Version::HTTP_11;
     request.headers_mut().insert(HOST, host);
 }
 
 /// Puts a request in HTTP/2's form: absolute target, no connection-specific field (RFC 9113 section 8.2.2).
 pub(crate) fn in_h2_form(request: &mut Request<Upload>, authority: &http::uri::Authority) {
-    let path = path_of(request);
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTPS);
     parts.authority = Some(authority.clone());
-    parts.path_and_query = Some(path);
+    parts.path_and_query = Some(take_path(request));
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
     }
@@ -218,10 +219,10 @@ pub(crate) fn in_h2_form(request: &mut Request<Upload>, authority: &http::uri::A
     }
 }
 
-fn path_of(request: &Request<Upload>) -> PathAndQuery {
-    request
-        .uri()
-        .path_and_query()
-        .cloned()
+/// The path and query: taken, because a copy of a path that was just made costs an allocation.
+fn take_path(request: &mut Request<Upload>) -> PathAndQuery {
+    std::mem::take(request.uri_mut())
+        .into_parts()
+        .path_and_query
         .unwrap_or_else(|| PathAndQuery::from_static("/"))
 }

@@ -1,23 +1,41 @@
-//! The access log: one line a request, written off the request path.
+//! The access log: one line a request, written behind requests.
+//!
+//! A line is made where its request was served, in a buffer that only this thread adds to, and a thread of its own
+//! carries what has gathered to the file. Handed over one by one, records cost two thirds of a request again: each
+//! woke the other thread.
 
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::mem;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use metrics::Counter;
-use serde::Serialize;
 
+use super::line;
 use crate::config;
 use crate::gateway::exchange::Exchange;
-use crate::identity::profile::Profile;
 use crate::metrics::Metrics;
 
-/// Lines that may wait for a slow disk. Beyond them lines are dropped and counted: requests do not wait for a log.
-const WAITING_LINES: usize = 16 * 1024;
+/// How long lines gather before they are written. Who follows the log hardly notices, and at any rate of requests the
+/// writing thread is woken ten times a second at most.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// Bytes of one thread that are written without waiting for more.
+const MANY: usize = 128 * 1024;
+
+/// Bytes of one thread that may wait for a slow disk, ten thousand lines. Beyond them lines are dropped and counted:
+/// requests do not wait for a log.
+const MOST: usize = 4 * 1024 * 1024;
+
+/// What may wait for the writing thread. It takes all lines whenever it hears of some, so nothing is lost when this is
+/// full.
+const CALLS: usize = 4;
 
 /// How often a stop looks whether the log takes lines again.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -25,20 +43,58 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Where records go. Cheap to clone.
 #[derive(Clone)]
 pub struct AccessLog {
-    lines: Option<SyncSender<Line>>,
+    desk: Option<Desk>,
     dropped: Counter,
 }
 
-enum Line {
-    Record(Box<(Exchange, Duration)>),
-    /// Everything before it is to be on disk when the sender hears back.
+/// The way to the writing thread, which ends with the last of these.
+#[derive(Clone)]
+struct Desk {
+    trays: Arc<Trays>,
+    calls: SyncSender<Call>,
+}
+
+/// What gathers until it is written.
+#[derive(Default)]
+struct Trays {
+    /// Lines by thread, counted round: with as many workers as these, each has one for itself.
+    lines: [Tray; 32],
+    /// Whether the writing thread was told that there are some.
+    told: AtomicBool,
+}
+
+/// Alone on a line of the processor's cache, or workers would slow each other down although they share nothing.
+#[derive(Default)]
+#[repr(align(64))]
+struct Tray(Mutex<Vec<u8>>);
+
+impl Tray {
+    fn lines(&self) -> MutexGuard<'_, Vec<u8>> {
+        // A panic elsewhere cannot have left more than half a line.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Call {
+    /// There are lines.
+    Some,
+    /// There are so many that they should be written now.
+    Many,
+    /// Everything so far is to be on disk when the sender hears back.
     Flush(SyncSender<()>),
 }
+
+thread_local! {
+    /// Which tray this thread uses.
+    static TRAY: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
+}
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 impl std::fmt::Debug for AccessLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AccessLog")
-            .field("on", &self.lines.is_some())
+            .field("on", &self.desk.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -53,28 +109,33 @@ impl AccessLog {
         let out: Box<dyn Write + Send> = match config {
             config::AccessLog::Off => {
                 return Ok(Self {
-                    lines: None,
+                    desk: None,
                     dropped,
                 });
             }
             config::AccessLog::Stdout => Box::new(io::stdout()),
             config::AccessLog::File(path) => Box::new(append(path)?),
         };
-        let counted = dropped.clone();
-        let (lines, incoming) = mpsc::sync_channel(WAITING_LINES);
+        Self::to(out, dropped)
+    }
+
+    fn to(out: impl Write + Send + 'static, dropped: Counter) -> io::Result<Self> {
+        let (calls, called) = mpsc::sync_channel(CALLS);
+        let trays = Arc::new(Trays::default());
+        let (gathered, counted) = (Arc::clone(&trays), dropped.clone());
         thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_lines(&incoming, out, &counted))?;
+            .spawn(move || write_lines(&gathered, &called, out, &counted))?;
         Ok(Self {
-            lines: Some(lines),
+            desk: Some(Desk { trays, calls }),
             dropped,
         })
     }
 
     /// Takes a finished record; drops and counts it when too many wait.
-    pub(crate) fn write(&self, exchange: Exchange, took: Duration) {
-        let Some(lines) = &self.lines else { return };
-        if let Err(TrySendError::Full(_)) = lines.try_send(Line::Record(Box::new((exchange, took))))
+    pub(crate) fn write(&self, exchange: &Exchange, took: Duration) {
+        if let Some(desk) = &self.desk
+            && !desk.add(|lines| line::write(lines, exchange, took))
         {
             self.dropped.increment(1);
         }
@@ -82,12 +143,12 @@ impl AccessLog {
 
     /// Waits until all that was taken so far is written, or `limit` has passed.
     pub fn flush(&self, limit: Duration) {
-        let Some(lines) = &self.lines else { return };
+        let Some(desk) = &self.desk else { return };
         let until = Instant::now() + limit;
         let (done, written) = mpsc::sync_channel(1);
-        let mut flush = Line::Flush(done);
+        let mut flush = Call::Flush(done);
         // Not `send`, which waits for as long as whoever reads the log does.
-        while let Err(TrySendError::Full(again)) = lines.try_send(flush) {
+        while let Err(TrySendError::Full(again)) = desk.calls.try_send(flush) {
             if Instant::now() >= until {
                 return;
             }
@@ -95,6 +156,29 @@ impl AccessLog {
             flush = again;
         }
         let _ = written.recv_timeout(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+impl Desk {
+    /// Has a line added, unless too much waits.
+    fn add(&self, line: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let tray = &self.trays.lines[TRAY.get() % self.trays.lines.len()];
+        let mut lines = tray.lines();
+        let before = lines.len();
+        if before >= MOST {
+            return false;
+        }
+        line(&mut lines);
+        let after = lines.len();
+        drop(lines);
+        if before < MANY && after >= MANY {
+            let _ = self.calls.try_send(Call::Many);
+        }
+        // Told after the line is there, and taken back before lines are taken: none is left behind.
+        if !self.trays.told.swap(true, Ordering::SeqCst) {
+            let _ = self.calls.try_send(Call::Some);
+        }
+        true
     }
 }
 
@@ -110,106 +194,129 @@ fn append(path: &Path) -> io::Result<std::fs::File> {
     options.open(path)
 }
 
-fn write_lines(incoming: &Receiver<Line>, mut out: impl Write, dropped: &Counter) {
+fn write_lines(trays: &Trays, called: &Receiver<Call>, mut out: impl Write, dropped: &Counter) {
     let mut failing = false;
-    let mut batch = Vec::new();
-    while let Ok(first) = incoming.recv() {
-        // What piled up meanwhile goes out in one write.
-        let (mut lines, mut flushed) = (0, None);
-        let mut next = Some(first);
-        while let Some(line) = next {
-            match line {
-                Line::Record(record) => {
-                    lines += u64::from(write_record(&mut batch, &record.0, record.1).is_ok());
-                }
-                Line::Flush(done) => flushed = Some(done),
-            }
-            next = if flushed.is_none() {
-                incoming.try_recv().ok()
-            } else {
-                None
-            };
+    let mut batch = Batch::default();
+    while let Ok(mut call) = called.recv() {
+        if matches!(call, Call::Some) {
+            // An error means that nothing more will come, and so that nothing more is to be waited for.
+            call = called.recv_timeout(GATHER).unwrap_or(Call::Many);
         }
-        let written = out.write_all(&batch).and_then(|()| out.flush());
-        batch.clear();
+        trays.told.store(false, Ordering::SeqCst);
+        let lines = batch.take(trays);
+        let written = out.write_all(lines).and_then(|()| out.flush());
         if let Err(error) = &written {
             // A full disk is no reason to stop serving, and every reason to be told of.
-            dropped.increment(lines);
+            dropped.increment(line::count(lines));
             if !failing {
                 tracing::error!(%error, "the access log cannot be written: lines are lost and counted");
             }
         }
         failing = written.is_err();
-        if let Some(done) = flushed {
+        batch.clear();
+        if let Call::Flush(done) = call {
             let _ = done.try_send(());
         }
     }
 }
 
-/// One line. Fields that are not known (a request refused before its tenant was read) are absent.
-#[derive(Serialize)]
-struct Record<'a> {
-    time: String,
-    listener: &'a str,
-    method: &'a str,
-    version: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<&'a str>,
-    #[serde(flatten)]
-    certificate: Option<Certificate<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connection: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    outcome: &'static str,
-    bytes_received: u64,
-    bytes_sent: u64,
-    duration_ms: f64,
+/// What is written at once.
+#[derive(Default)]
+struct Batch {
+    lines: Vec<u8>,
+    sorted: Vec<u8>,
 }
 
-#[derive(Serialize)]
-struct Certificate<'a> {
-    certificate_serial: &'a str,
-    certificate_sha256: String,
+impl Batch {
+    /// Takes what has gathered. Lines of several threads are put in the order in which their requests came.
+    fn take(&mut self, trays: &Trays) -> &[u8] {
+        let mut threads = 0;
+        for tray in &trays.lines {
+            let mut lines = tray.lines();
+            if lines.is_empty() {
+                continue;
+            }
+            threads += 1;
+            if threads == 1 {
+                // What gathers from now on gathers in the buffer of the batch before.
+                mem::swap(&mut *lines, &mut self.lines);
+            } else {
+                self.lines.append(&mut lines);
+            }
+        }
+        if threads < 2 {
+            return &self.lines;
+        }
+        line::sort(&self.lines, &mut self.sorted);
+        &self.sorted
+    }
+
+    fn clear(&mut self) {
+        for buffer in [&mut self.lines, &mut self.sorted] {
+            buffer.clear();
+            // What piled up while the disk was slow is not kept for good.
+            buffer.shrink_to(2 * MANY);
+        }
+    }
 }
 
-fn write_record(out: &mut Vec<u8>, exchange: &Exchange, took: Duration) -> serde_json::Result<()> {
-    let profile: Option<&Profile> = exchange
-        .pool
-        .as_ref()
-        .and_then(|pool| pool.generation())
-        .map(|one| &*one.identity().profile);
-    let record = Record {
-        time: Timestamp::try_from(exchange.at)
-            .map(|at| format!("{at:.3}"))
-            .unwrap_or_default(),
-        listener: &exchange.listener,
-        method: exchange.method.as_str(),
-        version: format!("{:?}", exchange.version),
-        tenant: exchange.tenant.as_ref().map(|finess| finess.as_str()),
-        service: exchange.service.as_ref().map(|(name, _)| &**name),
-        certificate: profile.map(|profile| Certificate {
-            certificate_serial: &profile.serial,
-            certificate_sha256: profile.fingerprint.to_string(),
-        }),
-        connection: exchange.connection.map(|(origin, _)| origin.as_str()),
-        upstream_version: exchange
-            .connection
-            .map(|(_, version)| format!("{version:?}")),
-        status: (exchange.status != 0).then_some(exchange.status),
-        code: exchange.code.map(|code| code.as_str()),
-        outcome: exchange.outcome.as_str(),
-        bytes_received: exchange.received(),
-        bytes_sent: exchange.sent,
-        duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
-    };
-    serde_json::to_writer(&mut *out, &record)?;
-    out.push(b'\n');
-    Ok(())
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn log_to(out: impl Write + Send + 'static) -> AccessLog {
+        AccessLog::to(out, Counter::noop()).unwrap()
+    }
+
+    fn add(log: &AccessLog, line: &[u8]) -> bool {
+        let desk = log.desk.as_ref().unwrap();
+        desk.add(|lines| lines.extend_from_slice(line))
+    }
+
+    #[test]
+    fn a_line_is_written_although_no_other_follows_it() {
+        let (mut read, write) = io::pipe().unwrap();
+        let log = log_to(write);
+        for line in [b"one\n", b"two\n"] {
+            assert!(add(&log, line));
+            let mut come = [0; 4];
+            read.read_exact(&mut come).unwrap();
+            assert_eq!(&come, line);
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_with_the_last_who_writes() {
+        let (mut read, write) = io::pipe().unwrap();
+        let log = log_to(write);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1_000).for_each(|_| assert!(add(&log, b"line\n"))));
+            }
+        });
+        drop(log);
+        let mut come = String::new();
+        read.read_to_string(&mut come).unwrap();
+        assert_eq!(come.lines().filter(|line| *line == "line").count(), 4_000);
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_keeps_no_request_waiting_and_is_bounded() {
+        let (mut read, write) = io::pipe().unwrap();
+        let log = log_to(write);
+        let line = [b'x'; 1024];
+        // The pipe, what is being written, and what waits: more than that is refused.
+        let taken = (0..3 * MOST / line.len()).filter(|_| add(&log, &line));
+        let taken = taken.count();
+        assert!((MOST..3 * MOST).contains(&(taken * line.len())), "{taken}");
+        log.flush(Duration::from_millis(1));
+        let drain = thread::spawn(move || io::copy(&mut read, &mut io::sink()).unwrap());
+        log.flush(SOON);
+        drop(log);
+        assert_eq!(drain.join().unwrap(), (taken * line.len()) as u64);
+    }
 }

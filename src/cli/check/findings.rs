@@ -1,6 +1,7 @@
 //! What a check finds, and how bad it is.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -169,7 +170,8 @@ pub(super) fn of_table(table: &Table, broken: &mut Broken) -> Vec<Finding> {
     let mut unserved = BTreeMap::new();
     let mut found = Vec::new();
     let tenants = tenants(table);
-    let is_shown = |one: &&(usize, &Offered)| one.1.service.certificate != WantedCertificate::None;
+    let is_shown =
+        |one: &&(usize, &Arc<Offered>)| one.1.service.certificate != WantedCertificate::None;
     let services: Vec<_> = table.services().iter().enumerate().collect();
     for (index, offered) in services.iter().filter(is_shown) {
         let service = &offered.service;

@@ -39,7 +39,7 @@ impl Table {
     ) -> Self {
         let services = services
             .iter()
-            .map(|service| Offered::new(service, outbound, metrics))
+            .map(|service| Arc::new(Offered::new(service, outbound, metrics)))
             .collect();
         let contents = Contents {
             services,
@@ -82,7 +82,7 @@ impl Table {
         is_believed: impl Fn(&Trust) -> bool,
         outbound: &Arc<Outbound>,
         metrics: &Metrics,
-    ) -> Vec<Offered> {
+    ) -> Vec<Arc<Offered>> {
         let offer = |service: &Service| {
             let before = self
                 .by_name
@@ -90,14 +90,14 @@ impl Table {
                 .map(|&at| &self.services[at]);
             match before {
                 Some(before) if *before.service == *service && is_believed(&service.trust) => {
-                    before.clone()
+                    Arc::clone(before)
                 }
                 _ => {
                     let mut offered = Offered::new(&Arc::new(service.clone()), outbound, metrics);
                     if let Some(before) = before.filter(|one| one.service.rate == service.rate) {
                         offered.limiter.clone_from(&before.limiter);
                     }
-                    offered
+                    Arc::new(offered)
                 }
             }
         };
@@ -176,7 +176,7 @@ impl Table {
         choose: impl Fn(&Arc<Service>) -> Result<Arc<Generation>, Refusal>,
         making: &mut Making<'_>,
     ) -> Slots {
-        let slot = |offered: &Offered| {
+        let slot = |offered: &Arc<Offered>| {
             let generation = match choose(&offered.service) {
                 Ok(generation) => generation,
                 Err(refusal) if refusal.gives_way() => return Slot::Absent,

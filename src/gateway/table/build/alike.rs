@@ -17,7 +17,8 @@ impl Table {
 
     /// Whether a structure's certificates to choose among are those of a table. What is pinned may be anybody's.
     pub(super) fn finds_as(&self, before: &Self, finess: Finess) -> bool {
-        let is_pinned = |one: &Offered| self.registry.binding(finess, &one.service.name).is_some();
+        let is_pinned =
+            |one: &Arc<Offered>| self.registry.binding(finess, &one.service.name).is_some();
         let (own, other) = (self.holders.of(finess), before.holders.of(finess));
         own.len() == other.len()
             && own.iter().zip(other).all(|(a, b)| Arc::ptr_eq(a, b))
