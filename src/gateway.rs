@@ -65,6 +65,22 @@ struct Chosen {
     offered: Arc<Offered>,
 }
 
+/// Where a request goes.
+enum Directed {
+    /// To a service.
+    To(Direction),
+    /// Nowhere: Relais was asked about itself.
+    Own(Response<Bytes>),
+}
+
+/// The way to a service.
+struct Direction {
+    chosen: Chosen,
+    /// Where what the service is to see of the path begins.
+    remainder: usize,
+    overview: Overview,
+}
+
 /// What passes bytes both ways once HTTP is left. In a box, or all answers would be as large as the one in a million.
 type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -94,15 +110,57 @@ impl Gateway {
         // Listener and services are read out of one snapshot: a name that a listener gives may mean another service a
         // moment later.
         let table = self.table.load();
-        let exchange = begin(&table.doors()[door], &request);
-        let mut unanswered = Unanswered::new(exchange, self.log.clone());
-        let answer = self.forward(table, door, request, unanswered.exchange());
-        let answer = answer.await;
-        let (mut exchange, log) = unanswered.answered();
+        let door = &table.doors()[door];
+        let mut unanswered = Unanswered::new(begin(door, &request), self.log.clone());
+        let exchange = unanswered.exchange();
+        let directed = self.direct(&table, door, &request, exchange);
+        // What takes a while must not keep a table that others have long replaced.
+        drop(table);
+        let answer = match directed {
+            Ok(Directed::To(direction)) => self.forward(request, direction, exchange).await,
+            Ok(Directed::Own(response)) => Ok(Answer::Own(response)),
+            Err(problem) => Err(problem),
+        };
+        self.reply(answer, unanswered)
+    }
+
+    /// Where a request goes. Reads nothing but its head, and waits for nothing.
+    fn direct(
+        &self,
+        table: &Table,
+        door: &Door,
+        request: &Request<Incoming>,
+        exchange: &mut Exchange,
+    ) -> Result<Directed, Problem> {
+        // First: who takes Relais for a forward proxy names foreign hosts, and should not be taken for a browser.
+        let overview = Overview::of(request.headers());
+        let path = self.plain_path(request, overview)?;
+        door.hosts.admit(request, overview)?;
+        let address = address::read(path, request.headers(), overview, &door.bound)?;
+        exchange.tenant = address.tenant;
+
+        if address.service == address::OWN {
+            let answer = introspection::answer(table, request.method(), &address)?;
+            return Ok(Directed::Own(answer));
+        }
+        let chosen = choose(table, address.service, exchange)?;
+        within_limit(request, chosen.pool.service())?;
+        Ok(Directed::To(Direction {
+            chosen,
+            remainder: path.len() - address.remainder.len(),
+            overview,
+        }))
+    }
+
+    /// Makes the answer to the application of what came of its request, and closes the record or hands it on with the
+    /// answer's body.
+    fn reply(&self, answer: Result<Answer, Problem>, unanswered: Unanswered) -> Response<Reply> {
+        let mut record = unanswered.answered();
+        let exchange = &mut record.exchange;
         match answer {
             Ok(Answer::Own(response)) => {
                 exchange.status = response.status().as_u16();
-                response.map(|text| Reply::own(text, exchange, log))
+                response.map(|text| Reply::own(text, record))
             }
             Ok(Answer::Service(mut response, upgraded)) => {
                 exchange.status = response.status().as_u16();
@@ -113,7 +171,7 @@ impl Gateway {
                 let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
                 headers::for_application(response.headers_mut(), switching);
                 let faults = FaultReader::of(&response, &self.diagnosis);
-                response.map(|body| Reply::from_service(body, faults, exchange, log))
+                response.map(|body| Reply::from_service(body, faults, record))
             }
             Err(problem) => {
                 exchange.status = problem.status().as_u16();
@@ -129,46 +187,9 @@ impl Gateway {
                         "request failed inside the gateway"
                     );
                 }
-                problem
-                    .into_response()
-                    .map(|text| Reply::own(text, exchange, log))
+                problem.into_response().map(|text| Reply::own(text, record))
             }
         }
-    }
-
-    async fn forward(
-        &self,
-        table: arc_swap::Guard<Arc<Table>>,
-        door: usize,
-        mut request: Request<Incoming>,
-        exchange: &mut Exchange,
-    ) -> Result<Answer, Problem> {
-        // First: who takes Relais for a forward proxy names foreign hosts, and should not be taken for a browser.
-        let overview = Overview::of(request.headers());
-        let path = self.plain_path(&request, overview)?;
-        let door = &table.doors()[door];
-        door.hosts.admit(&request, overview)?;
-        let address = address::read(path, request.headers(), overview, &door.bound)?;
-        exchange.tenant = address.tenant;
-
-        if address.service == address::OWN {
-            let answer = introspection::answer(&table, request.method(), &address)?;
-            return Ok(Answer::Own(answer));
-        }
-        let mut chosen = choose(&table, address.service, exchange)?;
-        let remainder = path.len() - address.remainder.len();
-        // What takes a while must not keep a table that others have long replaced.
-        drop(table);
-        within_limit(&request, chosen.pool.service())?;
-        let mut waited = Duration::ZERO;
-        if let Some(limiter) = &chosen.offered.limiter {
-            waited = limiter.turn(exchange.tenant).await?;
-            // The certificate may have been revoked or renewed meanwhile.
-            chosen = self.choose_again(chosen.pool.service(), exchange)?;
-        }
-        headers::for_service(request.headers_mut(), overview);
-        self.carry(request, remainder, chosen, waited, exchange)
-            .await
     }
 
     /// Looks up the connections for a request that was meant for a service as it was when it came, as the table is now.
@@ -189,16 +210,25 @@ impl Gateway {
         })
     }
 
-    /// Carries a request to its service, once it is known which and on which connections. What the service is to see
-    /// of the path begins at `remainder`. `waited` is what the service's pace has cost.
-    async fn carry(
+    /// Carries a request to its service.
+    async fn forward(
         &self,
         mut request: Request<Incoming>,
-        remainder: usize,
-        mut chosen: Chosen,
-        waited: Duration,
+        direction: Direction,
         exchange: &mut Exchange,
     ) -> Result<Answer, Problem> {
+        let Direction {
+            mut chosen,
+            remainder,
+            overview,
+        } = direction;
+        let mut waited = Duration::ZERO;
+        if let Some(limiter) = &chosen.offered.limiter {
+            waited = limiter.turn(exchange.tenant).await?;
+            // The certificate may have been revoked or renewed meanwhile.
+            chosen = self.choose_again(chosen.pool.service(), exchange)?;
+        }
+        headers::for_service(request.headers_mut(), overview);
         let application = request
             .headers()
             .contains_key(http::header::UPGRADE)
@@ -210,42 +240,40 @@ impl Gateway {
         let upload = Upload::new(body, most, headers::of_trailers);
         exchange.upload = upload.progress().cloned();
 
-        let handed_over = Instant::now();
-        let mut request = Request::from_parts(parts, upload);
+        // From here on all is the service's, or the way to it.
+        let own = exchange.begun.elapsed().saturating_sub(waited);
+        let mut unsent = Some(Request::from_parts(parts, upload));
         let mut attempts = ATTEMPTS;
         let answer = loop {
-            let service = &Arc::clone(chosen.pool.service());
-            address_to(service, &asked, remainder, &mut request)?;
-            let failed = match outbound::send(&chosen.pool, request).await {
+            if let Some(request) = &mut unsent {
+                address_to(chosen.pool.service(), &asked, remainder, request)?;
+            }
+            let error = match outbound::send(&chosen.pool, &mut unsent).await {
                 Ok(answer) => break answer,
-                Err(failed) => failed,
+                Err(error) => error,
             };
             attempts -= 1;
-            match (failed.error, failed.unsent) {
+            let may_repeat = unsent.is_some() && attempts > 0;
+            match error {
                 // Replaced while the request waited for a connection: nothing of it has left.
-                (Error::Retired, Some(unsent)) if attempts > 0 => {
-                    request = without_headers_of(service, unsent);
-                    chosen = self.choose_again(service, exchange)?;
-                }
-                (Error::CertificateRejected(alert), unsent) => {
-                    let error = Error::CertificateRejected(alert);
+                Error::Retired if may_repeat => {}
+                Error::CertificateRejected(alert) => {
                     self.diagnosis.of_error(&error, exchange);
                     // What stands in is refused, too: the service may have come to know the other meanwhile.
                     if let Some(principal) = &chosen.principal {
                         principal.hurry();
                     }
                     // The certificate before it may serve on.
-                    let may_fall_back = chosen.pool.refused(alert) && attempts > 0;
-                    let Some(unsent) = unsent.filter(|_| may_fall_back) else {
+                    if !(chosen.pool.refused(alert) && may_repeat) {
                         return Err(error.into());
-                    };
-                    request = without_headers_of(service, unsent);
-                    chosen = self.choose_again(service, exchange)?;
+                    }
                 }
-                (error, _) => return Err(error.into()),
+                error => return Err(error.into()),
             }
+            let service = Arc::clone(chosen.pool.service());
+            unsent = unsent.map(|request| without_headers_of(&service, request));
+            chosen = self.choose_again(&service, exchange)?;
         };
-        let elsewhere = handed_over.elapsed() + waited;
         let (service, metrics) = (chosen.pool.service(), &chosen.offered.metrics);
         exchange.connection = Some((answer.lease.origin(), answer.lease.version()));
         if answer.lease.origin() == outbound::lease::Origin::Reused {
@@ -267,7 +295,7 @@ impl Gateway {
             _ => None,
         };
         let response = response.map(|body| Download::new(body, lease, service.timeouts.body));
-        metrics.overhead(exchange.begun.elapsed().saturating_sub(elsewhere));
+        metrics.overhead(own);
         Ok(Answer::Service(response, tunnel))
     }
 

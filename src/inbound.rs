@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use crate::inbound::listener::{Listening, Stream};
 use crate::inbound::patience::Patient;
 use crate::metrics::Metrics;
+use crate::waiting::{OneAlarm, Seldom};
 
 /// How long a worker that is out of file descriptors waits before it accepts again. Connections that end meanwhile
 /// make room; without a pause the worker would spin on the error.
@@ -106,7 +107,6 @@ impl Inbound {
     fn http(&self) -> auto::Builder<TokioExecutor> {
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
-            .timer(TokioTimer::new())
             .header_read_timeout(self.head_timeout)
             // hyper's own limit of 100 fields stays, which is Apache's too. A higher one would cost two allocations of
             // 8 KiB for each head, where 100 fit on the stack.
@@ -186,18 +186,20 @@ impl<A: Answer> Connections<A> {
                 Ok::<_, Infallible>(response)
             }
         });
-        let connection = self
-            .http
+        let mut http = self.http.clone();
+        http.http1().timer(OneAlarm::default());
+        let connection = http
             .serve_connection_with_upgrades(TokioIo::new(stream), service)
             .into_owned();
         let (mut leaving, linger) = (self.leaving.clone(), self.linger);
         async move {
             let mut connection = pin!(connection);
-            let leave = async {
+            let leave = Seldom::new(async {
                 let _ = leaving.wait_for(|leaving| *leaving).await;
                 tokio::time::sleep(linger).await;
-            };
+            });
             let ended = tokio::select! {
+                biased;
                 ended = connection.as_mut() => ended,
                 () = leave => {
                     connection.as_mut().graceful_shutdown();

@@ -35,3 +35,4 @@ pub mod shutdown;
 pub mod simulator;
 pub mod takeover;
 pub mod telemetry;
+mod waiting;

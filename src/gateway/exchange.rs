@@ -87,30 +87,40 @@ impl Exchange {
 
 /// A request that has no answer yet. If the application goes away before there is one, the record says so.
 #[derive(Debug)]
-pub(crate) struct Unanswered(Option<(Exchange, AccessLog)>);
+pub(crate) struct Unanswered(Option<Record>);
+
+/// The record of a request, and where it will be written. In a box, because it is handed on several times.
+pub(crate) type Record = Box<Open>;
+
+/// A record that is not written yet.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) exchange: Exchange,
+    log: AccessLog,
+}
 
 impl Unanswered {
     pub(crate) fn new(exchange: Exchange, log: AccessLog) -> Self {
-        Self(Some((exchange, log)))
+        Self(Some(Box::new(Open { exchange, log })))
     }
 
     pub(crate) fn exchange(&mut self) -> &mut Exchange {
-        let (exchange, _) = self.0.as_mut().expect("it is taken out with `self` only");
-        exchange
+        let record = self.0.as_mut().expect("it is taken out with `self` only");
+        &mut record.exchange
     }
 
     /// There is an answer now, and the record goes with it.
-    pub(crate) fn answered(mut self) -> (Exchange, AccessLog) {
+    pub(crate) fn answered(mut self) -> Record {
         self.0.take().expect("it is taken out with `self` only")
     }
 }
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        if let Some((mut exchange, log)) = self.0.take() {
-            exchange.outcome = Outcome::Aborted;
-            let took = exchange.begun.elapsed();
-            log.write(&exchange, took);
+        if let Some(mut record) = self.0.take() {
+            record.exchange.outcome = Outcome::Aborted;
+            let took = record.exchange.begun.elapsed();
+            record.log.write(&record.exchange, took);
         }
     }
 }
@@ -121,7 +131,7 @@ pub struct Reply {
     body: Content,
     /// Reads what passes, where it may be a fault that tells of the certificate.
     faults: Option<FaultReader>,
-    record: Option<(Exchange, AccessLog)>,
+    record: Option<Record>,
 }
 
 #[derive(Debug)]
@@ -135,29 +145,29 @@ impl Reply {
     pub(crate) fn from_service(
         body: Download,
         faults: Option<FaultReader>,
-        exchange: Exchange,
-        log: AccessLog,
+        record: Record,
     ) -> Self {
         Self {
             body: Content::Service(body),
             faults,
-            record: Some((exchange, log)),
+            record: Some(record),
         }
     }
 
     /// What Relais itself has to say.
-    pub fn own(text: Bytes, exchange: Exchange, log: AccessLog) -> Self {
+    pub(crate) fn own(text: Bytes, record: Record) -> Self {
         Self {
             body: Content::Own(Some(text)),
             faults: None,
-            record: Some((exchange, log)),
+            record: Some(record),
         }
     }
 
     fn end(&mut self, outcome: Outcome) {
-        let Some((mut exchange, log)) = self.record.take() else {
+        let Some(mut record) = self.record.take() else {
             return;
         };
+        let exchange = &mut record.exchange;
         if exchange.outcome != Outcome::Upgraded {
             exchange.outcome = outcome;
         }
@@ -167,7 +177,7 @@ impl Reply {
         {
             offered.metrics.answered(exchange.status, took);
         }
-        log.write(&exchange, took);
+        record.log.write(&record.exchange, took);
     }
 }
 
@@ -190,7 +200,8 @@ impl Body for Reply {
         };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                if let (Some((exchange, _)), Some(data)) = (&mut this.record, frame.data_ref()) {
+                if let (Some(record), Some(data)) = (&mut this.record, frame.data_ref()) {
+                    let exchange = &mut record.exchange;
                     exchange.sent += data.len() as u64;
                     this.faults.take_if(|faults| !faults.read(data, exchange));
                 }
@@ -226,7 +237,7 @@ impl Drop for Reply {
     fn drop(&mut self) {
         // An answer without a body (HEAD, 204, 304) is complete although nobody polls it.
         let is_head =
-            (self.record.as_ref()).is_some_and(|(exchange, _)| exchange.method == Method::HEAD);
+            (self.record.as_ref()).is_some_and(|record| record.exchange.method == Method::HEAD);
         let outcome = if is_head || self.is_end_stream() {
             Outcome::Complete
         } else {

@@ -16,6 +16,7 @@ use crate::outbound::body::Upload;
 use crate::outbound::error::Error;
 use crate::outbound::pool::Pool;
 use crate::outbound::tls::{Refusal, Wire};
+use crate::waiting::{Alarm, Seldom};
 
 /// The largest response head taken from a service. hyper allows 400 KiB unasked; no service answers with a tenth
 /// of this, and a pool's worth of such heads must fit in memory.
@@ -47,6 +48,8 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct H1 {
     pub(crate) sender: http1::SendRequest<Upload>,
     pub(crate) opened: Instant,
+    /// The timer of its requests' deadlines, once there was one.
+    pub(crate) alarm: Option<Alarm>,
     task: AbortHandle,
 }
 
@@ -126,12 +129,13 @@ pub(crate) async fn open_h1(wire: Wire, cut_off: watch::Receiver<bool>) -> Resul
             biased;
             // What goes wrong on the connection is told to the request that it goes wrong for.
             _ = connection.with_upgrades() => {}
-            () = cut(cut_off) => {}
+            () = Seldom::new(cut(cut_off)) => {}
         }
     });
     Ok(H1 {
         sender,
         opened: Instant::now(),
+        alarm: None,
         task: task.abort_handle(),
     })
 }

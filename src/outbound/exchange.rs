@@ -1,5 +1,6 @@
 //! One request to a service: sent over a connection of a pool, and once more where that is safe.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,37 +10,39 @@ use hyper::body::Incoming;
 use crate::outbound::Answer;
 use crate::outbound::body::{Progress, Upload};
 use crate::outbound::error::{Error, Stage};
-use crate::outbound::lease::{Failed, Lease, Origin};
+use crate::outbound::lease::{Lease, Origin};
 use crate::outbound::pool::Pool;
 use crate::services::{Retry, Service};
+use crate::waiting::Alarm;
 
 /// Sends a request over a connection of `pool`, and once more over a fresh one where the service's `retry` allows.
 /// The request's URI is the path and query at the service.
 ///
 /// # Errors
-/// Why there is no answer, with the request where no byte of it has left: whatever the error, it was not sent to
-/// anybody under another certificate.
-pub(crate) async fn send(pool: &Arc<Pool>, request: Request<Upload>) -> Result<Answer, Failed> {
-    let service = Arc::clone(pool.service());
+/// Why there is no answer. What is then still in `unsent` has not left, not a byte of it: it was not sent to anybody
+/// under another certificate.
+pub(crate) async fn send(
+    pool: &Arc<Pool>,
+    unsent: &mut Option<Request<Upload>>,
+) -> Result<Answer, Error> {
+    let service = &**pool.service();
+    let request = unsent.as_ref().expect("there is a request to send");
     let h1_only = request.headers().contains_key(http::header::UPGRADE);
     let progress = request.body().progress().cloned();
-    let again = repeatable(&request, service.retry);
-    let mut lease = match pool.checkout(h1_only).await {
-        Ok(lease) => lease,
-        Err(error) => return Err(Failed::unsent(error, request)),
-    };
-    let first = exchange(&mut lease, request, progress.as_deref(), &service).await;
-    let (error, unsent) = match first {
+    let again = repeatable(request, service.retry);
+    let mut lease = pool.checkout(h1_only).await?;
+    let first = exchange(&mut lease, unsent, progress.as_deref(), service).await;
+    let error = match first {
         Ok(response) => {
             pool.accepted();
             return Ok(Answer { response, lease });
         }
-        Err(failed) => (failed.error, failed.unsent),
+        Err(error) => error,
     };
     if let Some(how) = pool.was_cut() {
         return Err(match unsent {
-            Some(request) => Failed::unsent(Error::Retired, request),
-            None => Error::CutOff(how).into(),
+            Some(_) => Error::Retired,
+            None => Error::CutOff(how),
         });
     }
     // Only a connection that lay idle fails for reasons older than the request; and a service that says why it
@@ -47,33 +50,36 @@ pub(crate) async fn send(pool: &Arc<Pool>, request: Request<Upload>) -> Result<A
     let stale = lease.origin() == Origin::Reused && matches!(error, Error::Protocol(_));
     lease.end(&error);
     let is_unsent = unsent.is_some();
-    let retry = match (unsent, again) {
-        (Some(request), _) if service.retry != Retry::Never && stale => request,
-        (None, Some(request)) if stale => request,
-        (unsent, _) => return Err(Failed { error, unsent }),
-    };
-    let mut lease = match pool.checkout_fresh(h1_only).await {
-        Ok(lease) => lease,
-        Err(error) => {
-            // A copy of what may have arrived is not handed back: it would be repeated more than once.
-            let unsent = is_unsent.then_some(retry);
-            return Err(Failed { error, unsent });
-        }
-    };
-    match exchange(&mut lease, retry, progress.as_deref(), &service).await {
-        Ok(response) => {
-            pool.accepted();
-            Ok(Answer { response, lease })
-        }
-        Err(failed) => {
-            lease.end(&failed.error);
-            Err(failed.error.into())
-        }
+    match again {
+        _ if !stale || (is_unsent && service.retry == Retry::Never) => return Err(error),
+        _ if is_unsent => {}
+        Some(again) => *unsent = Some(*again),
+        None => return Err(error),
     }
+    let sent = match pool.checkout_fresh(h1_only).await {
+        Ok(mut lease) => match exchange(&mut lease, unsent, progress.as_deref(), service).await {
+            Ok(response) => {
+                pool.accepted();
+                return Ok(Answer { response, lease });
+            }
+            Err(error) => {
+                lease.end(&error);
+                // Twice is enough.
+                *unsent = None;
+                Err(error)
+            }
+        },
+        Err(error) => Err(error),
+    };
+    if !is_unsent {
+        // A copy of what may have arrived is not handed back: it would be repeated more than once.
+        *unsent = None;
+    }
+    sent
 }
 
 /// A copy of the request, where it may be sent again although it may already have arrived.
-fn repeatable(request: &Request<Upload>, retry: Retry) -> Option<Request<Upload>> {
+fn repeatable(request: &Request<Upload>, retry: Retry) -> Option<Box<Request<Upload>>> {
     if retry != Retry::Idempotent || !request.method().is_idempotent() || !request.body().is_empty()
     {
         return None;
@@ -82,48 +88,54 @@ fn repeatable(request: &Request<Upload>, retry: Retry) -> Option<Request<Upload>
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    Some(Box::new(copy))
 }
 
+/// Sends, and waits for the answer's head for as long as the service's deadlines allow.
 async fn exchange(
     lease: &mut Lease,
-    request: Request<Upload>,
+    unsent: &mut Option<Request<Upload>>,
     progress: Option<&Progress>,
     service: &Service,
-) -> Result<Response<Incoming>, Failed> {
-    let timeouts = service.timeouts;
+) -> Result<Response<Incoming>, Error> {
     let begun = Instant::now();
     if let Some(progress) = progress {
         // Waiting for a connection, or failing on another one, is no pause of the body.
         progress.mark();
     }
-    let mut sending = std::pin::pin!(lease.send(request));
-    loop {
-        // Looked at before the deadline is computed, so that an end in between is not missed.
-        let under_way = progress.filter(|progress| !progress.ended());
-        let deadline = match progress {
-            Some(progress) => progress.deadline(timeouts.response, timeouts.body),
-            None => begun + timeouts.response,
-        };
-        if deadline <= Instant::now() {
-            let error = progress.map_or(Error::Timeout(Stage::Answer), Progress::stall);
-            return Err(error.into());
-        }
-        // A deadline that passes is computed anew, because the upload may have moved on since; so is one that the
-        // upload's end brings nearer.
-        tokio::select! {
-            biased;
-            sent = &mut sending => {
-                return sent.map_err(|failed| Failed {
-                    // Over HTTP/2 the exchange learns only that the upload broke off, not why.
-                    error: progress.and_then(Progress::failure).cloned().unwrap_or(failed.error),
-                    ..failed
-                });
+    let timeouts = service.timeouts;
+    let deadline = || match progress {
+        Some(progress) => progress.deadline(timeouts.response, timeouts.body),
+        None => begun + timeouts.response,
+    };
+    let mut alarm = (lease.take_alarm()).unwrap_or_else(|| Alarm::at(deadline()));
+    let answered = {
+        let mut sending = pin!(lease.send(unsent));
+        loop {
+            // Looked at before the deadline is computed, so that an end in between is not missed.
+            let under_way = progress.filter(|progress| !progress.ended());
+            tokio::select! {
+                biased;
+                sent = &mut sending => break sent,
+                // The deadline is nearer now.
+                () = end_of(under_way) => {}
+                () = alarm.until(deadline()) => {
+                    // The upload may have moved on since.
+                    if deadline() <= Instant::now() {
+                        break Err(progress.map_or(Error::Timeout(Stage::Answer), Progress::stall));
+                    }
+                }
             }
-            () = end_of(under_way) => {}
-            () = tokio::time::sleep_until(deadline.into()) => {}
         }
-    }
+    };
+    lease.keep_alarm(alarm);
+    // Over HTTP/2 the exchange learns only that the upload broke off, not why.
+    answered.map_err(|error| {
+        progress
+            .and_then(Progress::failure)
+            .cloned()
+            .unwrap_or(error)
+    })
 }
 
 async fn end_of(upload: Option<&Progress>) {

@@ -12,6 +12,7 @@ use crate::outbound::connection::{H1, Stream};
 use crate::outbound::error::Error;
 use crate::outbound::pool::Pool;
 use crate::outbound::tls::Handshake;
+use crate::waiting::Alarm;
 
 /// A connection (or a stream of one) that serves one request. It remembers its own pool, and can return to no
 /// other: that is how a connection never carries another identity's request.
@@ -61,33 +62,6 @@ impl From<Handshake> for Origin {
     }
 }
 
-/// A request that failed on its connection.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    pub(crate) error: Error,
-    /// The request itself, where no byte of it has left.
-    pub(crate) unsent: Option<Request<Upload>>,
-}
-
-impl Failed {
-    /// No byte of the request has left.
-    pub(crate) fn unsent(error: Error, request: Request<Upload>) -> Self {
-        Self {
-            error,
-            unsent: Some(request),
-        }
-    }
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self {
-            error,
-            unsent: None,
-        }
-    }
-}
-
 impl Lease {
     pub(crate) fn h1(pool: Arc<Pool>, connection: H1, origin: Origin) -> Self {
         Self {
@@ -117,38 +91,47 @@ impl Lease {
         self.version
     }
 
-    /// Sends a request whose URI is a path and query, without `Host`.
+    /// Sends a request whose URI is a path and query, without `Host`. After an error, what is still there has not left:
+    /// not a byte of it.
     pub(crate) async fn send(
         &mut self,
-        mut request: Request<Upload>,
-    ) -> Result<Response<Incoming>, Failed> {
-        let failed = |mut error: hyper::client::conn::TrySendError<Request<Upload>>| Failed {
-            unsent: error.take_message(),
-            error: Error::from_exchange(error.into_error()),
-        };
-        match self
-            .line
-            .as_mut()
-            .expect("who gives a lease back has it no longer")
-        {
+        unsent: &mut Option<Request<Upload>>,
+    ) -> Result<Response<Incoming>, Error> {
+        let mut request = unsent.take().expect("there is a request to send");
+        let line = self.line.as_mut();
+        let sent = match line.expect("who gives a lease back has it no longer") {
             Line::H1(h1) => {
                 self.pool.address_h1(&mut request);
-                h1.sender.try_send_request(request).await.map_err(failed)
+                h1.sender.try_send_request(request).await
             }
             Line::H2(stream) => {
                 self.pool.address_h2(&mut request);
-                stream
-                    .connection
-                    .sender
-                    .clone()
-                    .try_send_request(request)
-                    .await
-                    .map_err(failed)
-                    .map_err(|failed| Failed {
-                        error: stream.connection.explain(failed.error),
-                        ..failed
-                    })
+                let mut sender = stream.connection.sender.clone();
+                sender.try_send_request(request).await
             }
+        };
+        sent.map_err(|mut failed| {
+            *unsent = failed.take_message();
+            let error = Error::from_exchange(failed.into_error());
+            match &self.line {
+                Some(Line::H2(stream)) => stream.connection.explain(error),
+                _ => error,
+            }
+        })
+    }
+
+    /// The timer of the connection's deadlines, to be given back: one is kept for all requests of an HTTP/1.1
+    /// connection.
+    pub(crate) fn take_alarm(&mut self) -> Option<Alarm> {
+        match &mut self.line {
+            Some(Line::H1(h1)) => h1.alarm.take(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn keep_alarm(&mut self, alarm: Alarm) {
+        if let Some(Line::H1(h1)) = &mut self.line {
+            h1.alarm = Some(alarm);
         }
     }
 

@@ -40,18 +40,15 @@ const CALLS: usize = 4;
 /// How often a stop looks whether the log takes lines again.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Where records go. Cheap to clone.
+/// Where records go, if anywhere. Cheap to clone.
 #[derive(Clone)]
-pub struct AccessLog {
-    desk: Option<Desk>,
-    dropped: Counter,
-}
+pub struct AccessLog(Option<Arc<Desk>>);
 
-/// The way to the writing thread, which ends with the last of these.
-#[derive(Clone)]
+/// The way to the writing thread, which ends with it.
 struct Desk {
     trays: Arc<Trays>,
     calls: SyncSender<Call>,
+    dropped: Counter,
 }
 
 /// What gathers until it is written.
@@ -93,9 +90,7 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 impl std::fmt::Debug for AccessLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AccessLog")
-            .field("on", &self.desk.is_some())
-            .finish_non_exhaustive()
+        f.debug_tuple("AccessLog").field(&self.0.is_some()).finish()
     }
 }
 
@@ -105,18 +100,12 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened for appending, or the thread not be started.
     pub fn open(config: &config::AccessLog, metrics: &Metrics) -> io::Result<Self> {
-        let dropped = metrics.access_log_dropped();
         let out: Box<dyn Write + Send> = match config {
-            config::AccessLog::Off => {
-                return Ok(Self {
-                    desk: None,
-                    dropped,
-                });
-            }
+            config::AccessLog::Off => return Ok(Self(None)),
             config::AccessLog::Stdout => Box::new(io::stdout()),
             config::AccessLog::File(path) => Box::new(append(path)?),
         };
-        Self::to(out, dropped)
+        Self::to(out, metrics.access_log_dropped())
     }
 
     fn to(out: impl Write + Send + 'static, dropped: Counter) -> io::Result<Self> {
@@ -126,24 +115,25 @@ impl AccessLog {
         thread::Builder::new()
             .name("access-log".to_owned())
             .spawn(move || write_lines(&gathered, &called, out, &counted))?;
-        Ok(Self {
-            desk: Some(Desk { trays, calls }),
+        Ok(Self(Some(Arc::new(Desk {
+            trays,
+            calls,
             dropped,
-        })
+        }))))
     }
 
     /// Takes a finished record; drops and counts it when too many wait.
     pub(crate) fn write(&self, exchange: &Exchange, took: Duration) {
-        if let Some(desk) = &self.desk
+        if let Some(desk) = &self.0
             && !desk.add(|lines| line::write(lines, exchange, took))
         {
-            self.dropped.increment(1);
+            desk.dropped.increment(1);
         }
     }
 
     /// Waits until all that was taken so far is written, or `limit` has passed.
     pub fn flush(&self, limit: Duration) {
-        let Some(desk) = &self.desk else { return };
+        let Some(desk) = &self.0 else { return };
         let until = Instant::now() + limit;
         let (done, written) = mpsc::sync_channel(1);
         let mut flush = Call::Flush(done);
@@ -273,7 +263,7 @@ mod tests {
     }
 
     fn add(log: &AccessLog, line: &[u8]) -> bool {
-        let desk = log.desk.as_ref().unwrap();
+        let desk = log.0.as_ref().unwrap();
         desk.add(|lines| lines.extend_from_slice(line))
     }
 
