@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod diagnosis;
+mod direction;
 pub mod exchange;
 pub mod guard;
 pub mod headers;
@@ -11,30 +12,28 @@ mod introspection;
 pub mod rate;
 pub mod reply;
 pub mod table;
+mod tunnel;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 
 use crate::gateway::address::Bound;
 use crate::gateway::diagnosis::{Diagnosis, FaultReader};
+use crate::gateway::direction::{Chosen, Directed, Direction, choose};
 use crate::gateway::exchange::{Exchange, Outcome, Reply, Unanswered};
 use crate::gateway::guard::Hosts;
-use crate::gateway::headers::Overview;
 use crate::gateway::reply::{Code, Problem};
-use crate::gateway::table::{Offered, Table};
+use crate::gateway::table::Table;
+use crate::gateway::tunnel::Tunnel;
 use crate::metrics::Metrics;
 use crate::outbound;
 use crate::outbound::body::{Download, Upload};
 use crate::outbound::error::Error;
-use crate::outbound::pool::Pool;
 use crate::services::Service;
 use crate::telemetry::access::AccessLog;
 
@@ -56,33 +55,6 @@ pub struct Gateway {
     /// What answers reveal of certificates.
     pub diagnosis: Arc<Diagnosis>,
 }
-
-/// What was looked up for a request.
-struct Chosen {
-    pool: Arc<Pool>,
-    /// The pool that it stands in for, if it does.
-    principal: Option<Arc<Pool>>,
-    offered: Arc<Offered>,
-}
-
-/// Where a request goes.
-enum Directed {
-    /// To a service.
-    To(Direction),
-    /// Nowhere: Relais was asked about itself.
-    Own(Response<Bytes>),
-}
-
-/// The way to a service.
-struct Direction {
-    chosen: Chosen,
-    /// Where what the service is to see of the path begins.
-    remainder: usize,
-    overview: Overview,
-}
-
-/// What passes bytes both ways once HTTP is left. In a box, or all answers would be as large as the one in a million.
-type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What a request is answered with.
 enum Answer {
@@ -122,34 +94,6 @@ impl Gateway {
             Err(problem) => Err(problem),
         };
         self.reply(answer, unanswered)
-    }
-
-    /// Where a request goes. Reads nothing but its head, and waits for nothing.
-    fn direct(
-        &self,
-        table: &Table,
-        door: &Door,
-        request: &Request<Incoming>,
-        exchange: &mut Exchange,
-    ) -> Result<Directed, Problem> {
-        // First: who takes Relais for a forward proxy names foreign hosts, and should not be taken for a browser.
-        let overview = Overview::of(request.headers());
-        let path = self.plain_path(request, overview)?;
-        door.hosts.admit(request, overview)?;
-        let address = address::read(path, request.headers(), overview, &door.bound)?;
-        exchange.tenant = address.tenant;
-
-        if address.service == address::OWN {
-            let answer = introspection::answer(table, request.method(), &address)?;
-            return Ok(Directed::Own(answer));
-        }
-        let chosen = choose(table, address.service, exchange)?;
-        within_limit(request, chosen.pool.service())?;
-        Ok(Directed::To(Direction {
-            chosen,
-            remainder: path.len() - address.remainder.len(),
-            overview,
-        }))
     }
 
     /// Makes the answer to the application of what came of its request, and closes the record or hands it on with the
@@ -286,8 +230,11 @@ impl Gateway {
         let tunnel = match (response.status(), application) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(application)) => {
                 let upgraded = hyper::upgrade::on(&mut response);
-                let tunnel = tunnel(application, upgraded, Arc::clone(&chosen.pool));
-                Some(Box::pin(tunnel) as Tunnel)
+                Some(tunnel::between(
+                    application,
+                    upgraded,
+                    Arc::clone(&chosen.pool),
+                ))
             }
             (StatusCode::SWITCHING_PROTOCOLS, None) => {
                 return Err(Error::broken("it changed protocols unasked").into());
@@ -298,57 +245,6 @@ impl Gateway {
         metrics.overhead(own);
         Ok(Answer::Service(response, tunnel))
     }
-
-    /// The path and query of a request in a form that is served, with a head of tolerable size.
-    fn plain_path<'a>(
-        &self,
-        request: &'a Request<Incoming>,
-        overview: Overview,
-    ) -> Result<&'a str, Problem> {
-        let uri = request.uri();
-        let path = uri.path_and_query().map_or("", |path| path.as_str());
-        if path.len() + overview.size() > self.request_head {
-            return Err(Problem::head_too_large(self.request_head));
-        }
-        if request.method() == Method::CONNECT {
-            return Err(Problem::new(
-                Code::RequestMalformed,
-                "CONNECT is not served: in a tunnel the application would make the TLS handshake itself, and Relais \
-                 could show no certificate",
-                "send plain HTTP to Relais: http://HOST:PORT/dmp/… with X-Finess",
-            ));
-        }
-        if request.version() < Version::HTTP_2 && uri.authority().is_some() {
-            return Err(Problem::new(
-                Code::RequestMalformed,
-                "the request names a whole URL, as one to a forward proxy does",
-                "send the path alone: /dmp/… with X-Finess",
-            ));
-        }
-        if !path.starts_with('/') {
-            return Err(Problem::new(
-                Code::RequestMalformed,
-                "the request names no path",
-                "send the path: /dmp/… with X-Finess",
-            ));
-        }
-        Ok(path)
-    }
-}
-
-/// Looks up the connections for a request.
-fn choose(table: &Table, service: &str, exchange: &mut Exchange) -> Result<Chosen, Problem> {
-    let (index, offered) = table.service(service)?;
-    exchange.offered = Some(Arc::clone(offered));
-    let named = table.pool(exchange.tenant, index)?;
-    let pool = table.serving(named);
-    let principal = (!Arc::ptr_eq(named, &pool)).then(|| Arc::clone(named));
-    exchange.pool = Some(Arc::clone(&pool));
-    Ok(Chosen {
-        pool,
-        principal,
-        offered: Arc::clone(offered),
-    })
 }
 
 /// What a service wants on each request may be a secret, and it may be elsewhere by now.
@@ -399,33 +295,4 @@ fn address_to(
         request.headers_mut().insert(name, value.clone());
     }
     Ok(())
-}
-
-/// Refuses a body that says beforehand that it is too large. One that does not say is cut off when it gets there.
-fn within_limit(request: &Request<Incoming>, service: &Service) -> Result<(), Problem> {
-    let announced = hyper::body::Body::size_hint(request.body()).lower();
-    if announced > service.max_request_body {
-        return Err(Error::TooLarge(service.max_request_body).into());
-    }
-    Ok(())
-}
-
-/// Passes bytes both ways between an application and a service that have left HTTP. Ends with either side, at the age
-/// at which a pooled connection would have been closed too, and when what is in flight under its certificate has to.
-async fn tunnel(application: OnUpgrade, service: OnUpgrade, pool: Arc<Pool>) {
-    let lifetime = pool.service().pool.max_lifetime;
-    let copying = tokio::time::timeout(lifetime, async {
-        let (application, service) = tokio::try_join!(application, service)?;
-        let (mut application, mut service) = (TokioIo::new(application), TokioIo::new(service));
-        // A reset on either side is how such connections usually end.
-        let _ = tokio::io::copy_bidirectional(&mut application, &mut service).await;
-        Ok::<_, hyper::Error>(())
-    });
-    let copied = tokio::select! {
-        copied = copying => copied,
-        () = pool.cut_off() => return,
-    };
-    if let Ok(Err(error)) = copied {
-        tracing::debug!(%error, "an upgrade was agreed on and not carried out");
-    }
 }

@@ -12,7 +12,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Fields that speak of one connection only (RFC 9110 section 7.6.1).
-pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
+pub(crate) static HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HTTP2_SETTINGS,
     KEEP_ALIVE,
@@ -24,18 +24,22 @@ pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// A field that means something to Relais.
+/// A field that means something to Relais: those of [`HOP_BY_HOP`] first, in the same order.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Field {
     Connection,
+    Http2Settings,
+    KeepAlive,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    Te,
+    TransferEncoding,
+    Upgrade,
     Cookie,
     Host,
-    /// One of [`HOP_BY_HOP`] that has no name of its own here.
-    HopByHop,
     Origin,
     SecFetchSite,
-    Te,
-    Upgrade,
     XFiness,
     XFinessFolded,
 }
@@ -44,18 +48,18 @@ impl Field {
     fn named(name: &HeaderName) -> Option<Self> {
         Some(match name.as_str() {
             "connection" => Self::Connection,
+            "http2-settings" => Self::Http2Settings,
+            "keep-alive" => Self::KeepAlive,
+            "proxy-authenticate" => Self::ProxyAuthenticate,
+            "proxy-authorization" => Self::ProxyAuthorization,
+            "proxy-connection" => Self::ProxyConnection,
+            "te" => Self::Te,
+            "transfer-encoding" => Self::TransferEncoding,
+            "upgrade" => Self::Upgrade,
             "cookie" => Self::Cookie,
             "host" => Self::Host,
-            "http2-settings"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "transfer-encoding" => Self::HopByHop,
             "origin" => Self::Origin,
             "sec-fetch-site" => Self::SecFetchSite,
-            "te" => Self::Te,
-            "upgrade" => Self::Upgrade,
             "x-finess" => Self::XFiness,
             "x_finess" => Self::XFinessFolded,
             _ => return None,
@@ -94,14 +98,9 @@ impl Overview {
         self.size
     }
 
-    fn has_hop_by_hop(self) -> bool {
-        let some = [
-            Field::Connection,
-            Field::HopByHop,
-            Field::Te,
-            Field::Upgrade,
-        ];
-        some.iter().any(|field| self.has(*field))
+    fn hop_by_hop(self) -> impl Iterator<Item = &'static HeaderName> {
+        let names = HOP_BY_HOP.iter().enumerate();
+        names.filter_map(move |(bit, name)| (self.fields & 1 << bit != 0).then_some(name))
     }
 }
 
@@ -171,20 +170,27 @@ fn wants_trailers(te: &HeaderValue) -> bool {
 }
 
 fn strip(headers: &mut HeaderMap, overview: Overview) {
-    if !overview.has_hop_by_hop() {
+    if overview.has(Field::Connection) {
+        remove_named(headers);
+    }
+    for name in overview.hop_by_hop() {
+        headers.remove(name);
+    }
+}
+
+/// Removes the fields that `Connection` names.
+fn remove_named(headers: &mut HeaderMap) {
+    // This is what it says almost always: nothing that has to be looked for.
+    let is_plain = |value: &HeaderValue| value == "keep-alive" || value == "close";
+    if headers.get_all(CONNECTION).iter().all(is_plain) {
         return;
     }
-    if overview.has(Field::Connection) {
-        let named: Vec<HeaderName> = connection_options(headers)
-            .filter_map(|option| HeaderName::try_from(option).ok())
-            // What frames the message is not an option that a peer may switch off.
-            .filter(|name| name != CONTENT_LENGTH && name != HOST)
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    for name in &HOP_BY_HOP {
+    let named: Vec<HeaderName> = connection_options(headers)
+        .filter_map(|option| HeaderName::try_from(option).ok())
+        // What frames the message is not an option that a peer may switch off.
+        .filter(|name| name != CONTENT_LENGTH && name != HOST)
+        .collect();
+    for name in named {
         headers.remove(name);
     }
 }
@@ -246,14 +252,16 @@ mod tests {
 
     #[test]
     fn every_field_of_one_connection_is_seen_in_an_overview() {
-        for name in HOP_BY_HOP {
+        for name in &HOP_BY_HOP {
             let mut headers = HeaderMap::new();
-            headers.insert(&name, HeaderValue::from_static("x"));
-            assert!(Overview::of(&headers).has_hop_by_hop(), "{name}");
+            headers.insert(name, HeaderValue::from_static("x"));
+            let seen: Vec<_> = Overview::of(&headers).hop_by_hop().collect();
+            assert_eq!(seen, [name]);
             for_this_service(&mut headers);
             assert!(headers.is_empty(), "{name}");
         }
-        assert!(!Overview::of(&map(&[("soapaction", "urn:x")])).has_hop_by_hop());
+        let other = Overview::of(&map(&[("soapaction", "urn:x"), ("host", "localhost")]));
+        assert_eq!(other.hop_by_hop().count(), 0);
     }
 
     #[test]

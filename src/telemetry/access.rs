@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use metrics::Counter;
 
-use super::line;
+use super::line::{self, Second};
 use crate::config;
 use crate::gateway::exchange::Exchange;
 use crate::metrics::Metrics;
@@ -63,10 +63,16 @@ struct Trays {
 /// Alone on a line of the processor's cache, or workers would slow each other down although they share nothing.
 #[derive(Default)]
 #[repr(align(64))]
-struct Tray(Mutex<Vec<u8>>);
+struct Tray(Mutex<Lines>);
+
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    second: Second,
+}
 
 impl Tray {
-    fn lines(&self) -> MutexGuard<'_, Vec<u8>> {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
         // A panic elsewhere cannot have left more than half a line.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,7 +131,7 @@ impl AccessLog {
     /// Takes a finished record; drops and counts it when too many wait.
     pub(crate) fn write(&self, exchange: &Exchange, took: Duration) {
         if let Some(desk) = &self.0
-            && !desk.add(|lines| line::write(lines, exchange, took))
+            && !desk.add(|lines, second| line::write(lines, second, exchange, took))
         {
             desk.dropped.increment(1);
         }
@@ -151,16 +157,17 @@ impl AccessLog {
 
 impl Desk {
     /// Has a line added, unless too much waits.
-    fn add(&self, line: impl FnOnce(&mut Vec<u8>)) -> bool {
+    fn add(&self, line: impl FnOnce(&mut Vec<u8>, &mut Second)) -> bool {
         let tray = &self.trays.lines[TRAY.get() % self.trays.lines.len()];
-        let mut lines = tray.lines();
-        let before = lines.len();
+        let mut guard = tray.lines();
+        let Lines { bytes, second } = &mut *guard;
+        let before = bytes.len();
         if before >= MOST {
             return false;
         }
-        line(&mut lines);
-        let after = lines.len();
-        drop(lines);
+        line(bytes, second);
+        let after = bytes.len();
+        drop(guard);
         if before < MANY && after >= MANY {
             let _ = self.calls.try_send(Call::Many);
         }
@@ -222,16 +229,16 @@ impl Batch {
     fn take(&mut self, trays: &Trays) -> &[u8] {
         let mut threads = 0;
         for tray in &trays.lines {
-            let mut lines = tray.lines();
+            let lines = &mut tray.lines().bytes;
             if lines.is_empty() {
                 continue;
             }
             threads += 1;
             if threads == 1 {
                 // What gathers from now on gathers in the buffer of the batch before.
-                mem::swap(&mut *lines, &mut self.lines);
+                mem::swap(lines, &mut self.lines);
             } else {
-                self.lines.append(&mut lines);
+                self.lines.append(lines);
             }
         }
         if threads < 2 {
@@ -264,7 +271,7 @@ mod tests {
 
     fn add(log: &AccessLog, line: &[u8]) -> bool {
         let desk = log.0.as_ref().unwrap();
-        desk.add(|lines| lines.extend_from_slice(line))
+        desk.add(|lines, _| lines.extend_from_slice(line))
     }
 
     #[test]
