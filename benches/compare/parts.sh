@@ -37,7 +37,7 @@ checked() {
 reported() { field "$1" <<<"$REPORT"; }
 
 # warm PEER TENANTS: until each tenant has its connections, and a while longer.
-warm() { checked "$1" "$2" --connections "$CONNECTIONS" --requests $((WARMUP + 3 * $2)); }
+warm() { checked "$1" "$2" --connections "$CONNECTIONS" --requests $((WARMUP + 2 * $2)); }
 
 # ── CPU per request ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -101,6 +101,8 @@ side_by_side() {
         rate="$(half_load "$n")"
         for ((round = 1; round <= ROUNDS; round++)); do
             for peer in "${peers[@]}"; do
+                # No target, and the time is better spent on more rounds of the others.
+                [[ "$peer" != haproxy ]] || continue
                 # After the others' turns its memory is in no cache any more.
                 warm "$peer" "$n"
                 at_rate "$peer" "$n" "$rate" part=latency round="$round"
@@ -302,4 +304,25 @@ stall() {
             p99_us="$(field p99_us <"$WORK/quiet.json")" max_us="$(field max_us <"$WORK/quiet.json")" ${own:+own_us="$own"}
     fi
     stop_all
+}
+
+# ── The path of a request, piece by piece ───────────────────────────────────────────────────────────────────────
+
+# These are measured inside the program: by criterion, and by counting allocations on the thread that serves.
+path() {
+    local output nanos added
+    ((BUILD)) || { say "'path' is left out: its programs have to be built"; return; }
+    if output="$(cd "$ROOT" && cargo bench --locked --bench relais -- 'look-up, checkout, check-in' 2>&1)"; then
+        nanos="$(awk -F'[][ ]+' '/time: / {
+            for (i = 1; i <= NF; i++) if ($i == "time:") print $(i + 3) * ($(i + 4) == "ps" ? 0.001 : $(i + 4) == "ns" ? 1 : 1000)
+        }' <<<"$output")"
+    fi
+    if [[ -n "${nanos:-}" ]]; then note part=path nanos="$nanos"; else fault "cargo bench: ${output: -500}"; fi
+    if output="$(cd "$ROOT" && cargo test --locked --test allocations -- --nocapture 2>&1)"; then
+        # For each way through the gateway: what it allocates beyond the bare forwarder, to what that allocates.
+        added="$(sed -n 's/.*: \([0-9.]*\) in the gateway, \([0-9.]*\) in the bare forwarder.*/\1 \2/p' <<<"$output" |
+            awk '{ more = ($1 - $2) / $2; if (more > most) most = more } END { if (NR) printf "%.3f", most }')"
+    fi
+    # That choosing a certificate and taking a connection allocate nothing is what the test fails for.
+    if [[ -n "${added:-}" ]]; then note part=path allocations=0 added="$added"; else fault "cargo test: ${output: -500}"; fi
 }

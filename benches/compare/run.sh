@@ -6,11 +6,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=benches/compare/parts.sh
 source "$HERE/parts.sh"
 
-ONLY="cpu latency http2 scaling memory handshakes"
+ONLY="cpu latency http2 scaling memory handshakes path"
 PEERS="bare relais nginx haproxy"
 TENANTS="1 100 1000"
 MANY=10000
-DURATION=5
+DURATION=4
 ROUNDS=5
 STARTS=3
 WARMUP=10000
@@ -33,11 +33,12 @@ medians reported. Before each measure the identity of every answer is checked fo
 could only by a socket of syslog.
 
   cpu         CPU per request under all the load that wrk can make, $CONNECTIONS connections, the tenants in turn, answers of 1 KiB
-  latency     percentiles at half of the load that saturates the slowest of them, the same for all
+  latency     percentiles at half of the load that saturates the slowest of them, the same for all (but HAProxy)
   http2       CPU per request over HTTP/1.1, HTTP/2 and what 'auto' decides, to one tenant and spread over 100
   scaling     CPU per request with two workers and with one; on six cores and more, throughput too
   memory      from exec to ready and memory at rest with 1, 100, 1,000 and $MANY tenants; memory of 1,000 idle connections
   handshakes  1,000 tenants cold at once: kinds, CPU of each, how long another tenant waits meanwhile; resumption later
+  path        selection, checkout and check-in by criterion, allocations by 'cargo test'; not with --no-build
 
 The exit code is 1 if something did not run, a request failed or an identity was wrong; a target that is missed is a result.
 
@@ -93,7 +94,7 @@ if has_peer haproxy; then need "$HAPROXY" haproxy; fi
 if has_peer relais; then relais_serves || die "${RELAIS#"$ROOT/"} has no serve command"; fi
 for part in $ONLY; do
     case "$part" in
-    cpu | latency | http2 | scaling | memory | handshakes) ;;
+    cpu | latency | http2 | scaling | memory | handshakes | path) ;;
     *) die "no such part: $part" ;;
     esac
 done
@@ -109,10 +110,11 @@ if wanted cpu || wanted latency; then
     for n in $TENANTS; do side_by_side "$n"; done
 fi
 if wanted cpu && ((MANY)); then one_by_one "$MANY"; fi
-for part in http2 scaling memory handshakes; do
+for part in http2 scaling memory handshakes path; do
     if wanted "$part"; then "$part"; fi
 done
 rm -f "$WORK"/{relais,nginx}-access.log
+note part=end faults="$FAULTS" minutes="$(((SECONDS - began) / 60))"
 
 {
     echo '['
@@ -121,5 +123,5 @@ rm -f "$WORK"/{relais,nginx}-access.log
 } >"$RESULTS/$name.json"
 rm "$rounds"
 report "$RESULTS/$name.json" | tee "$RESULTS/$name.md"
-say "results, after $(((SECONDS - began) / 60)) minutes: $RESULTS/$name.{md,json,svg}"
+say "results: $RESULTS/$name.{md,json,svg}"
 ((FAULTS == 0)) || { say "$FAULTS faults"; exit 1; }
