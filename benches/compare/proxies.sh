@@ -71,6 +71,13 @@ upstream_accepts() { curl -sS --max-time 5 "http://127.0.0.1:$STATUS/status" | a
 # Connections that are open to the upstream, without the one for its status.
 upstream_connections() { curl -sS --max-time 5 "http://127.0.0.1:$STATUS/status" | awk 'NR == 1 { print $3 - 1 }'; }
 
+# fresh_log NAME: where it is to write its access log; what was there is gone.
+fresh_log() {
+    mkdir -p "$WORK/access"
+    rm -f "$WORK/access/$1.log"
+    echo "$WORK/access/$1.log"
+}
+
 start_bare() {
     local h2=()
     if [[ "$2" == h2 ]]; then h2=(--h2); fi
@@ -82,8 +89,8 @@ start_bare() {
 start_relais() {
     local access=off tls="1.2+"
     case "$TLS" in TLSv1.2) tls="1.2" ;; TLSv1.3) tls="1.3" ;; esac
-    [[ "$ACCESS_LOG" == off ]] || access="$WORK/relais-access.log"
-    rm -f "$WORK/relais-access.log"
+    # In a folder of its own, as logs have: Relais is told of every write in the folder of its configuration.
+    [[ "$ACCESS_LOG" == off ]] || access="$(fresh_log relais)"
     cat >"$WORK/relais.toml" <<CNF
 environment = "test"
 workers = $WORKERS
@@ -126,8 +133,7 @@ CNF
 start_nginx() {
     local access=off target='$tenant'
     if [[ "${3:-}" == shared ]]; then target="t$(head -n 1 "$WORK/pki/tenants-$1.txt")"; fi
-    [[ "$ACCESS_LOG" == off ]] || access="$WORK/nginx-access.log combined buffer=64k flush=1s"
-    rm -f "$WORK/nginx-access.log"
+    [[ "$ACCESS_LOG" == off ]] || access="$(fresh_log nginx) combined buffer=64k flush=1s"
     {
         nginx_head nginx | sed "s/^worker_processes .*/worker_processes $WORKERS;/"
         cat <<CNF

@@ -113,7 +113,7 @@ if wanted cpu && ((MANY)); then one_by_one "$MANY"; fi
 for part in http2 scaling memory handshakes path; do
     if wanted "$part"; then "$part"; fi
 done
-rm -f "$WORK"/{relais,nginx}-access.log
+rm -rf "$WORK/access"
 note part=end faults="$FAULTS" minutes="$(((SECONDS - began) / 60))"
 
 {
