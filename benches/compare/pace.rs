@@ -15,7 +15,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// A thread makes requests due: the runtime's timer counts milliseconds, and would send all of one at once.
+    /// A thread of its own makes requests due: the runtime's timer counts milliseconds, and would send all of one at once.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nobody else waits on this thread, and it has to wake to the microsecond"
+    )]
     pub(crate) fn start(rate: u32, begun: Instant) -> Self {
         let pace = Self {
             begun,

@@ -218,20 +218,20 @@ handshakes_counted() {
 }
 
 handshakes() {
-    local peer alone
+    local peer round alone
     alone="$("$CRYPTO" "$WORK/pki/keys/tenant1.pem")" || { fault "the cost of cryptography cannot be measured"; return; }
     note part=crypto rsa_signature_us="$(field rsa_signature_us <<<"$alone")" key_exchange_us="$(field key_exchange_us <<<"$alone")"
     pki 1
     pki 1000
     for peer in $PEERS; do
-        cold "$peer"
+        for ((round = 1; round <= STARTS; round++)); do cold "$peer" "$round"; done
         crowd "$peer"
         stall "$peer"
     done
 }
 
-# All tenants cold at once; again while their connections are open, which tells the handshakes' price from that of requests;
-# again when all have been closed for want of use.
+# cold PEER ROUND: all tenants cold at once; again while their connections are open, which tells the handshakes' price from
+# that of requests; in the first round again when all have been closed for want of use.
 cold() {
     local before cpu warm_cpu full resumed
     start_upstream
@@ -240,17 +240,17 @@ cold() {
         before="$(threads_cpu "$1")"
         checked "$1" 1000 --connections 1000 --requests 1000
         cpu="$(cpu_since "$1" "$before")" full="$(reported full_handshakes)" resumed="$(reported resumed_handshakes)"
-        note part=cold proxy="$1" tenants=1000 round=1 full="$full" resumed="$resumed" p99_us="$(reported p99_us)" \
+        note part=cold proxy="$1" tenants=1000 round="$2" full="$full" resumed="$resumed" p99_us="$(reported p99_us)" \
             failed="$(reported failed)" requests="$(reported requests)"
         before="$(threads_cpu "$1")"
         checked "$1" 1000 --connections 1000 --requests 1000
         # Those that had to be opened all the same would be counted as costing nothing.
         if (($(reported full_handshakes) + $(reported resumed_handshakes) == 0)); then
             warm_cpu="$(cpu_since "$1" "$before")"
-            note part=handshake proxy="$1" tenants=1000 round=1 kind=full \
+            note part=handshake proxy="$1" tenants=1000 round="$2" kind=full \
                 cpu_us="$(quotient $(((cpu - warm_cpu) / 1000)) $((full + resumed)))"
         fi
-        if [[ "$1" != bare ]]; then after_idling "$1" "${warm_cpu:-}"; fi
+        if [[ "$1" != bare ]] && (($2 == 1)); then after_idling "$1" "${warm_cpu:-}"; fi
     fi
     stop_all
 }

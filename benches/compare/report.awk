@@ -70,7 +70,7 @@ END {
     printf "# Relais beside its peers\n\n%s. %s.\n\n", run["machine"], run["versions"]
     printf "Medians of %d round%s of %d s, %d connections, the tenants in turn, answers of 1 KiB, %s, one worker each. ", \
         run["rounds"], run["rounds"] == 1 ? "" : "s", run["seconds"], run["connections"], run["tls"]
-    printf "Access log to a file: %s (the bare forwarder and HAProxy have none). %s requests in %d minutes; wrong identities, failed requests and things that did not run: %s.\n\n", \
+    printf "Access log to a file: %s (the bare forwarder and HAProxy have none). %s requests in %d min; wrong identities, failed requests and things that did not run: %s.\n\n", \
         run["access_log"], with_commas(requests), run["minutes"], run["faults"] ? "**" run["faults"] "**" : "none"
 
     if (begin_part("cpu", "CPU per request", \
