@@ -40,6 +40,10 @@ demo *ARGUMENTS="--check":
 interop *ARGUMENTS="--release":
     bash tests/interop/run.sh {{ARGUMENTS}}
 
+# Relais beside the bare forwarder, nginx and HAProxy, and which targets are met; `just compare --quick` tries it out
+compare *ARGUMENTS:
+    benches/compare/run.sh {{ARGUMENTS}}
+
 # micro-benchmarks; compare with `just bench --baseline main`
 bench *ARGUMENTS:
     cargo bench --bench '*' -- {{ARGUMENTS}}

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
 }
 
 /// The allocator asks for huge pages, and each thread's share of them is mostly empty: a thousand idle tenants would
-/// take 31 MiB instead of 18 (`benches/compare/figures.sh --only idle`). Before anything of size is allocated.
+/// take 31 MiB instead of 18 (`benches/compare/run.sh --only memory`). Before anything of size is allocated.
 fn use_small_pages() {
     // Where the kernel does not have it, memory at rest is larger, and nothing else is different.
     #[cfg(target_os = "linux")]

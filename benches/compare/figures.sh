@@ -1,30 +1,25 @@
 #!/usr/bin/env bash
-# The separate figures: identities under interleaving, memory under large bodies, a thousand tenants at rest, a whole
-# country's structures, CPU.
+# What is counted rather than timed: identities under interleaving, memory under large bodies, a whole country's structures.
 set -euo pipefail
 # shellcheck source=benches/compare/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 PEER=relais
-ONLY="identities bodies idle scale cpu"
+ONLY="identities bodies scale"
 REQUESTS=160000
 SIZE_MIB=1024
-TENANTS=1000
 CERTIFICATES=10000
 STRUCTURES=150000
-RUN=()
 
 usage() {
     cat <<HELP
-Usage: benches/compare/figures.sh [OPTIONS] [-- RUN_OPTIONS]
+Usage: benches/compare/figures.sh [OPTIONS]
 
 Takes these figures and prints them as Markdown, with the machine and the versions:
   identities   $REQUESTS requests interleaved over 100 tenants on 16 connections, in turn and at random, to an
                upstream of HTTP/1.1 and of HTTP/2: responses under another tenant's certificate (must be 0)
   bodies       1 GiB up and 1 GiB down: status, bytes that arrived, growth of the proxy's memory
-  idle         $TENANTS tenants: time from start to ready, memory at rest
   scale        $CERTIFICATES certificates, three services, a table of $STRUCTURES structures: 'relais check', ready, memory
-  cpu          CPU per request against the bare forwarder and nginx: run.sh, with RUN_OPTIONS
 What cannot be done here is left out and said. The exit code is 1 if a response was wrong, failed or incomplete.
 
 Options:
@@ -32,7 +27,6 @@ Options:
   --peer PEER        what is measured: relais, or bare, nginx, haproxy to compare or to try this out (default: $PEER)
   --requests N       requests of each run of 'identities' (default: $REQUESTS)
   --size MIB         size of each body of 'bodies' (default: $SIZE_MIB)
-  --tenants N        tenants of 'idle' (default: $TENANTS)
 $COMMON_HELP
 HELP
 }
@@ -43,19 +37,11 @@ own_option() {
     --peer) PEER="$2" ;;
     --requests) REQUESTS="$2" ;;
     --size) SIZE_MIB="$2" ;;
-    --tenants) TENANTS="$2" ;;
-    --) RUN=("${@:2}"); return $# ;;
     *) return 0 ;;
     esac
     return 2
 }
 take_options "$@"
-
-FAULTS=0
-fault() {
-    say "fault: $*"
-    FAULTS=$((FAULTS + 1))
-}
 
 # In MiB, with one decimal.
 mib() { awk -v kib="$1" 'BEGIN { printf "%.1f", kib / 1024 }'; }
@@ -154,38 +140,6 @@ bodies() {
     echo
 }
 
-idle() {
-    local times=() before loaded
-    echo "## $TENANTS tenants at rest"
-    echo
-    pki "$TENANTS"
-    # One tenant first: what the process takes before any is loaded.
-    pki 1
-    start_upstream
-    "start_$PEER" 1 h1 || { fault "$PEER does not start"; return; }
-    sleep 1
-    before="$(memory_kib "$PEER" VmRSS)"
-    stop "$PEER"
-    for _ in 1 2 3 4 5; do
-        started=${EPOCHREALTIME/[.,]/}
-        "start_$PEER" "$TENANTS" h1 || { fault "$PEER does not start"; return; }
-        times+=("$(((${EPOCHREALTIME/[.,]/} - started) / 1000))")
-        # The last one stays.
-        ((${#times[@]} == 5)) || stop "$PEER"
-    done
-    sleep 2
-    loaded="$(memory_kib "$PEER" VmRSS)"
-    echo "| | |"
-    echo "|:--|--:|"
-    echo "| from start to ready, five starts, ms | ${times[*]} |"
-    echo "| VmRSS with 1 tenant, MiB | $(mib "$before") |"
-    echo "| VmRSS with $TENANTS tenants, MiB | $(mib "$loaded") |"
-    echo "| per tenant, KiB | $(awk -v kib="$((loaded - before))" -v n="$((TENANTS - 1))" 'BEGIN { printf "%.1f", kib / n }') |"
-    echo
-    [[ "$PEER" == relais ]] || { echo "Only Relais says when it is ready: for $PEER, until its port is open."; echo; }
-    stop_all
-}
-
 scale() {
     local folder="$WORK/scale" started took status=0
     echo "## $CERTIFICATES certificates, three services, $STRUCTURES structures"
@@ -234,15 +188,8 @@ CNF
     stop_all
 }
 
-cpu() {
-    local options=(--no-build --work "$WORK" --results "$RESULTS" --port "$PORT" --tls "$TLS")
-    [[ "$ACCESS_LOG" == off ]] || options+=(--access-log)
-    # Its own title and versions are not repeated.
-    "$HERE/run.sh" "${options[@]}" "${RUN[@]}" | sed -e 's/^# /## /' -e '/^- /d' || fault "run.sh failed"
-}
-
 prepare
-if [[ "$PEER" == haproxy ]]; then need haproxy haproxy; fi
+if [[ "$PEER" == haproxy ]]; then need "$HAPROXY" haproxy; fi
 summary="$RESULTS/$(date -u +%Y%m%dT%H%M%SZ)-figures.md"
 exec > >(tee "$summary")
 tee=$!
@@ -253,7 +200,7 @@ echo
 versions | sed 's/^/- /'
 echo
 for figure in $ONLY; do
-    if [[ "$PEER" == relais && "$figure" != cpu ]] && ! relais_serves; then
+    if [[ "$PEER" == relais ]] && ! relais_serves; then
         echo "## $figure"
         echo
         echo "Left out: ${RELAIS#"$ROOT/"} has no serve command yet."
@@ -261,7 +208,7 @@ for figure in $ONLY; do
         continue
     fi
     case "$figure" in
-    identities | bodies | idle | scale | cpu) "$figure" ;;
+    identities | bodies | scale) "$figure" ;;
     *) die "no such figure: $figure" ;;
     esac
 done

@@ -1,32 +1,32 @@
 # shellcheck shell=bash
-# What run.sh and figures.sh share: packages, a throw-away PKI, the upstream, the proxies, and how they are measured.
+# What run.sh, figures.sh and benches/rotation share: options, packages, a throw-away PKI, and how processes are measured.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
-# shellcheck disable=SC2034  # used by run.sh
 HERE="$ROOT/benches/compare"
 
-# Options that both scripts have, with their defaults.
+# Options that all scripts have, with their defaults.
 WORK="$ROOT/target/compare"
 RESULTS=""
 PORT=18400
 KEYS=64
 TLS="TLSv1.2 TLSv1.3"
 NGINX="${NGINX:-nginx}"
+HAPROXY="${HAPROXY:-haproxy}"
 ACCESS_LOG=off
 BUILD=1
 
-# shellcheck disable=SC2034  # used by both
+# shellcheck disable=SC2034  # used by all
 COMMON_HELP="  --work DIR         where the PKI, configurations and logs go (default: target/compare)
   --results DIR      where results go (default: WORK/results)
-  --port P           first of nine ports used on 127.0.0.1 (default: $PORT)
-  --tls VERSIONS     what the upstream speaks (default: \"$TLS\")
-  --access-log       a line per request to a file, for the proxies that can
+  --port P           first of eight ports used on 127.0.0.1 (default: $PORT)
+  --tls VERSIONS     what the upstream and the proxies speak (default: \"$TLS\")
+  --access-log WHEN  on or off: a line per request to a file, for the proxies that can
   --no-build         use target/release as it is
 
 Environment:
-  NGINX              the nginx to use (default: the one in PATH, installed with apt-get when there is none)
+  NGINX, HAPROXY     the ones to use (default: those in PATH, installed with apt-get when there are none)
   RELAIS             the relais to measure (default: target/release/relais)
-  RELAIS_SERVICE     lines for Relais's [services.dmp] section, such as 'tls = …'
+  RELAIS_SERVICE     lines for Relais's [services.dmp] section, such as 'http = …'
   RELAIS_IDENTITIES  lines for its [identities] section"
 
 # Reads the command line. An option that is not common goes to the script's own_option. Each returns how many words it
@@ -48,7 +48,7 @@ common_option() {
     --results) RESULTS="$2"; return 2 ;;
     --port) PORT="$2"; return 2 ;;
     --tls) TLS="$2"; return 2 ;;
-    --access-log) ACCESS_LOG=on; return 1 ;;
+    --access-log) ACCESS_LOG="$2"; return 2 ;;
     --no-build) BUILD=0; return 1 ;;
     -h | --help) usage; exit 0 ;;
     *) return 0 ;;
@@ -57,6 +57,8 @@ common_option() {
 
 # shellcheck source=tests/support/lib.sh
 source "$ROOT/tests/support/lib.sh"
+# shellcheck source=benches/compare/proxies.sh
+source "$HERE/proxies.sh"
 
 # ── Processes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -67,20 +69,27 @@ processes() {
     pgrep -P "$pid" || true
 }
 
-# CPU time of NAME so far, all its threads, in nanoseconds.
-cpu_ns() {
+# CPU time of each thread of NAME so far, in nanoseconds: lines of "PID/THREAD NANOSECONDS".
+threads_cpu() {
     local pid
     for pid in $(processes "$1"); do
-        cat "/proc/$pid"/task/*/schedstat 2>/dev/null || true
-    done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
+        awk 'split(FILENAME, path, "/") { print path[3] "/" path[5], $1 }' "/proc/$pid"/task/*/schedstat 2>/dev/null || true
+    done
 }
 
-# memory_kib NAME FIELD: VmRSS or VmHWM, summed over the processes of NAME.
+# cpu_since NAME BEFORE: the CPU time of NAME since threads_cpu said BEFORE, all its threads, in nanoseconds. By thread,
+# because one that has ended meanwhile takes all of its past with it.
+cpu_since() {
+    { echo "$2"; echo; threads_cpu "$1"; } |
+        awk '!NF { now = 1; next } !now { before[$1] = $2; next } { sum += $2 - before[$1] } END { printf "%.0f\n", sum }'
+}
+
+# memory_kib NAME FIELD: VmRSS or VmHWM of the largest process of NAME. nginx has two, which share nearly all their pages.
 memory_kib() {
     local pid
     for pid in $(processes "$1"); do
         cat "/proc/$pid/status" 2>/dev/null || true
-    done | awk -v field="$2:" '$1 == field { sum += $2 } END { print sum + 0 }'
+    done | awk -v field="$2:" '$1 == field && $2 > most { most = $2 } END { print most + 0 }'
 }
 
 # Makes VmHWM start again from VmRSS.
@@ -98,10 +107,10 @@ prepare() {
     RELAIS="${RELAIS:-$ROOT/target/release/relais}"
     BARE="$ROOT/target/release/examples/bare-forwarder"
     LOAD="$ROOT/target/release/examples/load"
-    UPSTREAM=$PORT UPSTREAM_H2=$((PORT + 1)) STATUS=$((PORT + 2))
-    BARE_PORT=$((PORT + 3)) RELAIS_PORT=$((PORT + 4)) ADMIN_PORT=$((PORT + 5)) NGINX_PORT=$((PORT + 6)) HAPROXY_PORT=$((PORT + 7))
-    # shellcheck disable=SC2034  # used by benches/rotation
-    HAPROXY_ADMIN=$((PORT + 8))
+    CRYPTO="$ROOT/target/release/examples/crypto"
+    # shellcheck disable=SC2034  # used by proxies.sh
+    UPSTREAM=$PORT STATUS=$((PORT + 1)) BARE_PORT=$((PORT + 2)) RELAIS_PORT=$((PORT + 3)) ADMIN_PORT=$((PORT + 4)) \
+        NGINX_PORT=$((PORT + 5)) HAPROXY_PORT=$((PORT + 6)) HAPROXY_ADMIN=$((PORT + 7))
     mkdir -p "$WORK" "$RESULTS"
     umask 077
     # Both ends of every connection are here: thousands of them at 1,000 tenants.
@@ -110,9 +119,9 @@ prepare() {
     need curl curl
     [[ "$NGINX" == */* ]] || need "$NGINX" nginx
     if ((BUILD)); then
-        (cd "$ROOT" && cargo build --release --locked --bin relais --example bare-forwarder --example load)
+        (cd "$ROOT" && cargo build --release --locked --bin relais --example bare-forwarder --example load --example crypto)
     fi
-    [[ -x "$BARE" && -x "$LOAD" ]] || die "no release build of the examples: run without --no-build"
+    [[ -x "$BARE" && -x "$LOAD" && -x "$CRYPTO" ]] || die "no release build of the examples: run without --no-build"
     trap stop_all EXIT
     trap 'exit 130' INT TERM
 }
@@ -132,7 +141,7 @@ versions() {
     if relais_serves; then timeout 10 "$RELAIS" --version || true; fi
     printf 'commit %s\n' "$(git -C "$ROOT" describe --always --dirty 2>/dev/null || echo unknown)"
     "$NGINX" -v 2>&1 | sed 's/^nginx version: //; s,/, ,'
-    if command -v haproxy >/dev/null; then haproxy -v | awk 'NR == 1 { print "haproxy", $3 }'; fi
+    if command -v "$HAPROXY" >/dev/null; then "$HAPROXY" -v | awk 'NR == 1 { print "haproxy", $3 }'; fi
     rustc --version 2>/dev/null || true
 }
 
@@ -171,184 +180,13 @@ tenant() {
     mv "$file.partial" "$file"
 }
 
-# ── The upstream and the proxies ────────────────────────────────────────────────────────────────────────────────
+# ── Results ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Answers 1 KiB on HTTP/1.1 and HTTP/2, and tells whose certificate it was shown. `/sink` reads a whole body before
-# it answers with how much there was; `/big` is a file of 1 GiB if there is one.
-start_upstream() {
-    local body
-    printf -v body '%*s' 1024 ''
-    {
-        nginx_head upstream
-        cat <<CNF
-http {
-    access_log off;
-    $(nginx_paths upstream)
-    map \$ssl_client_s_dn \$client_ou { "~(?:^|,)OU=(?<ou>[^,]+)" \$ou; }
-    keepalive_requests 100000000;
-    keepalive_timeout 600s;
-    client_max_body_size 0;
-    client_body_buffer_size 64k;
-    server {
-        listen 127.0.0.1:$UPSTREAM ssl backlog=4096;
-        listen 127.0.0.1:$UPSTREAM_H2 ssl http2 backlog=4096;
-        ssl_certificate $WORK/pki/server.pem;
-        ssl_certificate_key $WORK/pki/keys/server.pem;
-        ssl_protocols $TLS;
-        ssl_verify_client on;
-        ssl_verify_depth 2;
-        ssl_client_certificate $WORK/pki/trust.pem;
-        ssl_session_cache shared:upstream:16m;
-        add_header x-client-ou \$client_ou;
-        add_header x-client-serial \$ssl_client_serial;
-        add_header x-load-id \$http_x_load_id;
-        default_type text/plain;
-        root $WORK/files;
-        location / { return 200 "${body// /x}"; }
-        location ~ /sink\$ {
-            rewrite ^ /ok break;
-            proxy_pass http://127.0.0.1:$STATUS;
-            proxy_pass_request_body off;
-            proxy_set_header Content-Length "";
-            add_header x-received \$request_length;
-            add_header x-client-ou \$client_ou;
-        }
-        location ~ /big\$ { try_files /big =404; }
-    }
-    server {
-        listen 127.0.0.1:$STATUS;
-        location /ok { return 200 "received"; }
-        location /status { stub_status; }
-    }
-}
-CNF
-    } >"$WORK/upstream.conf"
-    start upstream "$NGINX" -p "$WORK" -c "$WORK/upstream.conf"
-    wait_port upstream "$UPSTREAM" || exit 1
-}
-
-# Connections that the upstream has accepted so far, over TLS or for its status.
-upstream_accepts() { curl -sS --max-time 5 "http://127.0.0.1:$STATUS/status" | awk 'NR == 3 { print $1 }'; }
-
-# Each start_X TENANTS VERSION (h1 or h2) starts a proxy with one worker, in front of the upstream.
-
-start_bare() {
-    local upstream=$UPSTREAM h2=()
-    if [[ "$2" == h2 ]]; then upstream=$UPSTREAM_H2 h2=(--h2); fi
-    start bare "$BARE" --listen "127.0.0.1:$BARE_PORT" --upstream "127.0.0.1:$upstream" --workers 1 \
-        --trust "$WORK/pki/trust.pem" --identities "$WORK/pki/tenants-$1" "${h2[@]}"
-    wait_port bare "$BARE_PORT"
-}
-
-start_relais() {
-    local upstream=$UPSTREAM access=off
-    [[ "$2" == h1 ]] || upstream=$UPSTREAM_H2
-    [[ "$ACCESS_LOG" == off ]] || access="$WORK/relais-access.log"
-    cat >"$WORK/relais.toml" <<CNF
-environment = "test"
-workers = 1
-
-[[listeners]]
-address = "127.0.0.1:$RELAIS_PORT"
-
-[identities]
-directory = "$WORK/pki/tenants-$1"
-${RELAIS_IDENTITIES:-}
-
-[services.dmp]
-url = "https://localhost:$upstream"
-trust = "$WORK/pki/trust.pem"
-${RELAIS_SERVICE:-}
-
-[services.dmp.limits]
-request_body = "2GiB"
-
-[admin]
-address = "127.0.0.1:$ADMIN_PORT"
-
-[log]
-access = "$access"
-CNF
-    start relais "$RELAIS" serve --config "$WORK/relais.toml"
-    wait_relais "$ADMIN_PORT"
-}
-
-# nginx as well as it can be used: one upstream block per tenant, because a shared one mixes tenants' connections.
-# `start_nginx TENANTS VERSION shared` makes that very mistake, to show that the load notices.
-# shellcheck disable=SC2016  # nginx's variable
-start_nginx() {
-    local access=off target='$tenant'
-    if [[ "${3:-}" == shared ]]; then target="t$(head -n 1 "$WORK/pki/tenants-$1.txt")"; fi
-    [[ "$ACCESS_LOG" == off ]] || access="$WORK/nginx-access.log"
-    {
-        nginx_head nginx
-        cat <<CNF
-http {
-    access_log $access;
-    $(nginx_paths nginx)
-    keepalive_requests 100000000;
-    client_max_body_size 0;
-    map_hash_max_size 16384;
-    map \$http_x_finess \$tenant {
-$(sed 's/.*/        & t&;/' "$WORK/pki/tenants-$1.txt")
-    }
-$(sed "s/.*/    upstream t& { server 127.0.0.1:$UPSTREAM; keepalive 64; keepalive_requests 100000000; keepalive_timeout 600s; }/" "$WORK/pki/tenants-$1.txt")
-    server {
-        listen 127.0.0.1:$NGINX_PORT backlog=4096;
-        location / {
-            if (\$tenant = "") { return 400; }
-            proxy_pass https://$target;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_request_buffering off;
-            proxy_ssl_certificate $WORK/pki/tenants-$1/\$http_x_finess.pem;
-            proxy_ssl_certificate_key $WORK/pki/tenants-$1/\$http_x_finess.pem;
-            proxy_ssl_protocols TLSv1.2 TLSv1.3;
-            proxy_ssl_verify on;
-            proxy_ssl_verify_depth 2;
-            proxy_ssl_name localhost;
-            proxy_ssl_trusted_certificate $WORK/pki/trust.pem;
-        }
-    }
-}
-CNF
-    } >"$WORK/nginx.conf"
-    start nginx "$NGINX" -p "$WORK" -c "$WORK/nginx.conf"
-    wait_port nginx "$NGINX_PORT"
-}
-
-# HAProxy: one backend per tenant, for the same reason.
-start_haproxy() {
-    local alpn="" upstream=$UPSTREAM
-    if [[ "$2" == h2 ]]; then alpn="alpn h2" upstream=$UPSTREAM_H2; fi
-    cat >"$WORK/haproxy.cfg" <<CNF
-global
-    nbthread 1
-    maxconn 5000
-    no log
-    stats socket ipv4@127.0.0.1:$HAPROXY_ADMIN level admin
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 600s
-    timeout server 600s
-    http-reuse always
-frontend in
-    bind 127.0.0.1:$HAPROXY_PORT
-    use_backend t%[req.hdr(x-finess)]
-$(sed "s|.*|backend t&\n    server s 127.0.0.1:$upstream ssl crt $WORK/pki/tenants-$1/&.pem ca-file $WORK/pki/trust.pem verify required sni str(localhost) verifyhost localhost pool-max-conn 64 $alpn|" "$WORK/pki/tenants-$1.txt")
-CNF
-    start haproxy haproxy -db -f "$WORK/haproxy.cfg"
-    wait_port haproxy "$HAPROXY_PORT"
-}
-
-proxy_port() {
-    case "$1" in
-    bare) echo "$BARE_PORT" ;;
-    relais) echo "$RELAIS_PORT" ;;
-    nginx) echo "$NGINX_PORT" ;;
-    haproxy) echo "$HAPROXY_PORT" ;;
-    esac
+# Things that may not happen are counted, said, and let the script fail at its end.
+FAULTS=0
+fault() {
+    say "fault: $*"
+    FAULTS=$((FAULTS + 1))
 }
 
 # field NAME: a number out of the line of JSON on standard input.

@@ -2,8 +2,11 @@
 //!
 //! The upstream answers with the `OU` of the client certificate it was shown in one header, and echoes the
 //! request's `X-Load-Id` in another: the first tells one tenant's connection used for another's request, the
-//! second a response that belongs to another request. The result is one line of JSON; the exit code is 0 only
-//! if every response was right. `--record` also writes a line for each request: when, how, under which serial number.
+//! second a response that belongs to another request. Whether a connection's handshake was full or resumed it tells in
+//! a third, on the first response of that connection. The result is one line of JSON; the exit code is 0 only if every
+//! response was right. `--record` also writes a line for each request: when, how, under which serial number.
+
+mod pace;
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
@@ -24,7 +27,11 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::sleep_until;
+
+use pace::Pace;
+
+/// The response header that tells how the service's connection began: `full` or `resumed`.
+const HANDSHAKE: &str = "x-handshake";
 
 #[derive(Parser)]
 #[command(
@@ -61,7 +68,8 @@ struct Args {
     /// The response header that must be `1` and the tenant's FINESS number.
     #[arg(long, default_value = "x-client-ou")]
     identity_header: HeaderName,
-    /// Send so many requests a second, evenly, rather than as many as possible.
+    /// Send so many requests a second, evenly, rather than as many as possible. They are due whether or not those before
+    /// them have been answered, and one that is sent late because all connections are busy has its wait counted.
     #[arg(long)]
     rate: Option<u32>,
     /// Write a line for each request to this file: its start and its end (Unix time), how long it took (all in
@@ -86,6 +94,7 @@ struct Load {
     tenants: Vec<(HeaderValue, HeaderValue)>,
     body: Bytes,
     deadline: Option<Instant>,
+    pace: Option<Pace>,
     sent: Cell<u64>,
     random: Cell<u64>,
     tally: RefCell<Tally>,
@@ -121,6 +130,8 @@ struct Tally {
     closed_idle: u64,
     wrong_identity: u64,
     wrong_response: u64,
+    full_handshakes: u64,
+    resumed_handshakes: u64,
     connections_opened: u64,
     first_failure: Option<String>,
 }
@@ -166,10 +177,12 @@ impl Load {
             "no tenant in {}",
             args.tenants.display()
         );
+        let begun = (Instant::now(), SystemTime::now());
         Ok(Self {
             tenants,
             body: vec![b'x'; usize::try_from(args.body.as_u64())?].into(),
-            deadline: args.duration.map(|duration| Instant::now() + *duration),
+            deadline: args.duration.map(|duration| begun.0 + *duration),
+            pace: args.rate.map(|rate| Pace::start(rate, begun.0)),
             sent: Cell::new(0),
             random: Cell::new(0x9e37_79b9_7f4a_7c15),
             tally: RefCell::default(),
@@ -180,7 +193,7 @@ impl Load {
                 })
                 .transpose()?
                 .map(|file| RefCell::new(BufWriter::new(file))),
-            begun: (Instant::now(), SystemTime::now()),
+            begun,
             args,
         })
     }
@@ -189,7 +202,10 @@ impl Load {
     async fn run(self: Rc<Self>) -> Result<()> {
         let mut sender = None;
         while let Some(number) = self.next() {
-            let due = self.due(number).await;
+            let due = match &self.pace {
+                Some(pace) => pace.due(number).await,
+                None => None,
+            };
             let (finess, ou) = &self.tenants[self.tenant(number)];
             let started = Instant::now();
             // A request that is sent late, because the one before took long, has waited: that counts.
@@ -230,34 +246,22 @@ impl Load {
         Ok(())
     }
 
-    /// Waits until a request is due, where they are sent at a rate. If it should have been sent already, says since when.
-    async fn due(&self, number: u64) -> Option<Instant> {
-        let rate = self.args.rate?;
-        let due = self.begun.0 + Duration::from_secs_f64(number as f64 / f64::from(rate));
-        if due <= Instant::now() {
-            return Some(due);
-        }
-        sleep_until(due.into()).await;
-        None
-    }
-
     fn unix_micros(&self, at: Instant) -> Result<u128> {
         let (begun, unix) = self.begun;
-        Ok((unix + (at - begun))
-            .duration_since(UNIX_EPOCH)?
-            .as_micros())
+        let since = (unix + (at - begun)).duration_since(UNIX_EPOCH)?;
+        Ok(since.as_micros())
     }
 
-    /// The number of the next request, unless there is none.
+    /// The number of the next request, unless there is none. At a rate, all that are due before the end are sent, however
+    /// late: those that a stall keeps waiting are what is measured.
     fn next(&self) -> Option<u64> {
         let number = self.sent.get();
+        let at = (self.pace.as_ref()).map_or_else(Instant::now, |pace| pace.at(number));
         if self
             .args
             .requests
             .is_some_and(|requests| number >= requests)
-            || self
-                .deadline
-                .is_some_and(|deadline| Instant::now() >= deadline)
+            || self.deadline.is_some_and(|deadline| at >= deadline)
         {
             return None;
         }
@@ -320,6 +324,11 @@ impl Load {
         let mut tally = self.tally.borrow_mut();
         tally.wrong_identity += u64::from(head.headers.get(&self.args.identity_header) != Some(ou));
         tally.wrong_response += u64::from(head.headers.get("x-load-id") != Some(&id));
+        match head.headers.get(HANDSHAKE).map(HeaderValue::as_bytes) {
+            Some(b"full") => tally.full_handshakes += 1,
+            Some(b"resumed") => tally.resumed_handshakes += 1,
+            _ => {}
+        }
         *slot = Some(sender);
         Ok(head.headers.get(&self.args.serial_header).cloned())
     }
@@ -352,11 +361,14 @@ impl Tally {
             "closed_idle": self.closed_idle,
             "wrong_identity": self.wrong_identity,
             "wrong_response": self.wrong_response,
+            "full_handshakes": self.full_handshakes,
+            "resumed_handshakes": self.resumed_handshakes,
             "connections_opened": self.connections_opened,
             "seconds": elapsed.as_secs_f64(),
             "requests_per_second": (answered as f64 / elapsed.as_secs_f64()).round(),
             "p50_us": percentile(50),
             "p99_us": percentile(99),
+            "max_us": self.latencies.last(),
             "first_failure": self.first_failure,
         })
     }

@@ -62,12 +62,6 @@ own_option() {
 }
 take_options "$@"
 
-FAULTS=0
-fault() {
-    say "fault: $*"
-    FAULTS=$((FAULTS + 1))
-}
-
 # ── Certificates ────────────────────────────────────────────────────────────────────────────────────────────────
 
 # The serial number of a renewed certificate is its rotation and five digits of its tenant; those of the first ones
@@ -210,7 +204,7 @@ one() {
     fi
     if [[ " $PEERS " == *" nginx "* ]]; then rotate nginx signal -s_reload; fi
     if [[ " $PEERS " == *" haproxy "* ]]; then
-        need haproxy haproxy
+        need "$HAPROXY" haproxy
         rotate haproxy runtime commit_ssl_cert
     fi
     echo "## One certificate, under load"
