@@ -40,9 +40,9 @@ demo *ARGUMENTS="--check":
 interop *ARGUMENTS="--release":
     bash tests/interop/run.sh {{ARGUMENTS}}
 
-# micro-benchmarks; compare with `just bench --baseline main`
+# micro-benchmarks: of one subject with `just bench selection`; compare with `just bench --baseline main`
 bench *ARGUMENTS:
-    cargo bench --bench '*' -- {{ARGUMENTS}}
+    cargo bench -- {{ARGUMENTS}}
 
 # make the example certificates anew
 certs-example:
