@@ -10,10 +10,17 @@ use std::time::Duration;
 /// computed when they leave the processor.
 const ASLEEP_AFTER: Duration = Duration::from_millis(1);
 
-/// What this thread has computed so far.
-pub(crate) fn of_this_thread() -> Duration {
-    thread::park_timeout(Duration::from_nanos(1));
-    booked(Path::new("/proc/thread-self"))
+/// What this thread computes to do something so many times.
+pub(crate) fn of_this_thread(times: u64, mut done: impl FnMut()) -> Duration {
+    let so_far = || {
+        thread::park_timeout(Duration::from_nanos(1));
+        booked(Path::new("/proc/thread-self"))
+    };
+    let before = so_far();
+    for _ in 0..times {
+        done();
+    }
+    so_far() - before
 }
 
 /// What the workers of the gateway in this process have computed so far.
