@@ -44,9 +44,9 @@ interop *ARGUMENTS="--release":
 compare *ARGUMENTS:
     benches/compare/run.sh {{ARGUMENTS}}
 
-# micro-benchmarks; compare with `just bench --baseline main`
+# micro-benchmarks: of one subject with `just bench selection`; compare with `just bench --baseline main`
 bench *ARGUMENTS:
-    cargo bench --bench '*' -- {{ARGUMENTS}}
+    cargo bench -- {{ARGUMENTS}}
 
 # make the example certificates anew
 certs-example:

@@ -102,7 +102,7 @@ impl Outbound {
 
     /// Makes this thread the worker of that number, to be called on its runtime: connections can be opened there
     /// before a request asks for them.
-    pub(crate) fn add_worker(&self, index: usize) {
+    pub fn add_worker(&self, index: usize) {
         pool::become_worker(index);
         let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         handles.push(Handle::current());

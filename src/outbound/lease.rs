@@ -136,7 +136,7 @@ impl Lease {
     }
 
     /// Returns the connection to the pool that it came from.
-    pub(crate) fn give_back(mut self) {
+    pub fn give_back(mut self) {
         // A stream is over when it is dropped.
         if let Some(Line::H1(h1)) = self.line.take() {
             Arc::clone(&self.pool).give_back(h1);

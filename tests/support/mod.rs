@@ -234,6 +234,7 @@ pub struct Client {
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let tcp = within(TcpStream::connect(address)).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
         let (sender, connection) = http1::handshake(TokioIo::new(tcp)).await.unwrap();
         tokio::spawn(connection.with_upgrades());
         Self { sender, address }
@@ -263,6 +264,7 @@ pub struct H2c {
 impl H2c {
     pub async fn connect(address: SocketAddr) -> Self {
         let tcp = within(TcpStream::connect(address)).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))
             .await
             .unwrap();

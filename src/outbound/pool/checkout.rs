@@ -48,7 +48,10 @@ impl Wish {
 impl Pool {
     /// Takes a connection: an idle one, a stream of a shared one, or a new one. With `h1_only`, what is taken
     /// speaks HTTP/1.1 (a protocol upgrade needs it).
-    pub(crate) async fn checkout(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
+    ///
+    /// # Errors
+    /// When none can be had: the pool is retired, the service not reached, or all connections stay in use.
+    pub async fn checkout(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
         self.still_in_use()?;
         let wish = Wish::of(h1_only);
         match self.reuse(wish) {
@@ -58,7 +61,10 @@ impl Pool {
     }
 
     /// Takes a new connection whatever lies idle: what lay idle has just proved dead.
-    pub(crate) async fn checkout_fresh(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
+    ///
+    /// # Errors
+    /// As [`Self::checkout`].
+    pub async fn checkout_fresh(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
         self.open_or_reuse(self.active()?, Wish::Fresh { h1_only }, self.patience())
             .await
     }

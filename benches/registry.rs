@@ -2,9 +2,10 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use relais::config::Tenants;
 use relais::identity::tenants;
+use tempfile::NamedTempFile;
 
 const STRUCTURES: u32 = 150_000;
 
@@ -25,7 +26,21 @@ fn extract(finess: u32, entity: u32) -> String {
     )
 }
 
-fn tenants(criterion: &mut Criterion) {
+/// Such a table in a file of its own.
+fn file(header: &str, line: fn(u32, u32) -> String) -> NamedTempFile {
+    let mut csv = format!("{header}\n");
+    for structure in 0..STRUCTURES {
+        // Not in the order of their numbers, as in most exports.
+        let finess = 100_000_000 + structure * 7_919 % STRUCTURES;
+        csv += &line(finess, 900_000_000 + structure / SITES);
+        csv.push('\n');
+    }
+    let file = NamedTempFile::new().expect("a temporary file can be made");
+    std::fs::write(&file, csv).expect("a temporary file can be written to");
+    file
+}
+
+pub(crate) fn tenants(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("tenants");
     group.throughput(Throughput::Elements(STRUCTURES.into()));
     group.sample_size(20);
@@ -38,31 +53,19 @@ fn tenants(criterion: &mut Criterion) {
         ("extract", "finess;etalab;111;2026-05-12", extract),
     ];
     for (form, header, line) in forms {
-        let mut csv = format!("{header}\n");
-        for structure in 0..STRUCTURES {
-            // Not in the order of their numbers, as in most exports.
-            let finess = 100_000_000 + structure * 7_919 % STRUCTURES;
-            csv += &line(finess, 900_000_000 + structure / SITES);
-            csv.push('\n');
-        }
-        let file = std::env::temp_dir().join(format!("relais-bench-{}.csv", std::process::id()));
-        std::fs::write(&file, csv).expect("the temporary folder can be written to");
-        let tenants = Tenants {
-            files: vec![file.clone()],
-            inline: Vec::new(),
-        };
+        let mut made = None;
         group.bench_function(form, |bencher| {
+            let file = made.get_or_insert_with(|| file(header, line));
+            let tenants = Tenants {
+                files: vec![file.path().to_owned()],
+                inline: Vec::new(),
+            };
             bencher.iter(|| {
                 let (structures, mistakes) = tenants::load(black_box(&tenants));
                 assert!(mistakes.is_empty() && structures.len() == STRUCTURES as usize);
                 structures
             });
         });
-        // What cannot be removed is left to whoever cleans the temporary folder.
-        let _ = std::fs::remove_file(&file);
     }
     group.finish();
 }
-
-criterion_group!(benches, tenants);
-criterion_main!(benches);
