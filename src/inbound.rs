@@ -174,10 +174,11 @@ impl<A: Answer> Connections<A> {
     }
 
     fn serve(&self, stream: Patient<Stream>) -> impl Future<Output = ()> + use<A> {
-        let (answer, stopping) = (self.answer.clone(), self.leaving.clone());
+        let shared = Arc::new((self.answer.clone(), self.leaving.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
-            let (answer, stopping) = (answer.clone(), stopping.clone());
+            let shared = Arc::clone(&shared);
             async move {
+                let (answer, stopping) = &*shared;
                 let version = request.version();
                 let mut response = answer.answer(request).await;
                 if *stopping.borrow() {

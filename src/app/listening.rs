@@ -38,8 +38,8 @@ pub(super) struct Entrance {
 impl Answer for Entrance {
     type Body = Reply;
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
-        self.gateway.handle(self.door, request).await
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Reply>> + Send {
+        self.gateway.handle(self.door, request)
     }
 }
 

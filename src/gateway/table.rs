@@ -4,7 +4,7 @@ mod build;
 mod holders;
 
 use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use crate::services::{Environment, InFlight, Service};
 #[derive(Debug)]
 pub struct Table {
     services: Vec<Arc<Offered>>,
-    by_name: HashMap<Arc<str>, usize>,
+    by_name: FxHashMap<Arc<str>, usize>,
     /// The structures that have certificates of their own, or pinned ones.
     tenants: FxHashMap<Finess, Slots>,
     /// Under the éditeur's certificate, where the service takes it.

@@ -18,7 +18,7 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Name;
 
 pub use self::authority::{Authority, OFFICIAL};
-pub use self::fingerprint::{Fingerprint, FingerprintError, Hex};
+pub use self::fingerprint::{Fingerprint, FingerprintError};
 use super::structure::StructureId;
 use crate::services::Environment;
 

@@ -1,6 +1,5 @@
 //! A line of the access log: who asked what of whom, under which certificate, and how it ended.
 
-use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use http::Version;
@@ -64,11 +63,9 @@ pub(super) fn write(out: &mut Vec<u8>, second: &mut Second, exchange: &Exchange,
     }
     if let Some(profile) = profile {
         text(out, "certificate_serial", &profile.serial);
-        text(
-            out,
-            "certificate_sha256",
-            profile.fingerprint.hex().as_str(),
-        );
+        out.extend_from_slice(br#","certificate_sha256":""#);
+        out.extend_from_slice(&profile.fingerprint.hex());
+        out.push(b'"');
     }
     if let Some((origin, version)) = exchange.connection {
         text(out, "connection", origin.as_str());
@@ -99,9 +96,17 @@ fn text(out: &mut Vec<u8>, name: &str, value: &str) {
 }
 
 /// Adds a number of so many digits at least.
-fn number(out: &mut Vec<u8>, before: &str, value: u64, digits: usize) {
+fn number(out: &mut Vec<u8>, before: &str, mut value: u64, digits: usize) {
     out.extend_from_slice(before.as_bytes());
-    write!(out, "{value:0digits$}").expect("a vector takes it");
+    // As many as the largest number has.
+    let mut text = [b'0'; 20];
+    let mut first = text.len();
+    while value > 0 || text.len() - first < digits {
+        first -= 1;
+        text[first] = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+    out.extend_from_slice(&text[first..]);
 }
 
 /// How many lines there are.
@@ -144,6 +149,20 @@ mod tests {
             (1_795_276_632, "2026-11-21T15:57:12"),
         ] {
             assert_eq!(second.text(since_1970), text);
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_whole() {
+        for (value, digits, written) in [
+            (0, 1, "0"),
+            (7, 3, "007"),
+            (1_234, 3, "1234"),
+            (u64::MAX, 1, "18446744073709551615"),
+        ] {
+            let mut out = Vec::new();
+            number(&mut out, "=", value, digits);
+            assert_eq!(out, format!("={written}").as_bytes());
         }
     }
 

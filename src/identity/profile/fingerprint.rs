@@ -27,25 +27,14 @@ impl Fingerprint {
         Self(bytes)
     }
 
-    /// As text, without an allocation: an access log writes one of these for each request.
-    pub fn hex(&self) -> Hex {
+    /// In 64 lower-case hexadecimal digits, without an allocation: an access log writes one of these for each request.
+    pub fn hex(&self) -> [u8; 64] {
         let mut text = [0; 64];
         for (digits, byte) in text.chunks_exact_mut(2).zip(self.0) {
             digits[0] = HEX[usize::from(byte >> 4)];
             digits[1] = HEX[usize::from(byte & 15)];
         }
-        Hex(text)
-    }
-}
-
-/// A fingerprint in 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, Debug)]
-pub struct Hex([u8; 64]);
-
-impl Hex {
-    /// The digits.
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).expect("digits are ASCII")
+        text
     }
 }
 
@@ -93,7 +82,7 @@ impl fmt::Debug for Fingerprint {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.hex().as_str())
+        f.write_str(str::from_utf8(&self.hex()).expect("digits are ASCII"))
     }
 }
 

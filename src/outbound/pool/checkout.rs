@@ -56,7 +56,9 @@ impl Pool {
         let wish = Wish::of(h1_only);
         match self.reuse(wish) {
             Some(lease) => Ok(lease),
-            None => self.open_or_wait(wish).await,
+            // In a box, because a handshake needs ten times the memory of all the rest of a request, which would have to
+            // be moved about for each that needs none.
+            None => Box::pin(self.open_or_wait(wish)).await,
         }
     }
 
@@ -65,8 +67,8 @@ impl Pool {
     /// # Errors
     /// As [`Self::checkout`].
     pub async fn checkout_fresh(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
-        self.open_or_reuse(self.active()?, Wish::Fresh { h1_only }, self.patience())
-            .await
+        let wish = Wish::Fresh { h1_only };
+        Box::pin(self.open_or_reuse(self.active()?, wish, self.patience())).await
     }
 
     fn reuse(self: &Arc<Self>, wish: Wish) -> Option<Lease> {
