@@ -150,7 +150,7 @@ impl Client {
         if let Some(configs) = slot.as_ref().filter(|configs| configs.serve(verifier)) {
             return Ok(configs.clone());
         }
-        let key = generation.map(|generation| Arc::clone(&generation.identity().key));
+        let key = generation.map(|generation| Arc::clone(generation.identity().key()));
         let configs = build(service, key, verifier).map_err(|error| Error::Tls(Arc::new(error)))?;
         *slot = Some(configs.clone());
         Ok(configs)
