@@ -9,6 +9,7 @@ pub(crate) mod dial;
 pub mod error;
 mod exchange;
 pub mod lease;
+mod pace;
 pub mod pool;
 mod probe;
 pub mod tls;
@@ -104,6 +105,7 @@ impl Outbound {
     /// before a request asks for them.
     pub(crate) fn add_worker(&self, index: usize) {
         pool::become_worker(index);
+        pace::prepare();
         let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         handles.push(Handle::current());
     }
