@@ -12,6 +12,7 @@ pub mod lease;
 mod pace;
 pub mod pool;
 mod probe;
+mod rest;
 pub mod tls;
 pub mod trust;
 mod verifier;
