@@ -9,8 +9,10 @@ pub(crate) mod dial;
 pub mod error;
 mod exchange;
 pub mod lease;
+mod pace;
 pub mod pool;
 mod probe;
+mod rest;
 pub mod tls;
 pub mod trust;
 mod verifier;
@@ -104,6 +106,7 @@ impl Outbound {
     /// before a request asks for them.
     pub fn add_worker(&self, index: usize) {
         pool::become_worker(index);
+        pace::prepare();
         let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         handles.push(Handle::current());
     }

@@ -61,7 +61,7 @@ fn each_structure_of_the_example_has_a_certificate_for_each_service() {
                 .unwrap_or_else(|refusal| panic!("{finess} for {}: {refusal}", service.name));
             // The chain without its root, which services have.
             let chosen = pool.generation().unwrap();
-            assert_eq!(chosen.identity().key.cert.len(), 2, "{finess}");
+            assert_eq!(chosen.identity().key().cert.len(), 2, "{finess}");
         }
     }
 }

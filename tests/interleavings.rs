@@ -227,7 +227,7 @@ fn a_shared_connection_opened_during_the_rotation_is_refused_or_drained() {
             move || {
                 let is_after = retired.load(Ordering::Acquire) == 1;
                 let mut found = false;
-                shared.retain(|_: &Arc<Shared>| {
+                shared.retain(|_: &mut Arc<Shared>| {
                     found = true;
                     true
                 });

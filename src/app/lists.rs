@@ -11,6 +11,7 @@ use super::App;
 use crate::config::{Config, CrlSource, Unknown};
 use crate::crls::{self, Rules, Source};
 use crate::identity::generation::Generation;
+use crate::identity::load::Certificate;
 use crate::identity::revocation::{Authorities, List, Revocations};
 use crate::identity::states::now;
 use crate::metrics::Metrics;
@@ -117,18 +118,22 @@ fn authorities(config: &Config, anchors: &Anchors, generations: &[Arc<Generation
     if config.revocation.crls.is_empty() {
         return Authorities::default();
     }
-    let mut last: &[_] = &[];
+    let mut last: &[Arc<Certificate>] = &[];
     let chains = generations
         .iter()
-        .map(|generation| generation.identity().key.cert.get(1..).unwrap_or_default());
+        .map(|generation| generation.identity().issuers());
     // Thousands in a row are the same, and are told so faster than they are hashed.
-    let chains = chains.filter(|chain| std::mem::replace(&mut last, chain) != *chain);
+    let chains = chains.filter(|chain| {
+        let before = std::mem::replace(&mut last, chain).iter();
+        !before.map(Arc::as_ptr).eq(chain.iter().map(Arc::as_ptr))
+    });
+    let chains = chains.flatten().map(|certificate| &certificate.der);
     let lists = config.revocation.trust.iter().cloned().map(Trust::File);
     // Not those of the webhook: whoever is believed there has no say in who is revoked.
     let services = config.services.iter().map(|service| service.trust.clone());
     let trusts: HashSet<_> = services.chain(lists).collect();
     let anchors = trusts.iter().flat_map(|trust| anchors.authorities(trust));
-    Authorities::new(anchors, chains.flatten())
+    Authorities::new(anchors, chains)
 }
 
 /// Keeps sources fresh, for as long as it is polled.

@@ -22,11 +22,11 @@ mod walk;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use rustc_hash::FxHashMap;
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 
 pub use self::examine::{Examined, ExaminedCertificate, examine};
 pub(crate) use self::material::{Certificate, PublicKey};
@@ -47,10 +47,31 @@ use crate::config::{Identities, KeyReaders};
 pub struct Identity {
     /// What the certificate says.
     pub profile: Arc<Profile>,
-    /// The chain, leaf first and without the root, and the key that matches the leaf.
-    pub key: Arc<CertifiedKey>,
+    /// The chain, leaf first and without the root. Authorities' certificates are the same in memory for all.
+    pub(super) chain: Box<[Arc<Certificate>]>,
+    /// The key that matches the leaf.
+    pub(super) signing: Arc<dyn SigningKey>,
+    /// What TLS presents, once it has been asked for: rustls wants a copy of every certificate in the chain, and most
+    /// of the thousands that are loaded are idle.
+    pub(super) presented: OnceLock<Arc<CertifiedKey>>,
     /// The file that the leaf came from.
     pub path: PathBuf,
+}
+
+impl Identity {
+    /// The chain, leaf first and without the root, and the key that matches the leaf.
+    pub fn key(&self) -> &Arc<CertifiedKey> {
+        self.presented.get_or_init(|| {
+            let chain = self.chain.iter().map(|certificate| certificate.der.clone());
+            let signing = Arc::clone(&self.signing);
+            Arc::new(CertifiedKey::new(chain.collect(), signing))
+        })
+    }
+
+    /// The certificates of the chain above the leaf.
+    pub(crate) fn issuers(&self) -> &[Arc<Certificate>] {
+        self.chain.get(1..).unwrap_or_default()
+    }
 }
 
 impl fmt::Debug for Identity {

@@ -244,7 +244,9 @@ fn is_gone(path: &Path) -> bool {
 fn is_same(generation: &Generation, identity: &Identity) -> bool {
     let old = generation.identity();
     // An issuer's certificate that cannot be found any more is no reason to show less of the chain than before.
-    old.path == identity.path && old.key.cert.starts_with(&identity.key.cert)
+    let mut shown = old.chain.iter().map(|certificate| &certificate.der);
+    let mut chain = identity.chain.iter().map(|certificate| &certificate.der);
+    old.path == identity.path && chain.all(|certificate| shown.next() == Some(certificate))
 }
 
 #[cfg(test)]

@@ -1,20 +1,23 @@
 //! The two kinds of upstream connection, as a pool keeps them.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::outbound::body::Upload;
 use crate::outbound::error::Error;
 use crate::outbound::pool::Pool;
+use crate::outbound::rest::{Berth, Lent, Resting};
 use crate::outbound::tls::{Refusal, Wire};
 use crate::waiting::{Alarm, Seldom};
 
@@ -51,6 +54,8 @@ pub(crate) struct H1 {
     /// The timer of its requests' deadlines, once there was one.
     pub(crate) alarm: Option<Alarm>,
     task: AbortHandle,
+    berth: Arc<Berth>,
+    worker: Handle,
 }
 
 /// An HTTP/2 connection that several requests of one generation share.
@@ -119,28 +124,63 @@ pub(crate) async fn cut(mut cut_off: watch::Receiver<bool>) {
 
 /// Speaks HTTP/1.1 on a fresh wire.
 pub(crate) async fn open_h1(wire: Wire, cut_off: watch::Receiver<bool>) -> Result<H1, Error> {
+    let worker = Handle::current();
+    speak_h1(Box::new(wire), Instant::now(), &worker, cut_off).await
+}
+
+/// Speaks HTTP/1.1 again on a wire that was at rest. Nothing, where that is not possible at once.
+pub(crate) fn wake_h1(
+    wire: Box<Wire>,
+    opened: Instant,
+    worker: &Handle,
+    cut_off: watch::Receiver<bool>,
+) -> Option<H1> {
+    let spoken = pin!(speak_h1(wire, opened, worker, cut_off));
+    // HTTP/1.1 begins with a request, so there is nothing to wait for.
+    match spoken.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(spoken) => spoken.ok(),
+        Poll::Pending => None,
+    }
+}
+
+async fn speak_h1(
+    wire: Box<Wire>,
+    opened: Instant,
+    worker: &Handle,
+    cut_off: watch::Receiver<bool>,
+) -> Result<H1, Error> {
+    let (lent, berth) = Lent::new(wire);
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(RESPONSE_HEAD_MAX)
-        .handshake(TokioIo::new(wire))
+        .handshake(TokioIo::new(lent))
         .await
         .map_err(Error::from_exchange)?;
-    let task = tokio::spawn(async move {
-        tokio::select! {
-            biased;
-            // What goes wrong on the connection is told to the request that it goes wrong for.
-            _ = connection.with_upgrades() => {}
-            () = Seldom::new(cut(cut_off)) => {}
+    let mut connection = connection.with_upgrades();
+    let mut cut = Seldom::new(cut(cut_off));
+    // An async block would hold the connection twice, as what it was given and as what it drives.
+    let task = worker.spawn(poll_fn(move |cx| {
+        // What goes wrong on the connection is told to the request that it goes wrong for.
+        match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => Pin::new(&mut cut).poll(cx),
         }
-    });
+    }));
     Ok(H1 {
         sender,
-        opened: Instant::now(),
+        opened,
         alarm: None,
         task: task.abort_handle(),
+        berth,
+        worker: worker.clone(),
     })
 }
 
 impl H1 {
+    /// What becomes of the connection when this is dropped, if it is between two requests.
+    pub(crate) fn rest(&self) -> Resting {
+        Resting::new(Arc::clone(&self.berth), self.opened, self.worker.clone())
+    }
+
     /// Closes the connection in the middle of a request. Left to itself it would go on writing for as long as the
     /// service does not take what is left. What was upgraded is no longer its own and stays.
     pub(crate) fn cut(self) {

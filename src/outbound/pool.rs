@@ -25,6 +25,7 @@ use crate::outbound::body::Upload;
 use crate::outbound::connection::{self, H1, H2};
 use crate::outbound::error::{Error, Stage};
 use crate::outbound::lease::{self, Lease, Origin};
+use crate::outbound::rest::Kept;
 use crate::outbound::tls::{self, Handshake, Secured};
 use crate::services::{HttpVersions, InFlight, Service};
 
@@ -80,7 +81,7 @@ struct Active {
 
 #[derive(Debug)]
 struct Idle {
-    h1: H1,
+    kept: Kept,
     since: Instant,
 }
 
@@ -105,6 +106,8 @@ pub struct Occupancy {
     pub open: usize,
     /// HTTP/1.1 connections that lie idle.
     pub idle: usize,
+    /// Those of them that are at rest: without the buffers of HTTP, which they get back for their next request.
+    pub resting: usize,
     /// HTTP/2 connections.
     pub h2: usize,
     /// Requests that wait for a connection.
@@ -155,6 +158,9 @@ impl Pool {
         Occupancy {
             open: self.service.pool.max_connections - active.room.available_permits(),
             idle: active.idle.len(),
+            resting: (active.idle)
+                .look(|idle| idle.iter().filter(|idle| idle.kept.is_resting()).count())
+                .sum(),
             h2: active.h2.len(),
             waiting: [&active.queue, &active.picky]
                 .map(|queue| queue.waiting.load(Ordering::Relaxed))
@@ -296,7 +302,7 @@ impl Pool {
             return;
         }
         let idle = Idle {
-            h1,
+            kept: Kept::Awake(h1),
             since: Instant::now(),
         };
         if active.idle.put(WORKER.get(), idle).is_ok() {

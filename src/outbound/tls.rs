@@ -27,6 +27,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::identity::generation::Generation;
 use crate::outbound::error::{self, Error};
+use crate::outbound::pace;
 use crate::outbound::verifier::Verifier;
 use crate::services::{HttpVersions, Service, TlsVersions};
 
@@ -50,11 +51,11 @@ pub(crate) struct Client {
     configs: Mutex<Option<Configs>>,
 }
 
-/// The two sets of application protocols offered share one session store.
+/// What connections are opened with. Which application protocols are offered is decided for each: what was begun
+/// with one set of them can be resumed with another.
 #[derive(Clone, Debug)]
 struct Configs {
-    preferred: Arc<ClientConfig>,
-    h1_only: Arc<ClientConfig>,
+    config: Arc<ClientConfig>,
     verifier: Arc<Verifier>,
     /// A session was made in which the certificate was not asked for, and may be in the store.
     spoilt: Arc<AtomicBool>,
@@ -94,23 +95,19 @@ impl Client {
         h1_only: bool,
     ) -> Result<Secured, Error> {
         let configs = self.configs(service, generation, verifier)?;
-        let config = Arc::clone(if h1_only {
-            &configs.h1_only
-        } else {
-            &configs.preferred
-        });
         let host = service.target.host();
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             Error::Tls(Arc::new(rustls::Error::General(format!(
                 "{host} is not a host name"
             ))))
         })?;
-        let (stream, asked) = ASKED
-            .scope(Cell::new(false), async {
-                let stream = TlsConnector::from(config).connect(name, tcp).await;
-                (stream, ASKED.with(Cell::get))
-            })
-            .await;
+        let connector = TlsConnector::from(Arc::clone(&configs.config));
+        let offered = offered(service.http, h1_only);
+        let connecting = ASKED.scope(Cell::new(false), async {
+            let stream = connector.with_alpn(offered).connect(name, tcp).await;
+            (stream, ASKED.with(Cell::get))
+        });
+        let (stream, asked) = pace::in_steps(connecting).await;
         let stream = stream.map_err(Error::from_handshake)?;
         let (_, session) = stream.get_ref();
         let handshake = match session.handshake_kind() {
@@ -150,8 +147,13 @@ impl Client {
         if let Some(configs) = slot.as_ref().filter(|configs| configs.serve(verifier)) {
             return Ok(configs.clone());
         }
-        let key = generation.map(|generation| Arc::clone(&generation.identity().key));
-        let configs = build(service, key, verifier).map_err(|error| Error::Tls(Arc::new(error)))?;
+        let key = generation.map(|generation| Arc::clone(generation.identity().key()));
+        let config = build(service, key, verifier).map_err(|error| Error::Tls(Arc::new(error)))?;
+        let configs = Configs {
+            config: Arc::new(config),
+            verifier: Arc::clone(verifier),
+            spoilt: Arc::default(),
+        };
         *slot = Some(configs.clone());
         Ok(configs)
     }
@@ -167,34 +169,32 @@ fn build(
     service: &Service,
     key: Option<Arc<CertifiedKey>>,
     verifier: &Arc<Verifier>,
-) -> Result<Configs, rustls::Error> {
+) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(service.tls))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(verifier) as _);
-    let mut h1_only = match key {
+    let mut config = match key {
         Some(key) => builder.with_client_cert_resolver(Arc::new(Present { key })),
         None => builder.with_no_client_auth(),
     };
     // Who resumes a session is not verified again, and a list may have ended since it was begun.
-    h1_only.resumption = match verifier.must_know() {
+    config.resumption = match verifier.must_know() {
         true => Resumption::disabled(),
         false => Resumption::in_memory_sessions(TICKETS),
     };
-    h1_only.alpn_protocols = vec![ALPN_H1.to_vec()];
-    // A clone keeps the resolver, the verifier and the session store, so both resume each other's sessions.
-    let mut preferred = h1_only.clone();
-    preferred.alpn_protocols = match service.http {
-        HttpVersions::Auto => vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()],
-        HttpVersions::H1 => vec![ALPN_H1.to_vec()],
-        HttpVersions::H2 => vec![ALPN_H2.to_vec()],
+    Ok(config)
+}
+
+/// The application protocols to offer, the preferred one first.
+fn offered(http: HttpVersions, h1_only: bool) -> Vec<Vec<u8>> {
+    let protocols: &[&[u8]] = match http {
+        _ if h1_only => &[ALPN_H1],
+        HttpVersions::Auto => &[ALPN_H2, ALPN_H1],
+        HttpVersions::H1 => &[ALPN_H1],
+        HttpVersions::H2 => &[ALPN_H2],
     };
-    Ok(Configs {
-        preferred: Arc::new(preferred),
-        h1_only: Arc::new(h1_only),
-        verifier: Arc::clone(verifier),
-        spoilt: Arc::default(),
-    })
+    protocols.iter().map(|protocol| protocol.to_vec()).collect()
 }
 
 /// The cryptography that all of Relais uses, passed on explicitly: nothing rests on a process-wide default.

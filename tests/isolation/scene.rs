@@ -325,6 +325,7 @@ impl Scene {
             let sum = |sum: Occupancy, one: Occupancy| Occupancy {
                 open: sum.open + one.open,
                 idle: sum.idle + one.idle,
+                resting: sum.resting + one.resting,
                 h2: sum.h2 + one.h2,
                 waiting: sum.waiting + one.waiting,
             };

@@ -7,10 +7,9 @@ use std::collections::HashSet;
 use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
-use rustls::sign::CertifiedKey;
 
 use super::Identity;
 use super::material::{Certificate, Hash, Key, PublicKey};
@@ -22,42 +21,30 @@ use crate::identity::profile::Fingerprint;
 const LONGEST_CHAIN: usize = 8;
 
 /// The identities that were made the last time, by their certificates.
-pub(super) type Pairs = FxHashMap<Fingerprint, Pair>;
+pub(super) type Pairs = FxHashMap<Fingerprint, Arc<Identity>>;
 
-/// An identity, and the issuers that its chain was made of.
-pub(super) struct Pair {
-    identity: Arc<Identity>,
-    issuers: Box<[Arc<Certificate>]>,
+fn identity(
+    file: &Source,
+    certificate: &Arc<Certificate>,
+    key: &Key,
+    issuers: &[&Arc<Certificate>],
+) -> Arc<Identity> {
+    let chain = [certificate].into_iter().chain(issuers.iter().copied());
+    Arc::new(Identity {
+        profile: Arc::clone(&certificate.profile),
+        chain: chain.cloned().collect(),
+        signing: Arc::clone(&key.signing),
+        presented: OnceLock::new(),
+        path: file.path.clone(),
+    })
 }
 
-impl Pair {
-    fn new(
-        file: &Source,
-        certificate: &Certificate,
-        key: &Key,
-        issuers: &[&Arc<Certificate>],
-    ) -> Self {
-        let chain = [certificate]
-            .into_iter()
-            .chain(issuers.iter().map(|issuer| &***issuer));
-        let chain = chain.map(|certificate| certificate.der.clone()).collect();
-        Self {
-            identity: Arc::new(Identity {
-                profile: Arc::clone(&certificate.profile),
-                key: Arc::new(CertifiedKey::new(chain, Arc::clone(&key.signing))),
-                path: file.path.clone(),
-            }),
-            issuers: issuers.iter().map(|issuer| Arc::clone(issuer)).collect(),
-        }
-    }
-
-    /// Whether it is what would be made of the same certificate, whose key can be but one, and these. An authority's
-    /// certificate is the same in memory wherever it was found.
-    fn is_of(&self, file: &Source, issuers: &[&Arc<Certificate>]) -> bool {
-        self.identity.path.as_os_str() == file.path.as_os_str()
-            && self.issuers.len() == issuers.len()
-            && (self.issuers.iter().zip(issuers)).all(|(a, b)| Arc::ptr_eq(a, b))
-    }
+/// Whether it is what would be made of the same certificate, whose key can be but one, and these. An authority's
+/// certificate is the same in memory wherever it was found.
+fn is_of(identity: &Identity, file: &Source, issuers: &[&Arc<Certificate>]) -> bool {
+    identity.path.as_os_str() == file.path.as_os_str()
+        && identity.issuers().len() == issuers.len()
+        && (identity.issuers().iter().zip(issuers)).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 /// Puts together what the files below `root` hold, and leaves in `pairs` what came of it. Returns the identities by
@@ -146,17 +133,17 @@ impl Pairing {
         let vacant = match self.pairs.entry(certificate.profile.fingerprint) {
             Entry::Vacant(vacant) => vacant,
             Entry::Occupied(first) => {
-                let problem = duplicate(file, certificate, &first.get().identity.path);
+                let problem = duplicate(file, certificate, &first.get().path);
                 self.problems.push(problem);
                 return;
             }
         };
         let issuers = issuers(file, certificate, above);
-        let pair = (self.before.remove(vacant.key()))
-            .filter(|pair| pair.is_of(file, &issuers))
-            .unwrap_or_else(|| Pair::new(file, certificate, key, &issuers));
-        self.identities.push(Arc::clone(&pair.identity));
-        vacant.insert(pair);
+        let identity = (self.before.remove(vacant.key()))
+            .filter(|before| is_of(before, file, &issuers))
+            .unwrap_or_else(|| identity(file, certificate, key, &issuers));
+        self.identities.push(Arc::clone(&identity));
+        vacant.insert(identity);
     }
 
     /// Once everything is loaded: a certificate without key may be a copy of one that was loaded elsewhere.
@@ -165,7 +152,7 @@ impl Pairing {
         for (file, certificate) in left_over.certificates {
             match self.pairs.get(&certificate.profile.fingerprint) {
                 Some(first) => {
-                    let problem = duplicate(file, certificate, &first.identity.path);
+                    let problem = duplicate(file, certificate, &first.path);
                     self.problems.push(problem);
                 }
                 None => certificates.push((file, certificate)),

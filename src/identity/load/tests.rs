@@ -59,8 +59,8 @@ impl Folder {
         assert_eq!(texts(&loaded), [] as [String; 0]);
         assert_eq!(loaded.identities.len(), 1);
         let identity = loaded.identities.remove(0);
-        assert_eq!(identity.key.cert[0], issued.cert_der);
-        identity.key.keys_match().unwrap();
+        assert_eq!(identity.key().cert[0], issued.cert_der);
+        identity.key().keys_match().unwrap();
         identity
     }
 

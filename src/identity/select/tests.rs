@@ -1,9 +1,9 @@
 //! What may be shown to whom. Profiles are made up, because all that selection reads is in them.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::uri::Authority;
-use rustls::sign::CertifiedKey;
 
 use super::*;
 use crate::identity::clock::Validity;
@@ -85,7 +85,9 @@ pub(crate) fn generation(profile: Profile) -> Arc<Generation> {
         .unwrap();
     Generation::new(Identity {
         profile: profile.into(),
-        key: Arc::new(CertifiedKey::new(Vec::new(), signer)),
+        chain: Box::default(),
+        signing: signer,
+        presented: OnceLock::new(),
         path: "made-up.pem".into(),
     })
 }

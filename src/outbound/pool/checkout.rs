@@ -8,7 +8,7 @@ use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit};
 
 use super::shelf::lock;
 use super::{Active, Pool, SPEAKS_H1, SPEAKS_H2, WORKER};
-use crate::outbound::connection::{self, H1};
+use crate::outbound::connection::H1;
 use crate::outbound::error::Error;
 use crate::outbound::lease::{Lease, Origin};
 
@@ -99,12 +99,17 @@ impl Pool {
     /// thousand times the wake-up that crossing threads does.
     fn idle_h1(&self, active: &Active) -> Option<H1> {
         let now = Instant::now();
-        let idle = active.idle.take(WORKER.get(), |idle| {
-            now.saturating_duration_since(idle.since) < self.service.pool.idle_timeout
-                && self.is_young(idle.h1.opened, now)
-                && connection::is_between_requests(&idle.h1)
-        })?;
-        Some(idle.h1)
+        loop {
+            let idle = active.idle.take(WORKER.get(), |idle| {
+                now.saturating_duration_since(idle.since) < self.service.pool.idle_timeout
+                    && self.is_young(idle.kept.opened(), now)
+                    && idle.kept.serves()
+            })?;
+            let awake = idle.kept.wake(|| active.cut.subscribe());
+            if awake.is_some() {
+                return awake;
+            }
+        }
     }
 
     /// Waits as long as a dial may take: who waits for a connection is no worse off than who opens one.

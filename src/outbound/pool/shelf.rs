@@ -65,9 +65,9 @@ impl<T> Shelf<T> {
     }
 
     /// Closes every connection that does not stay.
-    pub(super) fn retain(&self, mut stays: impl FnMut(&T) -> bool) {
+    pub(super) fn retain(&self, mut stays: impl FnMut(&mut T) -> bool) {
         for shard in &self.shards {
-            lock(shard).retain(&mut stays);
+            lock(shard).retain_mut(&mut stays);
         }
     }
 

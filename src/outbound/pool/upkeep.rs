@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Pool;
 use super::shelf::lock;
 use crate::outbound::connection;
+use crate::outbound::rest::RESTS_AFTER;
 use crate::services::InFlight;
 
 impl Pool {
@@ -62,17 +63,21 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle or open for too long.
-    pub(crate) fn reap(&self, now: Instant) {
+    /// Closes what has been idle or open for too long, and puts to rest what has been idle for a while.
+    pub fn reap(&self, now: Instant) {
         let Some(active) = self.used() else {
             return;
         };
         self.cut_if_over(now);
         let limits = &self.service.pool;
         active.idle.retain(|idle| {
-            now.saturating_duration_since(idle.since) < limits.idle_timeout
-                && self.is_young(idle.h1.opened, now)
-                && !idle.h1.sender.is_closed()
+            let idle_for = now.saturating_duration_since(idle.since);
+            if idle_for >= RESTS_AFTER {
+                idle.kept.rest();
+            }
+            idle_for < limits.idle_timeout
+                && self.is_young(idle.kept.opened(), now)
+                && idle.kept.is_open()
         });
         active.h2.retain(|h2| {
             let is_used = h2

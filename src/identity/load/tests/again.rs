@@ -14,8 +14,8 @@ fn later() -> SystemTime {
 /// Everything that a reading tells.
 fn told(loaded: &Loaded) -> Vec<String> {
     let identities = loaded.identities.iter().map(|one| {
-        one.key.keys_match().unwrap();
-        let chain = one.key.cert.iter().map(|der| Fingerprint::of(der));
+        one.key().keys_match().unwrap();
+        let chain = one.key().cert.iter().map(|der| Fingerprint::of(der));
         format!("{} {:?}", one.path.display(), chain.collect::<Vec<_>>())
     });
     let problems = loaded.problems.iter().map(Problem::to_string);

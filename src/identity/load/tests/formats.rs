@@ -72,8 +72,8 @@ fn a_bundle_gives_its_chain_without_the_root() {
         ),
     );
     let identity = folder.load_only(&issued);
-    assert_eq!(identity.key.cert[1], *pki().issuing_der());
-    assert_eq!(identity.key.cert.len(), 2);
+    assert_eq!(identity.key().cert[1], *pki().issuing_der());
+    assert_eq!(identity.key().cert.len(), 2);
     assert_eq!(identity.path, folder.path("a.pem"));
     assert_eq!(identity.profile.usage, Usage::AuthCli);
 }
@@ -93,7 +93,7 @@ fn a_chain_in_the_wrong_order_is_put_right() {
     );
     let identity = folder.load_only(&issued);
     assert_eq!(
-        identity.key.cert,
+        identity.key().cert,
         [issued.cert_der.clone(), pki().issuing_der().clone()]
     );
 }
@@ -151,7 +151,7 @@ fn pkcs12_is_read_whether_modern_or_legacy() {
         let name = ["a.p12", "a.pfx", "a.P12"][rank];
         folder.write(name, pkcs12(&issued, algorithms, "sésame"));
         folder.write(&format!("{name}.password"), "sésame\n");
-        assert_eq!(folder.load_only(&issued).key.cert.len(), 2);
+        assert_eq!(folder.load_only(&issued).key().cert.len(), 2);
     }
 }
 

@@ -18,7 +18,7 @@ fn pairs_are_found_by_stem_and_by_public_key() {
     assert_eq!(texts(&loaded), [] as [String; 0]);
     assert_eq!(loaded.identities.len(), 2);
     assert_eq!(loaded.identities[0].path, folder.path("b/two.crt"));
-    assert_eq!(loaded.identities[1].key.cert.len(), 2);
+    assert_eq!(loaded.identities[1].key().cert.len(), 2);
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn chains_are_completed_from_the_directory_and_those_above_it() {
             .write("t/06/a.key", issued.key_pem());
         folder.write(authority, pki().authority_pem());
         assert_eq!(
-            folder.load_only(&issued).key.cert[1..],
+            folder.load_only(&issued).key().cert[1..],
             [pki().issuing_der().clone()]
         );
     }
@@ -42,7 +42,7 @@ fn chains_are_completed_from_the_directory_and_those_above_it() {
         issued.cert_pem().to_owned() + &issued.key_pem(),
     );
     folder.write("t/07/chain.pem", pki().authority_pem());
-    assert_eq!(folder.load_only(&issued).key.cert.len(), 1);
+    assert_eq!(folder.load_only(&issued).key().cert.len(), 1);
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn an_authority_of_the_same_name_but_another_key_is_no_issuer() {
         format!("{}{}", issued.cert_pem(), issued.key_pem()),
     );
     folder.write("chain.pem", other.authority_pem());
-    assert_eq!(folder.load_only(&issued).key.cert.len(), 1);
+    assert_eq!(folder.load_only(&issued).key().cert.len(), 1);
 }
 
 #[test]
@@ -97,8 +97,8 @@ fn three_hundred_certificates_load_in_order() {
     assert_eq!(loaded.problems.len(), 1);
     assert_eq!(loaded.identities.len(), 300);
     for identity in &loaded.identities {
-        identity.key.keys_match().unwrap();
-        assert_eq!(identity.key.cert.len(), 2);
+        identity.key().keys_match().unwrap();
+        assert_eq!(identity.key().cert.len(), 2);
     }
     let mut finess: Vec<Finess> = (loaded.identities.iter())
         .map(|identity| {
