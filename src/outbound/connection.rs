@@ -225,6 +225,11 @@ impl H2 {
         !self.draining.load(Ordering::Acquire) && !self.sender.is_closed()
     }
 
+    /// How many streams it has.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
     /// Since when it has had no stream, if it has none.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         let ended = Duration::from_millis(self.ended.load(Ordering::Acquire));

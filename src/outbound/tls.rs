@@ -27,11 +27,9 @@ use tokio_rustls::client::TlsStream;
 
 use crate::identity::generation::Generation;
 use crate::outbound::error::{self, Error};
+use crate::outbound::sessions::{Sessions, Turn};
 use crate::outbound::verifier::Verifier;
 use crate::services::{HttpVersions, Service, TlsVersions};
-
-/// Sessions kept for resumption: rustls keeps this many TLS 1.3 tickets for a server, and a store serves one server.
-const TICKETS: usize = 8;
 
 const ALPN_H2: &[u8] = b"h2";
 const ALPN_H1: &[u8] = b"http/1.1";
@@ -56,6 +54,8 @@ struct Configs {
     preferred: Arc<ClientConfig>,
     h1_only: Arc<ClientConfig>,
     verifier: Arc<Verifier>,
+    /// Absent where no session may be resumed.
+    sessions: Option<Arc<Sessions>>,
     /// A session was made in which the certificate was not asked for, and may be in the store.
     spoilt: Arc<AtomicBool>,
 }
@@ -92,6 +92,7 @@ impl Client {
         generation: Option<&Generation>,
         verifier: &Arc<Verifier>,
         h1_only: bool,
+        turn: &mut Turn,
     ) -> Result<Secured, Error> {
         let configs = self.configs(service, generation, verifier)?;
         let config = Arc::clone(if h1_only {
@@ -107,8 +108,9 @@ impl Client {
         })?;
         let (stream, asked) = ASKED
             .scope(Cell::new(false), async {
-                let stream = TlsConnector::from(config).connect(name, tcp).await;
-                (stream, ASKED.with(Cell::get))
+                let stream = TlsConnector::from(config).connect(name, tcp);
+                turn.has_greeted();
+                (stream.await, ASKED.with(Cell::get))
             })
             .await;
         let stream = stream.map_err(Error::from_handshake)?;
@@ -133,11 +135,25 @@ impl Client {
                 fresh: true,
                 ahead: None,
                 refusal: Arc::default(),
+                sessions: configs.sessions,
                 held: Held(None),
             },
             is_h2,
             handshake,
         })
+    }
+
+    /// Waits for the turn to make a handshake.
+    pub(crate) async fn turn(
+        &self,
+        service: &Service,
+        generation: Option<&Generation>,
+        verifier: &Arc<Verifier>,
+    ) -> Result<Turn, Error> {
+        match self.configs(service, generation, verifier)?.sessions {
+            Some(sessions) => Ok(sessions.turn().await),
+            None => Ok(Turn::free()),
+        }
     }
 
     fn configs(
@@ -177,9 +193,10 @@ fn build(
         None => builder.with_no_client_auth(),
     };
     // Who resumes a session is not verified again, and a list may have ended since it was begun.
-    h1_only.resumption = match verifier.must_know() {
-        true => Resumption::disabled(),
-        false => Resumption::in_memory_sessions(TICKETS),
+    let sessions = (!verifier.must_know()).then(Sessions::new);
+    h1_only.resumption = match &sessions {
+        Some(sessions) => Resumption::store(Arc::clone(sessions) as _),
+        None => Resumption::disabled(),
     };
     h1_only.alpn_protocols = vec![ALPN_H1.to_vec()];
     // A clone keeps the resolver, the verifier and the session store, so both resume each other's sessions.
@@ -193,6 +210,7 @@ fn build(
         preferred: Arc::new(preferred),
         h1_only: Arc::new(h1_only),
         verifier: Arc::clone(verifier),
+        sessions,
         spoilt: Arc::default(),
     })
 }
@@ -247,6 +265,8 @@ pub(crate) struct Wire {
     /// What was read in search of an alert and turned out to be the beginning of an answer.
     ahead: Option<u8>,
     refusal: Refusal,
+    /// Told if the server answers before it has sent a ticket.
+    sessions: Option<Arc<Sessions>>,
     /// What the connection occupies; below the stream, so that it is given back when the socket is closed.
     held: Held,
 }
@@ -278,7 +298,8 @@ impl Wire {
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
             if let Some(byte) = buf.filled().first() {
                 // Whoever speaks HTTP has taken the certificate; what was read is the beginning of it.
-                (self.ahead, self.fresh) = (Some(*byte), false);
+                self.ahead = Some(*byte);
+                self.was_read();
             }
             if self.stream.get_ref().1.tls13_tickets_received() > 0 {
                 return Poll::Ready(Ok(true));
@@ -296,6 +317,16 @@ impl Wire {
 
     pub(crate) fn refusal(&self) -> &Refusal {
         &self.refusal
+    }
+
+    /// The peer has begun to answer.
+    fn was_read(&mut self) {
+        self.fresh = false;
+        if let Some(sessions) = self.sessions.take()
+            && self.stream.get_ref().1.tls13_tickets_received() == 0
+        {
+            sessions.answered_without_ticket();
+        }
     }
 
     fn note(&self, error: &io::Error) {
@@ -329,8 +360,8 @@ impl Wire {
             }
             // An answer, and not an alert: it is read first, and the failure comes up again after it.
             Ok(()) if !buf.filled().is_empty() => {
-                self.fresh = false;
                 self.ahead = buf.filled().first().copied();
+                self.was_read();
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -352,7 +383,7 @@ impl AsyncRead for Wire {
         }
         let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
         match &read {
-            Ok(()) => this.fresh = false,
+            Ok(()) => this.was_read(),
             Err(error) => this.note(error),
         }
         Poll::Ready(read)
