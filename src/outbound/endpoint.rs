@@ -39,9 +39,9 @@ impl Endpoint {
         self.refuses_h1.load(Ordering::Relaxed)
     }
 
-    /// The service refuses HTTP/1.1: no other certificate need find that out.
-    pub(crate) fn has_refused_h1(&self) {
-        self.refuses_h1.store(true, Ordering::Relaxed);
+    /// What one certificate has found out, no other need.
+    pub(crate) fn set_refuses_h1(&self, refuses: bool) {
+        self.refuses_h1.store(refuses, Ordering::Relaxed);
     }
 
     /// Waits for a place among the handshakes, in the order of asking.

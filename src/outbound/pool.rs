@@ -193,11 +193,11 @@ impl Pool {
     ) -> Result<Lease, Error> {
         let active = self.active()?;
         let service = &*self.service;
-        let offers_h1 = h1_only || !(self.protocol.is_shared() || active.endpoint.refuses_h1());
+        let offers_h1 = h1_only || !self.protocol.is_shared();
         let mut secured = match self.handshake(offers_h1, turn).await {
             Err(error) if offers_h1 && !h1_only && self.wants_h2(&error) => {
-                self.protocol.is_h2();
-                active.endpoint.has_refused_h1();
+                self.protocol.needs_h2();
+                active.endpoint.set_refuses_h1(true);
                 self.handshake(false, turn).await?
             }
             secured => secured?,
@@ -213,7 +213,8 @@ impl Pool {
                 return Err(Error::broken("the service did not choose HTTP/2"));
             }
             if !offers_h1 {
-                self.protocol.is_h1();
+                self.protocol.needs_h1();
+                active.endpoint.set_refuses_h1(false);
             }
             let h1 = connection::open_h1(secured.stream, active.cut.subscribe()).await?;
             return Ok(Lease::h1(Arc::clone(self), h1, origin));

@@ -127,6 +127,7 @@ impl Pool {
         let queue = wish.queue(active);
         let waiting = Waiting::new(&queue.waiting);
         let (mut gate, mut turn) = (None, None);
+        let mut is_its_turn = false;
         let room = loop {
             let freed = queue.freed.notified();
             tokio::pin!(freed);
@@ -140,7 +141,7 @@ impl Pool {
             // An HTTP/2 connection is opened by one, whose connection the others share; and without a session to
             // resume, one goes first. What fails for this one fails for all who waited, at once.
             let is_shared = wish == Wish::Any && self.protocol.is_shared();
-            if let Some(error) = active.failed_since(arrived).filter(|_| turn.is_none()) {
+            if let Some(error) = active.failed_since(arrived).filter(|_| !is_its_turn) {
                 return Err(error);
             }
             if is_shared && gate.is_none() {
@@ -168,6 +169,7 @@ impl Pool {
                 }
                 continue;
             }
+            is_its_turn = true;
             if wish != Wish::Any && active.room.available_permits() == 0 {
                 self.evict_one();
             }
@@ -200,6 +202,9 @@ impl Pool {
 
     /// Looks whether requests are to share connections from now on: because they are many, or connections are few.
     fn weigh(&self, active: &Active, wish: Wish) {
+        if active.endpoint.refuses_h1() {
+            self.protocol.needs_h2();
+        }
         if wish != Wish::Any {
             return;
         }

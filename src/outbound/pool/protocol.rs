@@ -103,13 +103,13 @@ impl Protocol {
     }
 
     /// The service chose HTTP/1.1 where it was offered both.
-    pub(super) fn is_h1(&self) {
+    pub(super) fn needs_h1(&self) {
         self.state.store(H1, Ordering::Relaxed);
     }
 
-    /// The service refused HTTP/1.1.
-    pub(super) fn is_h2(&self) {
-        self.state.store(H2, Ordering::Relaxed);
+    /// The service refuses HTTP/1.1.
+    pub(super) fn needs_h2(&self) {
+        self.change(SINGLY, H2);
     }
 
     fn change(&self, from: u8, to: u8) {
@@ -152,7 +152,7 @@ mod tests {
     fn what_is_configured_or_refused_is_not_weighed() {
         let h1 = Protocol::of(HttpVersions::H1);
         let refused = Protocol::of(HttpVersions::Auto);
-        refused.is_h1();
+        refused.needs_h1();
         for protocol in [h1, refused] {
             protocol.weigh(1000, 64);
             assert!(!protocol.is_shared());

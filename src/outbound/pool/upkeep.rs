@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Active, Pool};
 use super::shelf::lock;
+use super::{Active, Pool};
 use crate::outbound::connection;
 use crate::services::InFlight;
 
@@ -89,7 +89,9 @@ impl Pool {
     fn in_flight(&self, active: &Active) -> usize {
         let (h2, streams) = (active.h2)
             .look(|h2| (h2.len(), h2.iter().map(|h2| h2.in_flight()).sum::<usize>()))
-            .fold((0, 0), |(h2, all), (more, streams)| (h2 + more, all + streams));
+            .fold((0, 0), |(h2, all), (more, streams)| {
+                (h2 + more, all + streams)
+            });
         streams + self.open(active).saturating_sub(active.idle.len() + h2)
     }
 
