@@ -142,6 +142,21 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_opens_what_the_one_before_it_used() {
+        let (auto, h1) = (HttpVersions::Auto, HttpVersions::H1);
+        let many = Protocol::of(auto);
+        many.weigh(EVEN + 1, 64);
+        assert!(many.inherited(auto).is_shared());
+        assert!(!many.inherited(h1).is_shared());
+        // It moves back as the one before would have.
+        assert!(many.inherited(auto).is_weighed());
+        let alone = Protocol::of(auto);
+        alone.needs_h2();
+        assert!(alone.inherited(auto).is_shared());
+        assert!(!Protocol::of(auto).inherited(auto).is_shared());
+    }
+
+    #[test]
     fn more_requests_than_connections_are_allowed_share_them() {
         let protocol = Protocol::of(HttpVersions::Auto);
         protocol.weigh(3, 2);
