@@ -146,6 +146,14 @@ impl Pool {
         })
     }
 
+    /// What a pool that takes over from this one begins with.
+    fn protocol_towards(&self, service: &Service) -> Protocol {
+        match service.target == self.service.target {
+            true => self.protocol.inherited(service.http),
+            false => Protocol::of(service.http),
+        }
+    }
+
     /// The service that its connections lead to.
     pub fn service(&self) -> &Arc<Service> {
         &self.service

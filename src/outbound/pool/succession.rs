@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use rustls::AlertDescription;
 
 use super::Pool;
-use super::protocol::Protocol;
 use super::shelf::lock;
 use crate::identity::generation::Generation;
 use crate::identity::profile::Profile;
@@ -187,10 +186,7 @@ impl Pool {
             Some(generation),
             Arc::clone(&self.outbound),
             Succession::of(previous),
-            match service.target == self.service.target {
-                true => self.protocol.inherited(service.http),
-                false => Protocol::of(service.http),
-            },
+            self.protocol_towards(service),
         )
     }
 
@@ -259,7 +255,7 @@ impl Pool {
             Some(Arc::clone(&previous.generation)),
             Arc::clone(&self.outbound),
             Succession::of(None),
-            self.protocol.inherited(self.service.http),
+            self.protocol_towards(&self.service),
         );
         let refused = Refused {
             alert,
