@@ -109,7 +109,7 @@ pub(crate) fn handshakes(criterion: &mut Criterion) {
         let generation = pool.generation().expect("it is a tenant's");
         let algorithms = provider().signature_verification_algorithms;
         let offered = algorithms.supported_schemes();
-        let signer = generation.identity().key.key.choose_scheme(&offered);
+        let signer = generation.identity().key().key.choose_scheme(&offered);
         signer.expect("RSA keys can make what is offered")
     });
     group.bench_function("RSA-2048 signature alone", |bencher| {

@@ -6,6 +6,7 @@
 pub mod body;
 mod connection;
 pub(crate) mod dial;
+mod endpoint;
 pub mod error;
 mod exchange;
 pub mod lease;
@@ -13,9 +14,11 @@ mod pace;
 pub mod pool;
 mod probe;
 mod rest;
+mod sessions;
 pub mod tls;
 pub mod trust;
 mod verifier;
+mod wire;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -32,12 +35,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::identity::revocation::Revocations;
 use crate::metrics::{Gauged, Metrics};
 use crate::outbound::dial::Dialer;
+use crate::outbound::endpoint::Endpoint;
 use crate::outbound::error::Error;
 use crate::outbound::lease::Lease;
 use crate::outbound::pool::{Pool, Rejected};
 use crate::outbound::trust::Anchors;
 use crate::outbound::verifier::Verifier;
-use crate::services::{Service, Trust};
+use crate::services::{Service, Target, Trust};
 
 pub(crate) use exchange::send;
 
@@ -53,6 +57,8 @@ const TRIED_AT_ONCE: usize = 4;
 pub struct Outbound {
     workers: NonZeroUsize,
     dialer: Dialer,
+    /// One for each address that a service was ever reached at.
+    endpoints: Mutex<HashMap<Target, Arc<Endpoint>>>,
     /// One for each trust policy in use.
     verifiers: ArcSwap<HashMap<Trust, Arc<Verifier>>>,
     room: Arc<Semaphore>,
@@ -89,6 +95,7 @@ impl Outbound {
         let outbound = Self {
             workers,
             dialer: Dialer::default(),
+            endpoints: Mutex::default(),
             verifiers: ArcSwap::default(),
             room: Arc::new(Semaphore::new(connections)),
             wanting: AtomicUsize::new(0),
@@ -231,6 +238,24 @@ impl Outbound {
         if let Some((_, pool)) = idlest {
             pool.evict_one();
         }
+    }
+
+    /// What the pools of all certificates share of a service.
+    fn endpoint(&self, target: &Target) -> Arc<Endpoint> {
+        let mut endpoints = (self.endpoints.lock()).unwrap_or_else(PoisonError::into_inner);
+        match endpoints.get(target) {
+            Some(endpoint) => Arc::clone(endpoint),
+            None => {
+                let endpoint = Arc::new(Endpoint::new(self.workers));
+                endpoints.insert(target.clone(), Arc::clone(&endpoint));
+                endpoint
+            }
+        }
+    }
+
+    /// Whether there is no room for one more connection in the process.
+    fn is_full(&self) -> bool {
+        self.room.available_permits() == 0
     }
 
     /// How many requests wait for room in the process.

@@ -109,10 +109,11 @@ pub enum TlsVersions {
     Tls12And13,
 }
 
-/// HTTP versions offered to a service.
+/// HTTP versions spoken with a service.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum HttpVersions {
-    /// Both by ALPN; the service chooses.
+    /// HTTP/1.1 with few requests in flight under one certificate, HTTP/2 with many or where connections are short; what
+    /// the service speaks alone, otherwise.
     Auto,
     /// HTTP/1.1 alone.
     H1,
@@ -207,7 +208,7 @@ pub struct Service {
     pub trust: Trust,
     /// TLS versions offered.
     pub tls: TlsVersions,
-    /// HTTP versions offered.
+    /// HTTP versions spoken.
     pub http: HttpVersions,
     /// Deadlines.
     pub timeouts: Timeouts,

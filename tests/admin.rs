@@ -264,7 +264,7 @@ async fn each_request_leaves_one_line_that_says_who_acted_for_whom() {
         (&"complete".into(), &"full".into())
     );
     assert_eq!(first["listener"], gateway.address().to_string());
-    assert_eq!(first["upstream_version"], "HTTP/2.0");
+    assert_eq!(first["upstream_version"], "HTTP/1.1");
     assert!(first["bytes_sent"].as_u64().unwrap() > 0);
     let second = &log[1];
     assert_eq!(

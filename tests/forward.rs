@@ -348,7 +348,11 @@ async fn trailers_cross_http_1_in_both_directions() {
 
 #[tokio::test]
 async fn trailers_cross_http_2_in_both_directions() {
-    let gateway = start(1, &[Stand::new("dmp")], "");
+    let service = Stand {
+        http: HttpVersions::H2,
+        ..Stand::new("dmp")
+    };
+    let gateway = start(1, &[service], "");
     let mut client = H2c::connect(gateway.address()).await;
     let trailers = HeaderMap::from_iter([(
         http::HeaderName::from_static("x-sum"),

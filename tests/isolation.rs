@@ -504,7 +504,8 @@ async fn a_generation_that_retires_before_its_first_request_opens_nothing() {
 
 #[tokio::test]
 async fn a_pool_of_one_http_2_connection_makes_way_for_an_upgrade() {
-    let scene = Scene::new(1, 2, &[("dmp", "pool.max_connections = 1")], "", "");
+    let service = "http = \"h2\"\npool.max_connections = 1";
+    let scene = Scene::new(1, 2, &[("dmp", service)], "", "");
     scene.ask(&Step::plain(0, "dmp")).await;
     let step = Step {
         upgrade: true,

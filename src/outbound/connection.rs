@@ -18,7 +18,7 @@ use crate::outbound::body::Upload;
 use crate::outbound::error::Error;
 use crate::outbound::pool::Pool;
 use crate::outbound::rest::{Berth, Lent, Resting};
-use crate::outbound::tls::{Refusal, Wire};
+use crate::outbound::wire::{Refusal, Wire};
 use crate::waiting::{Alarm, Seldom};
 
 /// The largest response head taken from a service. hyper allows 400 KiB unasked; no service answers with a tenth
@@ -263,6 +263,11 @@ impl H2 {
 
     pub(crate) fn takes_streams(&self) -> bool {
         !self.draining.load(Ordering::Acquire) && !self.sender.is_closed()
+    }
+
+    /// How many streams it has.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
     }
 
     /// Since when it has had no stream, if it has none.

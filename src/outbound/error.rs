@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, PeerMisbehaved};
 
 use crate::services::InFlight;
 
@@ -108,6 +108,22 @@ impl Error {
         matches!(
             self,
             Self::Protocol(_) | Self::Timeout(_) | Self::CertificateRejected(_)
+        )
+    }
+
+    /// Whether the service speaks none of the protocols that it was offered (RFC 7301), or chose another.
+    pub(crate) fn refuses_protocol(&self) -> bool {
+        let Self::Handshake(error) = self else {
+            return false;
+        };
+        matches!(
+            tls_error(error),
+            Some(
+                rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+                    | rustls::Error::PeerMisbehaved(
+                        PeerMisbehaved::SelectedUnofferedApplicationProtocol
+                    )
+            )
         )
     }
 

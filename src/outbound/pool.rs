@@ -6,12 +6,13 @@
 
 mod checkout;
 mod prewarm;
+mod protocol;
 mod shelf;
 mod succession;
 mod upkeep;
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -23,13 +24,16 @@ use crate::identity::generation::Generation;
 use crate::outbound::Outbound;
 use crate::outbound::body::Upload;
 use crate::outbound::connection::{self, H1, H2};
+use crate::outbound::endpoint::Endpoint;
 use crate::outbound::error::{Error, Stage};
 use crate::outbound::lease::{self, Lease, Origin};
 use crate::outbound::rest::Kept;
+use crate::outbound::sessions::Turn;
 use crate::outbound::tls::{self, Handshake, Secured};
 use crate::services::{HttpVersions, InFlight, Service};
 
 use checkout::{Queue, Room};
+use protocol::Protocol;
 use shelf::Shelf;
 use succession::Succession;
 
@@ -46,6 +50,7 @@ pub struct Pool {
     /// When requests in flight have to be over, once it is retired.
     over: Mutex<Option<(Instant, InFlight)>>,
     succession: Succession,
+    protocol: Protocol,
     /// Made by the first request; nothing, for good, if the pool was retired before.
     active: OnceLock<Option<Box<Active>>>,
 }
@@ -54,17 +59,16 @@ pub struct Pool {
 #[derive(Debug)]
 struct Active {
     tls: tls::Client,
+    endpoint: Arc<Endpoint>,
     host: HeaderValue,
     /// Idle HTTP/1.1 connections, by the worker that drives them: a request takes its own worker's first, so that it
     /// is served on one thread from start to finish.
     idle: Shelf<Idle>,
     /// HTTP/2 connections, which requests share: in one shard, because all must find the same.
     h2: Shelf<Arc<H2>>,
-    /// What ALPN chose last: it decides whether requests wait for one dial or each make their own.
-    speaks: AtomicU8,
-    /// Held while the first connection, or one more HTTP/2 connection, is opened.
+    /// Held while an HTTP/2 connection is opened, which the others will share.
     gate: Semaphore,
-    /// The last failure behind the gate, for those who waited at it.
+    /// The last failure of a handshake that others waited for.
     failure: Mutex<Option<(Instant, Error)>>,
     /// One permit a connection, from dial to close.
     room: Arc<Semaphore>,
@@ -84,10 +88,6 @@ struct Idle {
     kept: Kept,
     since: Instant,
 }
-
-const SPEAKS_UNKNOWN: u8 = 0;
-const SPEAKS_H1: u8 = 1;
-const SPEAKS_H2: u8 = 2;
 
 thread_local! {
     /// Which worker this thread is. Threads that are none (tests, checks) share the first one's connections.
@@ -121,7 +121,14 @@ impl Pool {
         generation: Option<Arc<Generation>>,
         outbound: Arc<Outbound>,
     ) -> Arc<Self> {
-        Self::with(service, generation, outbound, Succession::of(None))
+        let protocol = Protocol::of(service.http);
+        Self::with(
+            service,
+            generation,
+            outbound,
+            Succession::of(None),
+            protocol,
+        )
     }
 
     fn with(
@@ -129,6 +136,7 @@ impl Pool {
         generation: Option<Arc<Generation>>,
         outbound: Arc<Outbound>,
         succession: Succession,
+        protocol: Protocol,
     ) -> Arc<Self> {
         Arc::new(Self {
             service,
@@ -136,8 +144,17 @@ impl Pool {
             outbound,
             over: Mutex::default(),
             succession,
+            protocol,
             active: OnceLock::new(),
         })
+    }
+
+    /// What a pool that takes over from this one begins with.
+    fn protocol_towards(&self, service: &Service) -> Protocol {
+        match service.target == self.service.target {
+            true => self.protocol.inherited(service.http),
+            false => Protocol::of(service.http),
+        }
     }
 
     /// The service that its connections lead to.
@@ -156,7 +173,7 @@ impl Pool {
             return Occupancy::default();
         };
         Occupancy {
-            open: self.service.pool.max_connections - active.room.available_permits(),
+            open: self.open(active),
             idle: active.idle.len(),
             resting: (active.idle)
                 .look(|idle| idle.iter().filter(|idle| idle.kept.is_resting()).count())
@@ -182,10 +199,23 @@ impl Pool {
         now.saturating_duration_since(opened) < self.service.pool.max_lifetime
     }
 
-    async fn dial(self: &Arc<Self>, h1_only: bool, room: Room) -> Result<Lease, Error> {
+    async fn dial(
+        self: &Arc<Self>,
+        h1_only: bool,
+        room: Room,
+        turn: &mut Turn,
+    ) -> Result<Lease, Error> {
         let active = self.active()?;
         let service = &*self.service;
-        let mut secured = self.handshake(h1_only).await?;
+        let offers_h1 = h1_only || !self.protocol.is_shared();
+        let mut secured = match self.handshake(offers_h1, turn).await {
+            Err(error) if offers_h1 && !h1_only && self.wants_h2(&error) => {
+                self.protocol.needs_h2();
+                active.endpoint.set_refuses_h1(true);
+                self.handshake(false, turn).await?
+            }
+            secured => secured?,
+        };
         if self.awaits_verdict() {
             self.hear(&mut secured).await?;
         }
@@ -196,13 +226,13 @@ impl Pool {
             if service.http == HttpVersions::H2 && !h1_only {
                 return Err(Error::broken("the service did not choose HTTP/2"));
             }
-            if !h1_only {
-                active.speaks.store(SPEAKS_H1, Ordering::Release);
+            if !offers_h1 {
+                self.protocol.needs_h1();
+                active.endpoint.set_refuses_h1(false);
             }
             let h1 = connection::open_h1(secured.stream, active.cut.subscribe()).await?;
             return Ok(Lease::h1(Arc::clone(self), h1, origin));
         }
-        active.speaks.store(SPEAKS_H2, Ordering::Release);
         let h2 = connection::open_h2(secured.stream, self, active.cut.subscribe()).await?;
         let stream = h2
             .stream(self)
@@ -212,9 +242,19 @@ impl Pool {
         Ok(Lease::h2(Arc::clone(self), stream, origin))
     }
 
+    /// Whether the service refused to speak HTTP/1.1 and may be spoken to in HTTP/2.
+    fn wants_h2(&self, error: &Error) -> bool {
+        self.service.http == HttpVersions::Auto && error.refuses_protocol()
+    }
+
     /// Connects and completes a handshake, within the service's deadlines.
-    pub(super) async fn handshake(self: &Arc<Self>, h1_only: bool) -> Result<Secured, Error> {
+    pub(super) async fn handshake(
+        self: &Arc<Self>,
+        h1_only: bool,
+        turn: &mut Turn,
+    ) -> Result<Secured, Error> {
         let service = &*self.service;
+        turn.begin();
         let tcp = self
             .outbound
             .dialer
@@ -222,14 +262,22 @@ impl Pool {
             .await?;
         let verifier = self.outbound.verifier(&service.trust)?;
         let generation = self.generation.as_deref();
-        let handshake =
-            (self.active()?.tls).handshake(tcp, service, generation, &verifier, h1_only);
+        let tls = &self.active()?.tls;
+        let handshake = tls.handshake(tcp, service, generation, &verifier, h1_only, turn);
         let secured = tokio::time::timeout(service.timeouts.handshake, handshake)
             .await
             .map_err(|_| Error::Timeout(Stage::Handshake))??;
+        turn.ended(secured.handshake);
         self.outbound
             .opened(service, secured.handshake == Handshake::Resumed);
         Ok(secured)
+    }
+
+    /// Waits for the turn to make a handshake: as long as there is no session to resume and one may come.
+    async fn turn(&self, active: &Active) -> Result<Turn, Error> {
+        let verifier = self.outbound.verifier(&self.service.trust)?;
+        let generation = self.generation.as_deref();
+        active.tls.turn(&self.service, generation, &verifier).await
     }
 
     /// What requests need, made now if this is the first.
@@ -241,14 +289,10 @@ impl Pool {
             self.outbound.register(self);
             Some(Box::new(Active {
                 tls: tls::Client::new(),
+                endpoint: self.outbound.endpoint(&self.service.target),
                 host: self.service.target.host_header(),
                 idle: Shelf::new(self.outbound.workers()),
                 h2: Shelf::new(1),
-                speaks: AtomicU8::new(if self.service.http == HttpVersions::H1 {
-                    SPEAKS_H1
-                } else {
-                    SPEAKS_UNKNOWN
-                }),
                 gate: Semaphore::new(1),
                 failure: Mutex::default(),
                 room: Arc::new(Semaphore::new(self.service.pool.max_connections)),
@@ -298,7 +342,7 @@ impl Pool {
         let Some(active) = self.used() else {
             return;
         };
-        if self.owes_room(active) {
+        if self.owes_room(active) || self.owes_a_shared_one(active) {
             return;
         }
         let idle = Idle {

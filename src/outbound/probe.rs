@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::outbound::error::Error;
 use crate::outbound::pool::Pool;
+use crate::outbound::sessions::Turn;
 use crate::outbound::tls::Secured;
 
 /// How long a TLS 1.3 server may take to look at the certificate after its client has finished. A server that sends
@@ -26,7 +27,7 @@ impl Pool {
     /// # Errors
     /// Why a request would have failed.
     pub(crate) async fn probe(self: &Arc<Self>) -> Result<Verdict, Error> {
-        let mut secured = self.handshake(false).await?;
+        let mut secured = self.handshake(false, &mut Turn::free()).await?;
         // Nobody waits for it: a service that asks others about a certificate has the time for it.
         let within = self.service().timeouts.handshake;
         verdict(&mut secured, within.max(VERDICT_WITHIN)).await

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::outbound::connection::{self, H1};
-use crate::outbound::tls::Wire;
+use crate::outbound::wire::Wire;
 
 /// How long a connection lies idle before it is put to rest. To wake it takes a few microseconds, which those that are
 /// used every second or two never pay.

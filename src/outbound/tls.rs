@@ -5,34 +5,24 @@
 //! alike; here a session cannot outlive, or wander from, the certificate under which it was made.
 
 use std::cell::Cell;
-use std::fmt;
-use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, ready};
 
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
-use rustls::{
-    AlertDescription, ClientConfig, HandshakeKind, ProtocolVersion, SignatureScheme,
-    SupportedProtocolVersion,
-};
+use rustls::{ClientConfig, HandshakeKind, SignatureScheme, SupportedProtocolVersion};
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::identity::generation::Generation;
-use crate::outbound::error::{self, Error};
+use crate::outbound::error::Error;
 use crate::outbound::pace;
+use crate::outbound::sessions::{Sessions, Turn};
 use crate::outbound::verifier::Verifier;
+use crate::outbound::wire::Wire;
 use crate::services::{HttpVersions, Service, TlsVersions};
-
-/// Sessions kept for resumption: rustls keeps this many TLS 1.3 tickets for a server, and a store serves one server.
-const TICKETS: usize = 8;
 
 const ALPN_H2: &[u8] = b"h2";
 const ALPN_H1: &[u8] = b"http/1.1";
@@ -57,6 +47,8 @@ pub(crate) struct Client {
 struct Configs {
     config: Arc<ClientConfig>,
     verifier: Arc<Verifier>,
+    /// Absent where no session may be resumed.
+    sessions: Option<Arc<Sessions>>,
     /// A session was made in which the certificate was not asked for, and may be in the store.
     spoilt: Arc<AtomicBool>,
 }
@@ -93,6 +85,7 @@ impl Client {
         generation: Option<&Generation>,
         verifier: &Arc<Verifier>,
         h1_only: bool,
+        turn: &mut Turn,
     ) -> Result<Secured, Error> {
         let configs = self.configs(service, generation, verifier)?;
         let host = service.target.host();
@@ -104,8 +97,9 @@ impl Client {
         let connector = TlsConnector::from(Arc::clone(&configs.config));
         let offered = offered(service.http, h1_only);
         let connecting = ASKED.scope(Cell::new(false), async {
-            let stream = connector.with_alpn(offered).connect(name, tcp).await;
-            (stream, ASKED.with(Cell::get))
+            let stream = connector.with_alpn(offered).connect(name, tcp);
+            turn.has_greeted();
+            (stream.await, ASKED.with(Cell::get))
         });
         let (stream, asked) = pace::in_steps(connecting).await;
         let stream = stream.map_err(Error::from_handshake)?;
@@ -125,16 +119,23 @@ impl Client {
         }
         let is_h2 = session.alpn_protocol() == Some(ALPN_H2);
         Ok(Secured {
-            stream: Wire {
-                stream,
-                fresh: true,
-                ahead: None,
-                refusal: Arc::default(),
-                held: Held(None),
-            },
+            stream: Wire::new(stream, configs.sessions),
             is_h2,
             handshake,
         })
+    }
+
+    /// Waits for the turn to make a handshake.
+    pub(crate) async fn turn(
+        &self,
+        service: &Service,
+        generation: Option<&Generation>,
+        verifier: &Arc<Verifier>,
+    ) -> Result<Turn, Error> {
+        match self.configs(service, generation, verifier)?.sessions {
+            Some(sessions) => Ok(sessions.turn().await),
+            None => Ok(Turn::free()),
+        }
     }
 
     fn configs(
@@ -148,10 +149,14 @@ impl Client {
             return Ok(configs.clone());
         }
         let key = generation.map(|generation| Arc::clone(generation.identity().key()));
-        let config = build(service, key, verifier).map_err(|error| Error::Tls(Arc::new(error)))?;
+        // Who resumes a session is not verified again, and a list may have ended since it was begun.
+        let sessions = (!verifier.must_know()).then(Sessions::new);
+        let config = build(service, key, verifier, sessions.as_ref());
+        let config = config.map_err(|error| Error::Tls(Arc::new(error)))?;
         let configs = Configs {
             config: Arc::new(config),
             verifier: Arc::clone(verifier),
+            sessions,
             spoilt: Arc::default(),
         };
         *slot = Some(configs.clone());
@@ -169,6 +174,7 @@ fn build(
     service: &Service,
     key: Option<Arc<CertifiedKey>>,
     verifier: &Arc<Verifier>,
+    sessions: Option<&Arc<Sessions>>,
 ) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(service.tls))?
@@ -178,10 +184,9 @@ fn build(
         Some(key) => builder.with_client_cert_resolver(Arc::new(Present { key })),
         None => builder.with_no_client_auth(),
     };
-    // Who resumes a session is not verified again, and a list may have ended since it was begun.
-    config.resumption = match verifier.must_know() {
-        true => Resumption::disabled(),
-        false => Resumption::in_memory_sessions(TICKETS),
+    config.resumption = match sessions {
+        Some(sessions) => Resumption::store(Arc::clone(sessions) as _),
+        None => Resumption::disabled(),
     };
     Ok(config)
 }
@@ -232,165 +237,5 @@ impl ResolvesClientCert for Present {
 
     fn has_certs(&self) -> bool {
         true
-    }
-}
-
-/// A TLS connection that, when it can no longer be written to, looks for the alert in which the peer said why.
-///
-/// A server that refuses a TLS 1.3 client certificate sends its alert and closes, often while the request is still
-/// being written. The write fails with a bare "connection reset", and the reason lies unread behind it.
-#[derive(Debug)]
-pub(crate) struct Wire {
-    stream: TlsStream<TcpStream>,
-    /// Nothing has been read yet: only then can the alert be about the certificate.
-    fresh: bool,
-    /// What was read in search of an alert and turned out to be the beginning of an answer.
-    ahead: Option<u8>,
-    refusal: Refusal,
-    /// What the connection occupies; below the stream, so that it is given back when the socket is closed.
-    held: Held,
-}
-
-/// Anything that lasts as long as a connection, in HTTP or after it.
-struct Held(Option<Box<dyn Send>>);
-
-impl fmt::Debug for Held {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Held").field(&self.0.is_some()).finish()
-    }
-}
-
-/// The alert in which the peer refused the client certificate, once it has arrived. HTTP/2 tells its streams no
-/// more of an error than its text, so the alert is kept beside the connection.
-pub(crate) type Refusal = Arc<OnceLock<AlertDescription>>;
-
-impl Wire {
-    /// Waits for what the server says to the client certificate. In TLS 1.2 the handshake has said it already; in
-    /// TLS 1.3 a session ticket is a yes, an alert a no. False: it closed without a word.
-    pub(crate) async fn verdict(&mut self) -> io::Result<bool> {
-        std::future::poll_fn(|cx| {
-            let session = self.stream.get_ref().1;
-            if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
-                return Poll::Ready(Ok(true));
-            }
-            let mut scratch = [0; 1];
-            let mut buf = ReadBuf::new(&mut scratch);
-            let read = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
-            if let Some(byte) = buf.filled().first() {
-                // Whoever speaks HTTP has taken the certificate; what was read is the beginning of it.
-                (self.ahead, self.fresh) = (Some(*byte), false);
-            }
-            if self.stream.get_ref().1.tls13_tickets_received() > 0 {
-                return Poll::Ready(Ok(true));
-            }
-            ready!(read)?;
-            Poll::Ready(Ok(!buf.filled().is_empty()))
-        })
-        .await
-    }
-
-    /// Keeps something for as long as the connection is open.
-    pub(crate) fn hold(&mut self, what: impl Send + 'static) {
-        self.held = Held(Some(Box::new(what)));
-    }
-
-    pub(crate) fn refusal(&self) -> &Refusal {
-        &self.refusal
-    }
-
-    fn note(&self, error: &io::Error) {
-        if let Some(alert) = error::refusal(error).filter(|_| self.fresh) {
-            let _ = self.refusal.set(alert);
-        }
-    }
-
-    /// What to return of an attempt to write: in place of a failure, its reason. What the peer said last may be in the
-    /// socket and its readiness not yet known to the runtime: then it is waited for, since what follows a reset is
-    /// certain to wake the reader.
-    fn with_reason<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: io::Result<T>,
-    ) -> Poll<io::Result<T>> {
-        let failure = match written {
-            Err(failure) if self.fresh => failure,
-            written => return Poll::Ready(written),
-        };
-        let mut byte = [0; 1];
-        let mut buf = ReadBuf::new(&mut byte);
-        match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
-            Err(reason)
-                if reason
-                    .get_ref()
-                    .is_some_and(|inner| inner.is::<rustls::Error>()) =>
-            {
-                self.note(&reason);
-                Poll::Ready(Err(reason))
-            }
-            // An answer, and not an alert: it is read first, and the failure comes up again after it.
-            Ok(()) if !buf.filled().is_empty() => {
-                self.fresh = false;
-                self.ahead = buf.filled().first().copied();
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            _ => Poll::Ready(Err(failure)),
-        }
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if let Some(byte) = this.ahead.take() {
-            buf.put_slice(&[byte]);
-            return Poll::Ready(Ok(()));
-        }
-        let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
-        match &read {
-            Ok(()) => this.fresh = false,
-            Err(error) => this.note(error),
-        }
-        Poll::Ready(read)
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf));
-        this.with_reason(cx, written)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs));
-        this.with_reason(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let flushed = ready!(Pin::new(&mut this.stream).poll_flush(cx));
-        this.with_reason(cx, flushed)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

@@ -138,6 +138,8 @@ impl Tls {
 /// A server of the test's own. Runs on the test's runtime and stops when dropped.
 pub struct Upstream {
     pub address: SocketAddr,
+    /// Whether it is configured as a service of HTTP/2 alone.
+    is_h2: bool,
     seen: Arc<Counters>,
     accepting: JoinHandle<()>,
 }
@@ -162,7 +164,8 @@ impl Upstream {
         let acceptor = TlsAcceptor::from(tls.server_config(pki));
         let seen = Arc::new(Counters::default());
         let counters = Arc::clone(&seen);
-        Self::raw_with(seen, move |tcp, number| {
+        let is_h2 = tls.alpn == ["h2"];
+        Self::raw_with(is_h2, seen, move |tcp, number| {
             let (acceptor, serve, counters) =
                 (acceptor.clone(), serve.clone(), Arc::clone(&counters));
             async move {
@@ -191,10 +194,10 @@ impl Upstream {
         F: Fn(TcpStream, usize) -> Served + Send + 'static,
         Served: Future<Output = ()> + Send + 'static,
     {
-        Self::raw_with(Arc::default(), serve)
+        Self::raw_with(false, Arc::default(), serve)
     }
 
-    fn raw_with<F, Served>(seen: Arc<Counters>, serve: F) -> Self
+    fn raw_with<F, Served>(is_h2: bool, seen: Arc<Counters>, serve: F) -> Self
     where
         F: Fn(TcpStream, usize) -> Served + Send + 'static,
         Served: Future<Output = ()> + Send + 'static,
@@ -214,16 +217,22 @@ impl Upstream {
         });
         Self {
             address,
+            is_h2,
             seen,
             accepting,
         }
     }
 
-    /// Its section of a configuration; `extra` are further lines for it.
+    /// Its section of a configuration; `extra` are further lines for it. One that speaks HTTP/2 alone is known to do so
+    /// unless `extra` says otherwise.
     pub fn service(&self, name: &str, extra: &str) -> String {
+        let http = match self.is_h2 && !extra.contains("http =") {
+            true => "http = \"h2\"",
+            false => "",
+        };
         format!(
             "\n[services.{name}]\nurl = \"https://localhost:{}\"\naddress = \"{}\"\n\
-             trust = \"trust/igc-sante-test.pem\"\n{extra}\n",
+             trust = \"trust/igc-sante-test.pem\"\n{http}\n{extra}\n",
             self.address.port(),
             self.address
         )

@@ -7,12 +7,15 @@ use std::time::Instant;
 use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit};
 
 use super::shelf::lock;
-use super::{Active, Pool, SPEAKS_H1, SPEAKS_H2, WORKER};
-use crate::outbound::connection::H1;
+use super::{Active, Pool, WORKER};
+use crate::outbound::connection::{H1, Stream};
 use crate::outbound::error::Error;
 use crate::outbound::lease::{Lease, Origin};
+use crate::outbound::sessions::Turn;
 
 const ALL_TAKEN: &str = "the tenant's connections to this service are all in use";
+
+const TOO_MANY_HANDSHAKES: &str = "too many connections to this service are being opened";
 
 /// Requests that wait for a connection, and how they are told of one.
 #[derive(Debug, Default)]
@@ -43,6 +46,13 @@ impl Wish {
     fn is_h1_only(self) -> bool {
         matches!(self, Self::H1 | Self::Fresh { h1_only: true })
     }
+
+    fn queue(self, active: &Active) -> &Queue {
+        match self {
+            Self::Any => &active.queue,
+            Self::H1 | Self::Fresh { .. } => &active.picky,
+        }
+    }
 }
 
 impl Pool {
@@ -58,7 +68,7 @@ impl Pool {
             Some(lease) => Ok(lease),
             // In a box, because a handshake needs ten times the memory of all the rest of a request, which would have to
             // be moved about for each that needs none.
-            None => Box::pin(self.open_or_wait(wish)).await,
+            None => Box::pin(self.open_or_reuse(wish)).await,
         }
     }
 
@@ -67,8 +77,7 @@ impl Pool {
     /// # Errors
     /// As [`Self::checkout`].
     pub async fn checkout_fresh(self: &Arc<Self>, h1_only: bool) -> Result<Lease, Error> {
-        let wish = Wish::Fresh { h1_only };
-        Box::pin(self.open_or_reuse(self.active()?, wish, self.patience())).await
+        Box::pin(self.open_or_reuse(Wish::Fresh { h1_only })).await
     }
 
     fn reuse(self: &Arc<Self>, wish: Wish) -> Option<Lease> {
@@ -76,12 +85,18 @@ impl Pool {
         if matches!(wish, Wish::Fresh { .. }) {
             return None;
         }
-        if let Some(h1) = self.idle_h1(active) {
-            return Some(Lease::h1(Arc::clone(self), h1, Origin::Reused));
+        if self.protocol.is_shared()
+            && !wish.is_h1_only()
+            && let Some(stream) = self.stream(active)
+        {
+            return Some(Lease::h2(Arc::clone(self), stream, Origin::Reused));
         }
-        if wish.is_h1_only() || active.speaks.load(Ordering::Acquire) != SPEAKS_H2 {
-            return None;
-        }
+        let h1 = self.idle_h1(active)?;
+        Some(Lease::h1(Arc::clone(self), h1, Origin::Reused))
+    }
+
+    /// A stream of a shared connection.
+    fn stream(self: &Arc<Self>, active: &Active) -> Option<Stream> {
         let now = Instant::now();
         let mut stream = None;
         // What takes no stream any more leaves at once: it closes with its last stream, and makes room.
@@ -92,7 +107,7 @@ impl Pool {
             }
             stays
         });
-        Some(Lease::h2(Arc::clone(self), stream?, Origin::Reused))
+        stream
     }
 
     /// The most recently used of this worker's idle connections, or one of another's: a handshake costs a
@@ -117,60 +132,56 @@ impl Pool {
         Instant::now() + self.service.timeouts.connect + self.service.timeouts.handshake
     }
 
-    async fn open_or_wait(self: &Arc<Self>, wish: Wish) -> Result<Lease, Error> {
-        let active = self.active()?;
-        let until = self.patience();
-        if wish.is_h1_only() || active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
-            return self.open_or_reuse(active, wish, until).await;
-        }
-        // Until the protocol is known one request dials and the others wait: if it is HTTP/2 they will share
-        // that connection, and in any case its TLS session makes their own handshakes cheap.
-        let arrived = Instant::now();
-        let gate = before(until, active.gate.acquire()).await;
-        // A pool that is retired closes its gate. Otherwise, whoever dials gives up earlier than those who came after
-        // it: this one has seen others take places.
-        self.still_in_use()?;
-        let gate = gate.ok_or(Error::NoCapacity(ALL_TAKEN))?;
-        if let Some(lease) = self.reuse(wish) {
-            return Ok(lease);
-        }
-        if active.speaks.load(Ordering::Acquire) == SPEAKS_H1 {
-            drop(gate);
-            return self.open_or_reuse(active, wish, until).await;
-        }
-        if let Some((at, error)) = &*lock(&active.failure)
-            && *at >= arrived
-        {
-            return Err(error.clone());
-        }
-        let opened = self.open_or_reuse(active, wish, until).await;
-        if let Err(error) = &opened {
-            *lock(&active.failure) = Some((Instant::now(), error.clone()));
-        }
-        opened
-    }
-
     /// Opens a connection if there is room for one more, otherwise takes the first that comes free.
-    async fn open_or_reuse(
-        self: &Arc<Self>,
-        active: &Active,
-        wish: Wish,
-        until: Instant,
-    ) -> Result<Lease, Error> {
-        let queue = match wish {
-            Wish::Any => &active.queue,
-            Wish::H1 | Wish::Fresh { .. } => &active.picky,
-        };
+    async fn open_or_reuse(self: &Arc<Self>, wish: Wish) -> Result<Lease, Error> {
+        let active = self.active()?;
+        let (arrived, until) = (Instant::now(), self.patience());
+        let queue = wish.queue(active);
         let waiting = Waiting::new(&queue.waiting);
+        let (mut gate, mut turn) = (None, None);
+        let mut is_its_turn = false;
         let room = loop {
             let freed = queue.freed.notified();
             tokio::pin!(freed);
             // Listen before looking, so that what is freed in between is not missed.
             freed.as_mut().enable();
             self.still_in_use()?;
+            self.weigh(active, wish);
             if let Some(lease) = self.reuse(wish) {
                 return Ok(lease);
             }
+            // An HTTP/2 connection is opened by one, whose connection the others share; and without a session to
+            // resume, one goes first. What fails for this one fails for all who waited, at once.
+            let is_shared = wish == Wish::Any && self.protocol.is_shared();
+            if let Some(error) = active.failed_since(arrived).filter(|_| !is_its_turn) {
+                return Err(error);
+            }
+            if is_shared && gate.is_none() {
+                tokio::select! {
+                    biased;
+                    permit = before(until, active.gate.acquire()) => {
+                        // A pool that is retired closes its gate.
+                        self.still_in_use()?;
+                        gate = Some(permit.ok_or(Error::NoCapacity(ALL_TAKEN))?);
+                    }
+                    () = freed => {}
+                }
+                continue;
+            }
+            if !is_shared {
+                gate = None;
+            }
+            if turn.is_none() {
+                tokio::select! {
+                    biased;
+                    taken = tokio::time::timeout_at(until.into(), self.turn(active)) => {
+                        turn = Some(taken.map_err(|_| Error::NoCapacity(TOO_MANY_HANDSHAKES))??);
+                    }
+                    () = freed => {}
+                }
+                continue;
+            }
+            is_its_turn = true;
             if wish != Wish::Any && active.room.available_permits() == 0 {
                 self.evict_one();
             }
@@ -182,9 +193,45 @@ impl Pool {
         };
         // Out of the queue before the dial: what comes free meanwhile is for those who still wait.
         drop(waiting);
-        let opened = self.dial(wish.is_h1_only(), room).await;
+        let mut turn = turn.unwrap_or_else(Turn::free);
+        let dial = async {
+            let place = before(until, async { Ok(active.endpoint.place().await) }).await;
+            let place = place.ok_or(Error::NoCapacity(TOO_MANY_HANDSHAKES))?;
+            let dial = self.dial(wish.is_h1_only(), room, &mut turn);
+            place.during(dial).await
+        };
+        let opened = dial.await;
+        if let Err(error) = &opened
+            && (gate.is_some() || turn.leads())
+            // Whoever came later has more patience left.
+            && !matches!(error, Error::NoCapacity(_))
+        {
+            *lock(&active.failure) = Some((Instant::now(), error.clone()));
+        }
         // A handshake takes time, and what is retired starts no request.
         self.still_in_use().and(opened)
+    }
+
+    /// Looks whether requests are to share connections from now on: because they are many, or connections are few.
+    fn weigh(&self, active: &Active, wish: Wish) {
+        if active.endpoint.refuses_h1() {
+            self.protocol.needs_h2();
+        }
+        if wish != Wish::Any {
+            return;
+        }
+        let open = self.open(active);
+        let waiting = active.queue.waiting.load(Ordering::Relaxed);
+        let limit = self.service.pool.max_connections;
+        self.protocol.weigh(open + waiting, limit);
+        if open > 0 && self.outbound.is_full() {
+            self.protocol.share();
+        }
+    }
+
+    /// Connections from dial to close.
+    pub(super) fn open(&self, active: &Active) -> usize {
+        self.service.pool.max_connections - active.room.available_permits()
     }
 
     /// What is retired serves nobody any more, however long they have waited for it.
@@ -235,6 +282,22 @@ impl Pool {
     /// here, or a busy tenant would keep all there is for itself.
     pub(super) fn owes_room(&self, active: &Active) -> bool {
         self.outbound.wanting() > active.wanting.load(Ordering::SeqCst)
+    }
+
+    /// Whether a connection that many could share waits for room: then one that serves one request at a time goes.
+    pub(super) fn owes_a_shared_one(&self, active: &Active) -> bool {
+        self.protocol.is_shared()
+            && active.gate.available_permits() == 0
+            && (active.room.available_permits() == 0 || self.outbound.is_full())
+    }
+}
+
+impl Active {
+    /// What failed for the one that went first, if others had begun to wait by then.
+    fn failed_since(&self, arrived: Instant) -> Option<Error> {
+        let failure = lock(&self.failure);
+        let (at, error) = failure.as_ref()?;
+        (*at >= arrived).then(|| error.clone())
     }
 }
 

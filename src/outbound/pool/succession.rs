@@ -186,6 +186,7 @@ impl Pool {
             Some(generation),
             Arc::clone(&self.outbound),
             Succession::of(previous),
+            self.protocol_towards(service),
         )
     }
 
@@ -210,9 +211,9 @@ impl Pool {
     }
 
     /// Whether to wait for what the service says of the certificate before a request is sent: there is another to fall
-    /// back on.
+    /// back on, or one that serves since this one's turn to dial came.
     pub(super) fn awaits_verdict(&self) -> bool {
-        matches!(self.succession.stage(), UNTRIED | TAKEN)
+        matches!(self.succession.stage(), UNTRIED | TAKEN | REFUSED)
             && !self.succession.is_silent.load(Ordering::Relaxed)
     }
 
@@ -254,6 +255,7 @@ impl Pool {
             Some(Arc::clone(&previous.generation)),
             Arc::clone(&self.outbound),
             Succession::of(None),
+            self.protocol_towards(&self.service),
         );
         let refused = Refused {
             alert,

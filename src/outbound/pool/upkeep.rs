@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::Pool;
 use super::shelf::lock;
+use super::{Active, Pool};
 use crate::outbound::connection;
 use crate::outbound::rest::RESTS_AFTER;
 use crate::services::InFlight;
@@ -69,6 +69,9 @@ impl Pool {
             return;
         };
         self.cut_if_over(now);
+        if self.protocol.is_weighed() {
+            self.protocol.counted(self.in_flight(active));
+        }
         let limits = &self.service.pool;
         active.idle.retain(|idle| {
             let idle_for = now.saturating_duration_since(idle.since);
@@ -85,6 +88,16 @@ impl Pool {
                 .is_none_or(|since| now.saturating_duration_since(since) < limits.idle_timeout);
             h2.takes_streams() && is_used && self.is_young(h2.opened, now)
         });
+    }
+
+    /// Requests on connections, as far as that can be told without stopping them.
+    fn in_flight(&self, active: &Active) -> usize {
+        let (h2, streams) = (active.h2)
+            .look(|h2| (h2.len(), h2.iter().map(|h2| h2.in_flight()).sum::<usize>()))
+            .fold((0, 0), |(h2, all), (more, streams)| {
+                (h2 + more, all + streams)
+            });
+        streams + self.open(active).saturating_sub(active.idle.len() + h2)
     }
 
     /// Closes an idle connection: of a worker's the one that has been so the longest. Returns whether there was one.
