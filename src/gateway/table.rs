@@ -282,8 +282,7 @@ impl Table {
     }
 
     fn is_in_time(&self, pool: &Pool, now: i64) -> bool {
-        let generation = pool.generation();
-        generation.is_some_and(|one| self.terms.validity.holds(&one.identity().profile, now))
+        (pool.dates()).is_some_and(|dates| self.terms.validity.holds(dates, now))
     }
 
     fn knows(&self, finess: Finess) -> bool {

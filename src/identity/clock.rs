@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::identity::profile::Profile;
+use crate::identity::profile::{Dates, Profile};
 
 /// The system's clock, or one that a test has set. Copies are set together.
 #[derive(Clone, Debug, Default)]
@@ -53,8 +53,8 @@ impl Validity {
     }
 
     /// Whether a certificate may be used at `now`, in seconds since 1970.
-    pub fn holds(&self, profile: &Profile, now: i64) -> bool {
-        profile.is_valid_at(now) && profile.is_valid_at(now.saturating_add(self.margin))
+    pub fn holds(&self, dates: Dates, now: i64) -> bool {
+        dates.hold_at(now) && dates.hold_at(now.saturating_add(self.margin))
     }
 
     /// The first second of a certificate's use, and the first in which it is used no more.

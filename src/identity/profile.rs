@@ -227,6 +227,28 @@ impl Profile {
 
     /// Whether the certificate is within its dates at that time, in seconds since 1970.
     pub fn is_valid_at(&self, time: i64) -> bool {
+        self.dates().hold_at(time)
+    }
+
+    /// From when to when it is valid.
+    pub fn dates(&self) -> Dates {
+        Dates {
+            not_before: self.not_before,
+            not_after: self.not_after,
+        }
+    }
+}
+
+/// From when to when a certificate is valid, both included, in seconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub struct Dates {
+    not_before: i64,
+    not_after: i64,
+}
+
+impl Dates {
+    /// Whether a time is within them.
+    pub fn hold_at(self, time: i64) -> bool {
         self.not_before <= time && time <= self.not_after
     }
 }

@@ -119,7 +119,9 @@ impl Choice<'_> {
         let mut valid: Vec<_> = right
             .iter()
             .copied()
-            .filter(|one| self.validity.holds(profile(one), self.now) && !self.is_revoked(one))
+            .filter(|one| {
+                self.validity.holds(profile(one).dates(), self.now) && !self.is_revoked(one)
+            })
             .collect();
         // The sort keeps the order of ties, so which two are named does not change from one request to the next.
         valid.sort_by_key(rank);

@@ -21,6 +21,7 @@ use http::header::HeaderValue;
 use tokio::sync::{Semaphore, watch};
 
 use crate::identity::generation::Generation;
+use crate::identity::profile::{Dates, Profile};
 use crate::outbound::Outbound;
 use crate::outbound::body::Upload;
 use crate::outbound::connection::{self, H1, H2};
@@ -46,6 +47,10 @@ pub use succession::Rejected;
 pub struct Pool {
     service: Arc<Service>,
     generation: Option<Arc<Generation>>,
+    /// Those of its certificate: looked at for each request, and three steps away in memory otherwise.
+    dates: Option<Dates>,
+    /// What the access log says of its certificate, once it has said it: for the same reason.
+    certificate_in_log: OnceLock<Box<str>>,
     outbound: Arc<Outbound>,
     /// When requests in flight have to be over, once it is retired.
     over: Mutex<Option<(Instant, InFlight)>>,
@@ -138,9 +143,12 @@ impl Pool {
         succession: Succession,
         protocol: Protocol,
     ) -> Arc<Self> {
+        let dates = (generation.as_ref()).map(|one| one.identity().profile.dates());
         Arc::new(Self {
             service,
             generation,
+            dates,
+            certificate_in_log: OnceLock::new(),
             outbound,
             over: Mutex::default(),
             succession,
@@ -165,6 +173,20 @@ impl Pool {
     /// The generation whose certificate its connections were opened with.
     pub fn generation(&self) -> Option<&Arc<Generation>> {
         self.generation.as_ref()
+    }
+
+    /// From when to when its certificate is valid, if it has one.
+    pub fn dates(&self) -> Option<Dates> {
+        self.dates
+    }
+
+    /// What the access log says of its certificate, which is made once.
+    pub(crate) fn certificate_in_log(
+        &self,
+        make: impl FnOnce(&Profile) -> Box<str>,
+    ) -> Option<&str> {
+        let profile = &self.generation.as_ref()?.identity().profile;
+        Some(self.certificate_in_log.get_or_init(|| make(profile)))
     }
 
     /// How many connections there are.
@@ -321,24 +343,25 @@ impl Pool {
 
     /// Takes an HTTP/1.1 connection back once its answer was read.
     pub(crate) fn give_back(self: Arc<Self>, mut h1: H1) {
-        if h1.sender.is_closed() || !self.is_young(h1.opened, Instant::now()) {
+        let now = Instant::now();
+        if h1.sender.is_closed() || !self.is_young(h1.opened, now) {
             return;
         }
         if connection::is_between_requests(&h1) {
-            return self.keep(h1);
+            return self.keep(h1, now);
         }
         // The answer came before the request was all sent, or the connection has yet to notice that both ended. What
         // is left of a request that has its answer is not waited for longer than for a piece of one that has none.
         tokio::spawn(async move {
             if connection::ready(&mut h1, self.service.timeouts.body).await {
-                self.keep(h1);
+                self.keep(h1, Instant::now());
             } else {
                 h1.cut();
             }
         });
     }
 
-    fn keep(&self, h1: H1) {
+    fn keep(&self, h1: H1, now: Instant) {
         let Some(active) = self.used() else {
             return;
         };
@@ -347,7 +370,7 @@ impl Pool {
         }
         let idle = Idle {
             kept: Kept::Awake(h1),
-            since: Instant::now(),
+            since: now,
         };
         if active.idle.put(WORKER.get(), idle).is_ok() {
             self.came_free();
