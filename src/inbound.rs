@@ -178,10 +178,11 @@ impl<A: Answer> Connections<A> {
         let service = service_fn(move |request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
             async move {
-                let (answer, stopping) = &*shared;
+                let (answer, leaving) = &*shared;
                 let version = request.version();
                 let mut response = answer.answer(request).await;
-                if *stopping.borrow() {
+                // It changes once. To look at what it says would take a lock.
+                if leaving.has_changed().unwrap_or(true) {
                     say_goodbye(version, &mut response);
                 }
                 Ok::<_, Infallible>(response)

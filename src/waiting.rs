@@ -54,9 +54,10 @@ impl<F: Future> Future for Seldom<F> {
             this.bell.wakes(cx.waker().clone());
         }
         // After the bell knows whom to wake: a ring is either seen here or wakes this task.
-        if !this.bell.has_rung.swap(false, Ordering::AcqRel) {
+        if !this.bell.has_rung.load(Ordering::Acquire) {
             return Poll::Pending;
         }
+        this.bell.has_rung.store(false, Ordering::Release);
         this.future
             .as_mut()
             .poll(&mut Context::from_waker(&this.waker))

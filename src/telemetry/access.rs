@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 const GATHER: Duration = Duration::from_millis(100);
 
 /// Bytes of one thread that are written without waiting for more.
-const MANY: usize = 128 * 1024;
+const MANY: usize = 512 * 1024;
 
 /// Bytes of one thread that may wait for a slow disk, ten thousand lines. Beyond them lines are dropped and counted:
 /// requests do not wait for a log.
@@ -171,8 +171,10 @@ impl Desk {
         if before < MANY && after >= MANY {
             let _ = self.calls.try_send(Call::Many);
         }
-        // Told after the line is there, and taken back before lines are taken: none is left behind.
-        if !self.trays.told.swap(true, Ordering::SeqCst) {
+        // Looked at after the line is there, and taken back before lines are taken: whoever finds it told left the
+        // line before the tray was emptied.
+        if !self.trays.told.load(Ordering::Acquire) && !self.trays.told.swap(true, Ordering::AcqRel)
+        {
             let _ = self.calls.try_send(Call::Some);
         }
         true
@@ -199,7 +201,7 @@ fn write_lines(trays: &Trays, called: &Receiver<Call>, mut out: impl Write, drop
             // An error means that nothing more will come, and so that nothing more is to be waited for.
             call = called.recv_timeout(GATHER).unwrap_or(Call::Many);
         }
-        trays.told.store(false, Ordering::SeqCst);
+        trays.told.store(false, Ordering::Release);
         let lines = batch.take(trays);
         let written = out.write_all(lines).and_then(|()| out.flush());
         if let Err(error) = &written {
@@ -252,7 +254,7 @@ impl Batch {
         for buffer in [&mut self.lines, &mut self.sorted] {
             buffer.clear();
             // What piled up while the disk was slow is not kept for good.
-            buffer.shrink_to(2 * MANY);
+            buffer.shrink_to(MANY);
         }
     }
 }
