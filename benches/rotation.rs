@@ -1,5 +1,5 @@
-//! What a request costs while its certificate is replaced ten times a second: ten reloads, and the handshakes after
-//! them.
+//! What a request costs the workers while its certificate is replaced ten times a second, the handshakes after that
+//! included. What the side plane does to read it is not: `benches/rotation/run.sh` tells of that.
 
 use std::cell::LazyCell;
 use std::fs;

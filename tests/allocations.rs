@@ -44,6 +44,9 @@ const REQUESTS: usize = 50;
 /// itself needs.
 const ROUNDS: usize = 4;
 
+/// Allocations for each request that may come of what is made for one in many.
+const RARE: f64 = 0.1;
+
 /// Bytes in the body of a request that has one.
 const BODY: usize = 1024;
 
@@ -196,8 +199,8 @@ fn a_request_costs_no_more_allocations_than_it_did_and_less_than_twice_those_of_
             };
             let (gateway, bare) = (gateway(way, &running), bare(way, &running));
             println!("{way:?}: {gateway} in the gateway, {bare} in the bare forwarder");
-            // Rounded: what is rarer than once for each request is not what grows with them.
-            let more = (gateway - bare).round();
+            // What is made for one request in many does not count: the metrics take a block for each 64 values.
+            let more = gateway - bare - RARE;
             assert!(more <= way.added, "{more} more than {bare}: {way:?}");
             assert!(more <= bare, "{more} more than {bare}: {way:?}");
         }

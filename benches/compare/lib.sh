@@ -71,9 +71,13 @@ processes() {
 
 # CPU time of each thread of NAME so far, in nanoseconds: lines of "PID/THREAD NANOSECONDS".
 threads_cpu() {
-    local pid
+    local pid thread spent
     for pid in $(processes "$1"); do
-        awk 'split(FILENAME, path, "/") { print path[3] "/" path[5], $1 }' "/proc/$pid"/task/*/schedstat 2>/dev/null || true
+        for thread in "/proc/$pid"/task/*; do
+            # It may have ended since it was listed.
+            read -r spent _ 2>/dev/null <"$thread/schedstat" || continue
+            echo "$pid/${thread##*/} $spent"
+        done
     done
 }
 

@@ -181,7 +181,10 @@ fn strip(headers: &mut HeaderMap, overview: Overview) {
 /// Removes the fields that `Connection` names.
 fn remove_named(headers: &mut HeaderMap) {
     // This is what it says almost always: nothing that has to be looked for.
-    let is_plain = |value: &HeaderValue| value == "keep-alive" || value == "close";
+    let is_plain = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
+    };
     if headers.get_all(CONNECTION).iter().all(is_plain) {
         return;
     }

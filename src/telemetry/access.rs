@@ -22,11 +22,11 @@ use crate::config;
 use crate::gateway::exchange::Exchange;
 use crate::metrics::Metrics;
 
-/// How long lines gather before they are written. Who follows the log hardly notices, and at any rate of requests the
-/// writing thread is woken ten times a second at most.
+/// How long lines gather before they are written. Who follows the log hardly notices, and the writing thread is woken
+/// ten times a second, or as often as so many bytes come:
 const GATHER: Duration = Duration::from_millis(100);
 
-/// Bytes of one thread that are written without waiting for more.
+/// bytes of one thread that are written without waiting for more.
 const MANY: usize = 512 * 1024;
 
 /// Bytes of one thread that may wait for a slow disk, ten thousand lines. Beyond them lines are dropped and counted:
@@ -83,7 +83,7 @@ enum Call {
     Some,
     /// There are so many that they should be written now.
     Many,
-    /// Everything so far is to be on disk when the sender hears back.
+    /// Everything so far is to be written when the sender hears back.
     Flush(SyncSender<()>),
 }
 
@@ -193,69 +193,82 @@ fn append(path: &Path) -> io::Result<std::fs::File> {
     options.open(path)
 }
 
-fn write_lines(trays: &Trays, called: &Receiver<Call>, mut out: impl Write, dropped: &Counter) {
-    let mut failing = false;
-    let mut batch = Batch::default();
+fn write_lines(trays: &Trays, called: &Receiver<Call>, out: impl Write, dropped: &Counter) {
+    let mut book = Book::new(out);
+    let mut batch = Vec::new();
     while let Ok(mut call) = called.recv() {
         if matches!(call, Call::Some) {
             // An error means that nothing more will come, and so that nothing more is to be waited for.
             call = called.recv_timeout(GATHER).unwrap_or(Call::Many);
         }
         trays.told.store(false, Ordering::Release);
-        let lines = batch.take(trays);
-        let written = out.write_all(lines).and_then(|()| out.flush());
-        if let Err(error) = &written {
-            // A full disk is no reason to stop serving, and every reason to be told of.
-            dropped.increment(line::count(lines));
-            if !failing {
-                tracing::error!(%error, "the access log cannot be written: lines are lost and counted");
-            }
+        for tray in &trays.lines {
+            // What gathers from now on gathers in the buffer of the batch before: nobody waits for a copy.
+            mem::swap(&mut tray.lines().bytes, &mut batch);
+            dropped.increment(book.write(&batch));
+            batch.clear();
+            // What piled up while the disk was slow is not kept for good.
+            batch.shrink_to(MANY);
         }
-        failing = written.is_err();
-        batch.clear();
         if let Call::Flush(done) = call {
             let _ = done.try_send(());
         }
     }
 }
 
-/// What is written at once.
-#[derive(Default)]
-struct Batch {
-    lines: Vec<u8>,
-    sorted: Vec<u8>,
+/// What is written to, and how it went last.
+struct Book<W> {
+    out: W,
+    is_failing: bool,
+    /// The last thing written is the beginning of a line.
+    is_torn: bool,
 }
 
-impl Batch {
-    /// Takes what has gathered. Lines of several threads are put in the order in which their requests came.
-    fn take(&mut self, trays: &Trays) -> &[u8] {
-        let mut threads = 0;
-        for tray in &trays.lines {
-            let lines = &mut tray.lines().bytes;
-            if lines.is_empty() {
-                continue;
-            }
-            threads += 1;
-            if threads == 1 {
-                // What gathers from now on gathers in the buffer of the batch before.
-                mem::swap(lines, &mut self.lines);
-            } else {
-                self.lines.append(lines);
-            }
+impl<W: Write> Book<W> {
+    fn new(out: W) -> Self {
+        Self {
+            out,
+            is_failing: false,
+            is_torn: false,
         }
-        if threads < 2 {
-            return &self.lines;
-        }
-        line::sort(&self.lines, &mut self.sorted);
-        &self.sorted
     }
 
-    fn clear(&mut self) {
-        for buffer in [&mut self.lines, &mut self.sorted] {
-            buffer.clear();
-            // What piled up while the disk was slow is not kept for good.
-            buffer.shrink_to(MANY);
+    /// Writes lines, and returns how many of them were lost.
+    fn write(&mut self, lines: &[u8]) -> u64 {
+        if lines.is_empty() {
+            return 0;
         }
+        let (taken, written) = self.write_all(lines);
+        if let Err(error) = &written
+            && !self.is_failing
+        {
+            // A full disk is no reason to stop serving, and every reason to be told of.
+            tracing::error!(%error, "the access log cannot be written: lines are lost and counted");
+        }
+        self.is_failing = written.is_err();
+        line::count(&lines[taken..])
+    }
+
+    /// How many bytes were taken, and why not all.
+    fn write_all(&mut self, lines: &[u8]) -> (usize, io::Result<()>) {
+        if self.is_torn {
+            // What was cut off is lost; what follows shall not be.
+            if let Err(error) = self.out.write_all(b"\n") {
+                return (0, Err(error));
+            }
+            self.is_torn = false;
+        }
+        let mut taken = 0;
+        while taken < lines.len() {
+            match self.out.write(&lines[taken..]) {
+                Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
+                Ok(some) => taken += some,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (taken, Err(error)),
+            }
+            self.is_torn = lines[taken - 1] != b'\n';
+        }
+        (taken, self.out.flush())
     }
 }
 
@@ -301,6 +314,42 @@ mod tests {
         let mut come = String::new();
         read.read_to_string(&mut come).unwrap();
         assert_eq!(come.lines().filter(|line| *line == "line").count(), 4_000);
+    }
+
+    /// Takes so many bytes, and then nothing until there is room again.
+    struct Disk {
+        room: usize,
+        content: Vec<u8>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.room);
+            if taken == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= taken;
+            self.content.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_by_a_full_disk_spoils_no_other() {
+        let mut book = Book::new(Disk {
+            room: 6,
+            content: Vec::new(),
+        });
+        assert_eq!(book.write(b"one\ntwo\nthree\n"), 2);
+        assert_eq!(book.write(b"four\n"), 1);
+        book.out.room = 100;
+        assert_eq!(book.write(b"five\n"), 0);
+        assert_eq!(book.write(b"six\n"), 0);
+        assert_eq!(book.out.content, b"one\ntw\nfive\nsix\n");
     }
 
     #[test]

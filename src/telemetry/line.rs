@@ -8,9 +8,6 @@ use jiff::Timestamp;
 use crate::gateway::exchange::Exchange;
 use crate::identity::profile::Profile;
 
-/// As far as a line's time reaches.
-const BEGINNING: usize = r#"{"time":"2026-11-21T15:57:13.123456Z"#.len();
-
 /// The second in which the last line was, as text: thousands are in the same one.
 #[derive(Debug, Default)]
 pub(super) struct Second {
@@ -46,7 +43,7 @@ pub(super) fn write(out: &mut Vec<u8>, second: &mut Second, exchange: &Exchange,
     out.extend_from_slice(br#"{"time":""#);
     out.extend_from_slice(second.text(at.as_secs()).as_bytes());
     number(out, ".", u64::from(at.subsec_micros()), 6);
-    // The only text that whoever configures Relais chooses: a socket's path.
+    // The only text that may need an escape: the path of a socket.
     out.extend_from_slice(br#"Z","listener":"#);
     serde_json::to_writer(&mut *out, &*exchange.listener)
         .expect("a text has a form in JSON, and a vector takes it");
@@ -116,16 +113,6 @@ pub(super) fn count(lines: &[u8]) -> u64 {
     lines.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-/// Writes lines in the order of their times, with which each begins in a form that sorts as text. Those of the same
-/// microsecond stay as they are.
-pub(super) fn sort(lines: &[u8], sorted: &mut Vec<u8>) {
-    let mut each: Vec<_> = lines.split_inclusive(|byte| *byte == b'\n').collect();
-    each.sort_by_key(|line| line.get(..BEGINNING));
-    sorted.clear();
-    sorted.reserve(lines.len());
-    each.iter().for_each(|line| sorted.extend_from_slice(line));
-}
-
 fn name_of(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "HTTP/0.9",
@@ -166,27 +153,5 @@ mod tests {
             number(&mut out, "=", value, digits);
             assert_eq!(out, format!("={written}").as_bytes());
         }
-    }
-
-    #[test]
-    fn lines_of_several_threads_are_put_in_the_order_of_their_times() {
-        let line = |time: &str, rest: &str| format!("{{\"time\":\"2026-11-21T{time}Z\",{rest}}}\n");
-        let lines = [
-            line("23:59:59.000002", "1"),
-            line("23:59:59.100000", "4"),
-            line("23:59:59.000001", "0"),
-            line("23:59:59.000002", "2"),
-            line("23:59:59.000010", "3"),
-        ]
-        .concat();
-        let mut sorted = Vec::new();
-        sort(lines.as_bytes(), &mut sorted);
-        let sorted = String::from_utf8(sorted).unwrap();
-        let order: Vec<_> = sorted
-            .lines()
-            .filter_map(|line| line.split(',').nth(1))
-            .collect();
-        assert_eq!(order, ["0}", "1}", "2}", "3}", "4}"]);
-        assert_eq!(count(sorted.as_bytes()), 5);
     }
 }

@@ -197,11 +197,14 @@ impl TestGateway {
     /// The lines of the access log so far.
     pub fn log(&self) -> Vec<serde_json::Value> {
         self.app.gateway.log.flush(DEADLINE);
-        std::fs::read_to_string(self.path().join("access.log"))
-            .unwrap()
+        let log = std::fs::read_to_string(self.path().join("access.log")).unwrap();
+        // Lines of several workers come in any order.
+        let mut lines: Vec<serde_json::Value> = log
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+            .collect();
+        lines.sort_by_key(|line| line["time"].as_str().map(str::to_owned));
+        lines
     }
 
     /// Asks for a stop without waiting for it.
