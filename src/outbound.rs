@@ -303,6 +303,9 @@ impl Outbound {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .retain(|pool| pool.strong_count() > 0);
+            (self.endpoints.lock())
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
             for pool in self.pools() {
                 pool.reap(now);
                 if let Ok(permit) = Arc::clone(&self.trying).try_acquire_owned()

@@ -51,8 +51,9 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct H1 {
     pub(crate) sender: http1::SendRequest<Upload>,
     pub(crate) opened: Instant,
-    /// The timer of its requests' deadlines, once there was one.
-    pub(crate) alarm: Option<Alarm>,
+    /// The timer of its requests' deadlines, once there was one, and the worker whose it is: another's may stop before
+    /// this one.
+    pub(crate) alarm: Option<(usize, Alarm)>,
     task: AbortHandle,
     berth: Arc<Berth>,
     worker: Handle,
@@ -156,12 +157,19 @@ async fn speak_h1(
         .await
         .map_err(Error::from_exchange)?;
     let mut connection = connection.with_upgrades();
+    let ending = Arc::clone(&berth);
     let mut cut = Seldom::new(cut(cut_off));
     // An async block would hold the connection twice, as what it was given and as what it drives.
     let task = worker.spawn(poll_fn(move |cx| {
         // What goes wrong on the connection is told to the request that it goes wrong for.
         match Pin::new(&mut connection).poll(cx) {
-            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Ready(ended) => {
+                if ended.is_err() {
+                    // What it lost in its error may be the beginning of an answer that nobody asked for.
+                    ending.is_lost();
+                }
+                Poll::Ready(())
+            }
             Poll::Pending => Pin::new(&mut cut).poll(cx),
         }
     }));

@@ -111,6 +111,20 @@ impl Error {
         )
     }
 
+    /// Whether another connection, opened now, would most likely meet it too. Not so what one machine of several does
+    /// that is being restarted: it is for whoever comes next to try again.
+    pub(crate) fn would_meet_others(&self) -> bool {
+        matches!(
+            self,
+            Self::CertificateRejected(_)
+                | Self::CertificateNotRequested
+                | Self::Dns { .. }
+                | Self::Timeout(_)
+                | Self::Tls(_)
+                | Self::Untrusted(_)
+        )
+    }
+
     /// Whether the service speaks none of the protocols that it was offered (RFC 7301), or chose another.
     pub(crate) fn refuses_protocol(&self) -> bool {
         let Self::Handshake(error) = self else {

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use crate::outbound::body::Upload;
 use crate::outbound::connection::{H1, Stream};
 use crate::outbound::error::Error;
-use crate::outbound::pool::Pool;
+use crate::outbound::pool::{self, Pool};
 use crate::outbound::tls::Handshake;
 use crate::waiting::Alarm;
 
@@ -124,14 +124,17 @@ impl Lease {
     /// connection.
     pub(crate) fn take_alarm(&mut self) -> Option<Alarm> {
         match &mut self.line {
-            Some(Line::H1(h1)) => h1.alarm.take(),
+            Some(Line::H1(h1)) => {
+                let own = h1.alarm.take_if(|(worker, _)| *worker == pool::worker());
+                own.map(|(_, alarm)| alarm)
+            }
             _ => None,
         }
     }
 
     pub(crate) fn keep_alarm(&mut self, alarm: Alarm) {
         if let Some(Line::H1(h1)) = &mut self.line {
-            h1.alarm = Some(alarm);
+            h1.alarm = Some((pool::worker(), alarm));
         }
     }
 

@@ -104,6 +104,11 @@ pub(crate) fn become_worker(index: usize) {
     WORKER.set(index);
 }
 
+/// This thread's share of idle connections.
+pub(crate) fn worker() -> usize {
+    WORKER.get()
+}
+
 /// What the administration interface shows of a pool.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Occupancy {
@@ -296,10 +301,12 @@ impl Pool {
     }
 
     /// Waits for the turn to make a handshake: as long as there is no session to resume and one may come.
-    async fn turn(&self, active: &Active) -> Result<Turn, Error> {
+    async fn turn(&self, active: &Active, arrived: Instant) -> Result<Turn, Error> {
         let verifier = self.outbound.verifier(&self.service.trust)?;
         let generation = self.generation.as_deref();
-        active.tls.turn(&self.service, generation, &verifier).await
+        let tls = &active.tls;
+        tls.turn(&self.service, generation, &verifier, arrived)
+            .await
     }
 
     /// What requests need, made now if this is the first.

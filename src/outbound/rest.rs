@@ -4,6 +4,7 @@
 //! quarter of that. A connection that has lain idle for a while is therefore taken out of hyper, and put back for its
 //! next request. The service notices nothing.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -143,6 +144,11 @@ impl Drop for Berth {
 }
 
 impl Berth {
+    /// The wire is not to be kept any more.
+    pub(crate) fn is_lost(&self) {
+        self.is_wanted.store(false, Ordering::Release);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Box<Wire>>> {
         self.wire.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,7 +159,12 @@ fn is_silent(wire: &mut Wire) -> bool {
     let mut byte = [0; 1];
     let mut read = ReadBuf::new(&mut byte);
     let mut now = Context::from_waker(Waker::noop());
-    pin!(wire).poll_read(&mut now, &mut read).is_pending()
+    // Unconstrained, because the runtime has tasks believe after a while that nothing is ready, and many are looked at
+    // in one go.
+    let look = poll_fn(|cx| Pin::new(&mut *wire).poll_read(cx, &mut read));
+    pin!(tokio::task::unconstrained(look))
+        .poll(&mut now)
+        .is_pending()
 }
 
 impl Lent {

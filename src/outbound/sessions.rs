@@ -110,9 +110,8 @@ impl Sessions {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a session to resume, as long as one may be on its way.
-    pub(crate) async fn turn(self: Arc<Self>) -> Turn {
-        let asked = Instant::now();
+    /// Waits for a session to resume, as long as one may be on its way, for a request that asked for one then.
+    pub(crate) async fn turn(self: Arc<Self>, asked: Instant) -> Turn {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
@@ -99,25 +100,30 @@ impl Client {
         let connecting = ASKED.scope(Cell::new(false), async {
             let stream = connector.with_alpn(offered).connect(name, tcp);
             turn.has_greeted();
-            (stream.await, ASKED.with(Cell::get))
+            let stream = stream.await?;
+            let handshake = match stream.get_ref().1.handshake_kind() {
+                Some(HandshakeKind::Resumed) => Handshake::Resumed,
+                _ => Handshake::Full,
+            };
+            let lacks_certificate =
+                generation.is_some() && handshake == Handshake::Full && !ASKED.with(Cell::get);
+            if lacks_certificate {
+                // A session made without the certificate must never be resumed as if it had been shown. Said in the
+                // very step in which it may have been stored, after which nobody may come back here.
+                configs.spoilt.store(true, Ordering::Release);
+            }
+            Ok((stream, handshake, lacks_certificate))
         });
-        let (stream, asked) = pace::in_steps(connecting).await;
-        let stream = stream.map_err(Error::from_handshake)?;
-        let (_, session) = stream.get_ref();
-        let handshake = match session.handshake_kind() {
-            Some(HandshakeKind::Resumed) => Handshake::Resumed,
-            _ => Handshake::Full,
-        };
-        if generation.is_some() && handshake == Handshake::Full && !asked {
-            // A session made without the certificate must never be resumed as if it had been shown.
-            configs.spoilt.store(true, Ordering::Release);
+        let connected = pace::in_steps(connecting).await;
+        let (stream, handshake, lacks_certificate) = connected.map_err(Error::from_handshake)?;
+        if lacks_certificate {
             return Err(Error::CertificateNotRequested);
         }
         if handshake == Handshake::Resumed && configs.spoilt.load(Ordering::Acquire) {
             // Such a session may have been what this handshake resumed, in the moment before it was known.
             return Err(Error::CertificateNotRequested);
         }
-        let is_h2 = session.alpn_protocol() == Some(ALPN_H2);
+        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
         Ok(Secured {
             stream: Wire::new(stream, configs.sessions),
             is_h2,
@@ -125,15 +131,16 @@ impl Client {
         })
     }
 
-    /// Waits for the turn to make a handshake.
+    /// Waits for the turn to make a handshake, for a request that `arrived` then.
     pub(crate) async fn turn(
         &self,
         service: &Service,
         generation: Option<&Generation>,
         verifier: &Arc<Verifier>,
+        arrived: Instant,
     ) -> Result<Turn, Error> {
         match self.configs(service, generation, verifier)?.sessions {
-            Some(sessions) => Ok(sessions.turn().await),
+            Some(sessions) => Ok(sessions.turn(arrived).await),
             None => Ok(Turn::free()),
         }
     }

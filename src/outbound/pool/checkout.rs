@@ -140,7 +140,7 @@ impl Pool {
         let waiting = Waiting::new(&queue.waiting);
         let (mut gate, mut turn) = (None, None);
         let mut is_its_turn = false;
-        let room = loop {
+        let (room, place) = loop {
             let freed = queue.freed.notified();
             tokio::pin!(freed);
             // Listen before looking, so that what is freed in between is not missed.
@@ -157,6 +157,8 @@ impl Pool {
                 return Err(error);
             }
             if is_shared && gate.is_none() {
+                // Gate before turn, always: who has the gate waits for a turn.
+                (turn, is_its_turn) = (None, false);
                 tokio::select! {
                     biased;
                     permit = before(until, active.gate.acquire()) => {
@@ -174,7 +176,7 @@ impl Pool {
             if turn.is_none() {
                 tokio::select! {
                     biased;
-                    taken = tokio::time::timeout_at(until.into(), self.turn(active)) => {
+                    taken = tokio::time::timeout_at(until.into(), self.turn(active, arrived)) => {
                         turn = Some(taken.map_err(|_| Error::NoCapacity(TOO_MANY_HANDSHAKES))??);
                     }
                     () = freed => {}
@@ -185,26 +187,30 @@ impl Pool {
             if wish != Wish::Any && active.room.available_permits() == 0 {
                 self.evict_one();
             }
+            let room = tokio::select! {
+                biased;
+                room = self.room(until) => room?,
+                () = freed.as_mut() => continue,
+            };
             tokio::select! {
                 biased;
-                room = self.room(until) => break room?,
+                place = before(until, async { Ok(active.endpoint.place().await) }) => {
+                    break (room, place.ok_or(Error::NoCapacity(TOO_MANY_HANDSHAKES))?);
+                }
                 () = freed => {}
             }
         };
         // Out of the queue before the dial: what comes free meanwhile is for those who still wait.
         drop(waiting);
+        self.still_in_use()?;
         let mut turn = turn.unwrap_or_else(Turn::free);
-        let dial = async {
-            let place = before(until, async { Ok(active.endpoint.place().await) }).await;
-            let place = place.ok_or(Error::NoCapacity(TOO_MANY_HANDSHAKES))?;
-            let dial = self.dial(wish.is_h1_only(), room, &mut turn);
-            place.during(dial).await
-        };
-        let opened = dial.await;
+        let dial = self.dial(wish.is_h1_only(), room, &mut turn);
+        let opened = place.during(dial).await;
         if let Err(error) = &opened
             && (gate.is_some() || turn.leads())
-            // Whoever came later has more patience left.
-            && !matches!(error, Error::NoCapacity(_))
+            // What a connection for an upgrade meets, others need not.
+            && !wish.is_h1_only()
+            && error.would_meet_others()
         {
             *lock(&active.failure) = Some((Instant::now(), error.clone()));
         }
