@@ -32,7 +32,7 @@ use crate::waiting::{OneAlarm, Seldom};
 const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
 
 /// Room that hyper may use for a head, over the configured limit, so that it is Relais who answers a head that is
-/// too large, with its reason; beyond this hyper cuts it off with a bare 431.
+/// too large, with its reason; beyond this, or with more than 100 fields over HTTP/1.1, hyper cuts it off with a bare 431.
 const HEAD_SLACK: usize = 128 * 1024;
 
 /// Streams that one h2c connection may have open.
@@ -108,8 +108,7 @@ impl Inbound {
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             .header_read_timeout(self.head_timeout)
-            // hyper's own limit of 100 fields stays, which is Apache's too. A higher one would cost two allocations of
-            // 8 KiB for each head, where 100 fit on the stack.
+            // hyper's own limit on fields stays (`gateway::headers::FIELDS_MAX`).
             .max_buf_size(self.request_head + HEAD_SLACK)
             // The answer is the service's, its date included.
             .auto_date_header(false);

@@ -321,7 +321,7 @@ fn describe() {
     );
     describe_histogram!(
         "relais_gateway_overhead_seconds",
-        "what Relais itself added before the answer's head"
+        "what Relais itself did before the request was handed over to its connections"
     );
     describe_gauge!(
         "relais_inbound_connections",

@@ -7,7 +7,7 @@ use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
-use super::headers::Overview;
+use super::headers::{FIELDS_MAX, Overview};
 use super::reply::{Code, Problem};
 use super::table::{Offered, Table};
 use super::{Door, Gateway, address, introspection};
@@ -78,6 +78,9 @@ impl Gateway {
         let path = uri.path_and_query().map_or("", |path| path.as_str());
         if path.len() + overview.size() > self.request_head {
             return Err(Problem::head_too_large(self.request_head));
+        }
+        if overview.count() > FIELDS_MAX {
+            return Err(Problem::too_many_fields());
         }
         if request.method() == Method::CONNECT {
             return Err(Problem::new(

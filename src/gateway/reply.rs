@@ -7,6 +7,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
+use crate::gateway::headers::FIELDS_MAX;
+
 /// What went wrong, in the words that applications may rely on (`code` in the answer).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Code {
@@ -240,6 +242,16 @@ impl Problem {
             Code::RequestTooLarge,
             format!("the request's head is over {limit} bytes"),
             "limits.request_head sets how much is taken",
+        )
+        .with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+    }
+
+    /// A head with more fields than are taken.
+    pub fn too_many_fields() -> Self {
+        Self::new(
+            Code::RequestTooLarge,
+            format!("the request's head has more than {FIELDS_MAX} fields"),
+            "send fewer: what proxies add on the way counts too",
         )
         .with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
     }
