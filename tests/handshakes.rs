@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use relais::simulator::site::Stand;
+use relais::simulator::site::{Site, Stand};
 use support::upstream::{Connection, ONLY_12, ONLY_13, Tls, Upstream, serve_h2};
 use support::{
-    Answered, Client, TestGateway, burst, eventually, in_front_of, is_answered, settled, start_on,
+    Answered, Client, TestGateway, burst, burst_of, eventually, in_front_of, is_answered, settled, start_on,
     waiting_for_a_connection, within,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -61,6 +62,29 @@ impl Service {
                 connection.answer("ok").await;
             }
         }
+    }
+
+    /// Speaks HTTP/1.1 alone, and takes part in as many handshakes as `gate` lets through.
+    fn gated(self, tls: &Tls, site: &Site, gate: &Arc<Semaphore>) -> Upstream {
+        let (config, gate) = (tls.server_config(&site.pki), Arc::clone(gate));
+        Upstream::raw(move |tcp, _| {
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&config));
+            let (gate, service) = (Arc::clone(&gate), self.clone());
+            async move {
+                gate.acquire().await.unwrap().forget();
+                let Ok(mut stream) = acceptor.accept(tcp).await else {
+                    return;
+                };
+                let mut read = [0; 1024];
+                while stream.read(&mut read).await.is_ok_and(|n| n > 0) {
+                    service.arrives(0).await;
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    if stream.write_all(answer).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        })
     }
 
     /// Starts a gateway in front of it, with further lines of configuration.
@@ -137,28 +161,8 @@ async fn a_service_without_tickets_keeps_nobody_waiting() {
     let service = Service::new(1);
     let acceptor = Arc::new(Semaphore::new(1));
     let (gateway, upstream) = start_on(1, &[Stand::new("dmp")], |site, text| {
-        let config = tls.server_config(&site.pki);
-        let (gate, service) = (Arc::clone(&acceptor), service.clone());
         // After the first, no handshake goes on before many have begun.
-        let upstream = Upstream::raw(move |tcp, _| {
-            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&config));
-            let (gate, service) = (Arc::clone(&gate), service.clone());
-            async move {
-                gate.acquire().await.unwrap().forget();
-                let mut stream = acceptor.accept(tcp).await.unwrap();
-                let mut read = [0; 1024];
-                while tokio::io::AsyncReadExt::read(&mut stream, &mut read)
-                    .await
-                    .is_ok_and(|n| n > 0)
-                {
-                    service.arrives(0).await;
-                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-                    tokio::io::AsyncWriteExt::write_all(&mut stream, answer)
-                        .await
-                        .unwrap();
-                }
-            }
-        });
+        let upstream = service.clone().gated(&tls, site, &acceptor);
         // Sooner than somebody who waits for another's session goes on without.
         text.push_str(&upstream.service("up", "http = \"h1\"\ntimeouts.handshake = \"800ms\""));
         upstream
@@ -170,6 +174,35 @@ async fn a_service_without_tickets_keeps_nobody_waiting() {
     acceptor.add_permits(MANY);
     service.release.add_permits(MANY + 1);
     all_are_answered(requests).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_goes_away_holds_up_nobody() {
+    // Handshakes that a service sees at once of one worker.
+    const PLACES: usize = 16;
+    let (service, gate) = (Service::new(1000), Arc::new(Semaphore::new(0)));
+    let (gateway, upstream) = start_on(PLACES + 1, &[Stand::new("dmp")], |site, text| {
+        text.insert_str(0, "workers = 1\n");
+        let upstream = service.clone().gated(&Tls::default(), site, &gate);
+        text.push_str(&upstream.service("up", "http = \"auto\""));
+        upstream
+    });
+    let mut others = JoinSet::new();
+    for tenant in 1..=PLACES {
+        others.spawn(burst_of(&gateway, tenant, 1).join_all());
+    }
+    eventually("all places are taken", || upstream.accepted() == PLACES).await;
+    // One goes first and waits for a place; more than share connections of HTTP/1.1 wait for it.
+    let mut first = burst(&gateway, 1);
+    eventually("it waits", || waiting_for_a_connection(&gateway) == 1).await;
+    let rest = burst(&gateway, 11);
+    eventually("they wait", || waiting_for_a_connection(&gateway) == 12).await;
+    first.shutdown().await;
+    gate.add_permits(1000);
+    all_are_answered(rest).await;
+    for answers in within(others.join_all()).await {
+        assert!(answers.iter().all(|answer| answer.status() == 200));
+    }
 }
 
 #[tokio::test]
