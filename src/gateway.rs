@@ -172,11 +172,8 @@ impl Gateway {
             // The certificate may have been revoked or renewed meanwhile.
             chosen = self.choose_again(chosen.pool.service(), exchange)?;
         }
-        headers::for_service(request.headers_mut(), overview);
-        let application = request
-            .headers()
-            .contains_key(http::header::UPGRADE)
-            .then(|| hyper::upgrade::on(&mut request));
+        let is_upgrade = headers::for_service(request.headers_mut(), overview);
+        let application = is_upgrade.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
         parts.extensions.clear();
         let asked = std::mem::take(&mut parts.uri);
@@ -192,7 +189,7 @@ impl Gateway {
             if let Some(request) = &mut unsent {
                 address_to(chosen.pool.service(), &asked, remainder, request)?;
             }
-            let error = match outbound::send(&chosen.pool, &mut unsent).await {
+            let error = match outbound::send(&chosen.pool, &mut unsent, is_upgrade).await {
                 Ok(answer) => break answer,
                 Err(error) => error,
             };

@@ -113,14 +113,20 @@ impl Overview {
     }
 
     fn hop_by_hop(self) -> impl Iterator<Item = &'static HeaderName> {
-        let names = HOP_BY_HOP.iter().enumerate();
-        names.filter_map(move |(bit, name)| (self.fields & 1 << bit != 0).then_some(name))
+        // Most heads have none, and others one.
+        let mut left = self.fields & ((1 << HOP_BY_HOP.len()) - 1);
+        std::iter::from_fn(move || {
+            let name = HOP_BY_HOP.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(name)
+        })
     }
 }
 
 /// Strips a request's head of what is not for the service: connection fields, the tenant, `Host` (the service's own
-/// is set with the connection). A protocol upgrade and the willingness to take trailers are passed on.
-pub fn for_service(headers: &mut HeaderMap, overview: Overview) {
+/// is set with the connection). A protocol upgrade and the willingness to take trailers are passed on. Tells whether the
+/// request asks for an upgrade.
+pub fn for_service(headers: &mut HeaderMap, overview: Overview) -> bool {
     let upgrade = upgrade(headers, overview);
     let trailers = overview.has(Field::Te) && headers.get(TE).is_some_and(wants_trailers);
     strip(headers, overview);
@@ -137,10 +143,12 @@ pub fn for_service(headers: &mut HeaderMap, overview: Overview) {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.append(CONNECTION, HeaderValue::from_static("te"));
     }
-    if let Some(protocol) = upgrade {
-        headers.insert(UPGRADE, protocol);
-        headers.append(CONNECTION, HeaderValue::from_static("upgrade"));
-    }
+    let Some(protocol) = upgrade else {
+        return false;
+    };
+    headers.insert(UPGRADE, protocol);
+    headers.append(CONNECTION, HeaderValue::from_static("upgrade"));
+    true
 }
 
 /// Strips a request's trailers of what its head would not be let through with.

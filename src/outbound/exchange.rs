@@ -16,7 +16,8 @@ use crate::services::{Retry, Service};
 use crate::waiting::Alarm;
 
 /// Sends a request over a connection of `pool`, and once more over a fresh one where the service's `retry` allows.
-/// The request's URI is the path and query at the service.
+/// The request's URI is the path and query at the service. With `h1_only` the connection speaks HTTP/1.1, as a protocol
+/// upgrade needs it.
 ///
 /// # Errors
 /// Why there is no answer. What is then still in `unsent` has not left, not a byte of it: it was not sent to anybody
@@ -24,10 +25,10 @@ use crate::waiting::Alarm;
 pub(crate) async fn send(
     pool: &Arc<Pool>,
     unsent: &mut Option<Request<Upload>>,
+    h1_only: bool,
 ) -> Result<Answer, Error> {
     let service = &**pool.service();
     let request = unsent.as_ref().expect("there is a request to send");
-    let h1_only = request.headers().contains_key(http::header::UPGRADE);
     let progress = request.body().progress().cloned();
     let again = repeatable(request, service.retry);
     let mut lease = pool.checkout(h1_only).await?;

@@ -44,9 +44,13 @@ pub(super) fn write(out: &mut Vec<u8>, second: &mut Second, exchange: &Exchange,
     out.extend_from_slice(second.text(at.as_secs()).as_bytes());
     number(out, ".", u64::from(at.subsec_micros()), 6);
     // The only text that may need an escape: the path of a socket.
-    out.extend_from_slice(br#"Z","listener":"#);
-    serde_json::to_writer(&mut *out, &*exchange.listener)
-        .expect("a text has a form in JSON, and a vector takes it");
+    if is_plain(&exchange.listener) {
+        text(out, r#"Z","listener":""#, &exchange.listener);
+    } else {
+        out.extend_from_slice(br#"Z","listener":"#);
+        serde_json::to_writer(&mut *out, &*exchange.listener)
+            .expect("a text has a form in JSON, and a vector takes it");
+    }
     text(out, r#","method":""#, exchange.method.as_str());
     text(out, r#","version":""#, name_of(exchange.version));
     if let Some(tenant) = &exchange.tenant {
@@ -87,14 +91,22 @@ fn certificate(profile: &Profile) -> Box<str> {
 /// Adds a field whose value needs no escape: words of Relais's own, and what was checked to consist of letters,
 /// digits and the like when it was read (methods are tokens, RFC 9110 section 9.1). `before` is all that comes before
 /// the value.
+#[inline(always)]
 fn text(out: &mut Vec<u8>, before: &str, value: &str) {
-    debug_assert!(!value.contains(|c: char| c.is_control() || matches!(c, '"' | '\\')));
+    debug_assert!(is_plain(value));
     out.extend_from_slice(before.as_bytes());
     out.extend_from_slice(value.as_bytes());
     out.push(b'"');
 }
 
+/// Whether it is written in JSON as it is.
+fn is_plain(value: &str) -> bool {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    value.bytes().all(is_plain)
+}
+
 /// Adds a number of so many digits at least.
+#[inline(always)]
 fn number(out: &mut Vec<u8>, before: &str, mut value: u64, digits: usize) {
     out.extend_from_slice(before.as_bytes());
     // As many as the largest number has.
@@ -138,6 +150,35 @@ mod tests {
             (1_795_276_632, "2026-11-21T15:57:12"),
         ] {
             assert_eq!(second.text(since_1970), text);
+        }
+    }
+
+    #[test]
+    fn a_socket_of_any_name_leaves_a_line_that_can_be_read() {
+        for name in ["unix:/run/a.sock", "unix:/run/a \"b\"\\\n.sock", "unix:/run/é.sock"] {
+            let mut out = Vec::new();
+            let exchange = Exchange {
+                at: SystemTime::now(),
+                begun: std::time::Instant::now(),
+                listener: name.into(),
+                method: http::Method::GET,
+                version: Version::HTTP_11,
+                tenant: None,
+                offered: None,
+                pool: None,
+                connection: None,
+                status: 404,
+                code: None,
+                upload: None,
+                sent: 5,
+                outcome: crate::gateway::exchange::Outcome::Complete,
+            };
+            let took = Duration::from_micros(1_007);
+            write(&mut out, &mut Second::default(), &exchange, took);
+            let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(line["listener"], name);
+            assert_eq!((&line["status"], &line["bytes_sent"]), (&404.into(), &5.into()));
+            assert_eq!(line["duration_ms"], 1.007);
         }
     }
 
