@@ -86,14 +86,16 @@ impl Kept {
         }
     }
 
-    /// Puts it to rest, unless it is about to close.
-    pub(crate) fn rest(&mut self) {
-        if let Self::Awake(h1) = self
-            && connection::is_between_requests(h1)
-        {
-            let resting = h1.rest();
-            // Drops the sender, with which hyper's part ends: only once it is known that the wire is wanted.
-            *self = Self::Resting(resting);
+    /// Puts it to rest, unless it is, or is about to close. Tells whether it did.
+    pub(crate) fn rest(&mut self) -> bool {
+        match self {
+            Self::Awake(h1) if connection::is_between_requests(h1) => {
+                let resting = h1.rest();
+                // Drops the sender, with which hyper's part ends: only once it is known that the wire is wanted.
+                *self = Self::Resting(resting);
+                true
+            }
+            _ => false,
         }
     }
 

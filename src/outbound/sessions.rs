@@ -138,6 +138,17 @@ impl Sessions {
         }
     }
 
+    /// Keeps one ticket: who comes after a pause resumes with it and brings others, and each of thousands of pools that
+    /// are at rest would hold several kilobytes for nobody.
+    pub(crate) fn rest(&self) {
+        let mut kept = self.kept();
+        // Those that are promised are in use.
+        if kept.promised == 0 && kept.tickets.len() > 1 {
+            let latest = kept.tickets.pop_back();
+            kept.tickets = latest.into_iter().collect();
+        }
+    }
+
     /// The first bytes of an answer have come, and no ticket before them.
     pub(crate) fn answered_without_ticket(&self) {
         let mut kept = self.kept();

@@ -145,6 +145,14 @@ impl Client {
         }
     }
 
+    /// Lets go of what is not needed while nobody connects.
+    pub(crate) fn rest(&self) {
+        let slot = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sessions) = slot.as_ref().and_then(|configs| configs.sessions.as_ref()) {
+            sessions.rest();
+        }
+    }
+
     fn configs(
         &self,
         service: &Service,

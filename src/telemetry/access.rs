@@ -29,6 +29,9 @@ const GATHER: Duration = Duration::from_millis(100);
 /// bytes of one thread that are written without waiting for more.
 const MANY: usize = 512 * 1024;
 
+/// Bytes that a buffer keeps room for between two batches.
+const KEPT: usize = 64 * 1024;
+
 /// Bytes of one thread that may wait for a slow disk, ten thousand lines. Beyond them lines are dropped and counted:
 /// requests do not wait for a log.
 const MOST: usize = 4 * 1024 * 1024;
@@ -208,7 +211,7 @@ fn write_lines(trays: &Trays, called: &Receiver<Call>, out: impl Write, dropped:
             dropped.increment(book.write(&batch));
             batch.clear();
             // What piled up while the disk was slow is not kept for good.
-            batch.shrink_to(MANY);
+            batch.shrink_to(KEPT);
         }
         if let Call::Flush(done) = call {
             let _ = done.try_send(());

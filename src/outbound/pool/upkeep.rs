@@ -73,15 +73,17 @@ impl Pool {
             self.protocol.counted(self.in_flight(active));
         }
         let limits = &self.service.pool;
+        let mut rests = false;
         active.idle.retain(|idle| {
             let idle_for = now.saturating_duration_since(idle.since);
-            if idle_for >= RESTS_AFTER {
-                idle.kept.rest();
-            }
+            rests |= idle_for >= RESTS_AFTER && idle.kept.rest();
             idle_for < limits.idle_timeout
                 && self.is_young(idle.kept.opened(), now)
                 && idle.kept.is_open()
         });
+        if rests {
+            active.tls.rest();
+        }
         active.h2.retain(|h2| {
             let is_used = h2
                 .idle_since()
