@@ -45,7 +45,7 @@ const REQUESTS: usize = 50;
 const ROUNDS: usize = 4;
 
 /// Allocations for each request that may come of what is made for one in many.
-const RARE: f64 = 0.1;
+const RARE: f64 = 0.25;
 
 /// Bytes in the body of a request that has one.
 const BODY: usize = 1024;

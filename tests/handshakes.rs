@@ -12,8 +12,8 @@ use http_body_util::Full;
 use relais::simulator::site::{Site, Stand};
 use support::upstream::{Connection, ONLY_12, ONLY_13, Tls, Upstream, serve_h2};
 use support::{
-    Answered, Client, TestGateway, burst, burst_of, eventually, in_front_of, is_answered, settled, start_on,
-    waiting_for_a_connection, within,
+    Answered, Client, TestGateway, burst, burst_of, eventually, in_front_of, is_answered, settled,
+    start_on, waiting_for_a_connection, within,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
@@ -203,6 +203,41 @@ async fn a_leader_that_goes_away_holds_up_nobody() {
     for answers in within(others.join_all()).await {
         assert!(answers.iter().all(|answer| answer.status() == 200));
     }
+}
+
+#[tokio::test]
+async fn a_worker_that_goes_on_using_anothers_connection_opens_its_own() {
+    let service = Service::new(10_000);
+    let (gateway, upstream) = start_on(1, &[Stand::new("dmp")], |site, text| {
+        text.insert_str(0, "workers = 2\n");
+        let service = service.clone();
+        let upstream = Upstream::start(&site.pki, &Tls::default(), move |connection, _| {
+            service.clone().serve(connection)
+        });
+        text.push_str(&upstream.service("up", "http = \"h1\""));
+        upstream
+    });
+    // Each comes by a connection of its own, and so to either worker.
+    for _ in 0..40 {
+        all_are_answered(burst(&gateway, 1)).await;
+    }
+    assert_eq!(upstream.accepted(), 1);
+    eventually_after(&gateway, || upstream.accepted() == 2).await;
+    for _ in 0..200 {
+        all_are_answered(burst(&gateway, 1)).await;
+    }
+    assert_eq!(upstream.accepted(), 2, "each has one by now");
+}
+
+/// Makes requests until it is so.
+async fn eventually_after(gateway: &TestGateway, is_so: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if is_so() {
+            return;
+        }
+        all_are_answered(burst(gateway, 1)).await;
+    }
+    panic!("it is not so after a thousand requests");
 }
 
 #[tokio::test]

@@ -396,7 +396,7 @@ async fn a_whole_url_and_a_tunnel_are_refused_with_the_way_out() {
 #[tokio::test]
 async fn a_head_with_too_many_fields_is_refused_with_431_whatever_the_version() {
     let gateway = start(1, &SERVICES, "");
-    let mut h2c = support::H2c::connect(gateway.address()).await;
+    let mut h2c = H2c::connect(gateway.address()).await;
     for (more, status) in [(80, 200), (100, 431)] {
         let mut request = Request::get("/dmp/x").header("x-finess", gateway.tenant(0).as_str());
         for index in 0..more {
@@ -405,13 +405,18 @@ async fn a_head_with_too_many_fields_is_refused_with_431_whatever_the_version() 
         let request = request.body(Bytes::new()).unwrap();
         assert_eq!(h2c.send(request).await.status(), status, "{more} more");
 
-        let fields: String = (0..more).map(|index| format!("\r\nx-field-{index}: x")).collect();
+        let fields: String = (0..more)
+            .map(|index| format!("\r\nx-field-{index}: x"))
+            .collect();
         let text = gateway.get_bytes("/dmp/x");
         let text = text.replacen("\r\n\r\n", &format!("{fields}\r\n\r\n"), 1);
         let mut raw = gateway.raw().await;
         raw.write(text).await;
         let answer = raw.head().await.unwrap();
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 
 use crate::outbound::body::Upload;
 use crate::outbound::error::Error;
-use crate::outbound::pool::Pool;
+use crate::outbound::pool::{self, Pool};
 use crate::outbound::rest::{Berth, Lent, Resting};
 use crate::outbound::wire::{Refusal, Wire};
 use crate::waiting::{Alarm, Seldom};
@@ -56,7 +56,7 @@ pub(crate) struct H1 {
     pub(crate) alarm: Option<(usize, Alarm)>,
     task: AbortHandle,
     berth: Arc<Berth>,
-    worker: Handle,
+    pub(crate) worker: Worker,
 }
 
 /// An HTTP/2 connection that several requests of one generation share.
@@ -123,17 +123,32 @@ pub(crate) async fn cut(mut cut_off: watch::Receiver<bool>) {
     }
 }
 
+/// The worker that drives a connection, and that its socket is registered with.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    runtime: Handle,
+}
+
+impl Worker {
+    fn current() -> Self {
+        Self {
+            index: pool::worker(),
+            runtime: Handle::current(),
+        }
+    }
+}
+
 /// Speaks HTTP/1.1 on a fresh wire.
 pub(crate) async fn open_h1(wire: Wire, cut_off: watch::Receiver<bool>) -> Result<H1, Error> {
-    let worker = Handle::current();
-    speak_h1(Box::new(wire), Instant::now(), &worker, cut_off).await
+    speak_h1(Box::new(wire), Instant::now(), Worker::current(), cut_off).await
 }
 
 /// Speaks HTTP/1.1 again on a wire that was at rest. Nothing, where that is not possible at once.
 pub(crate) fn wake_h1(
     wire: Box<Wire>,
     opened: Instant,
-    worker: &Handle,
+    worker: Worker,
     cut_off: watch::Receiver<bool>,
 ) -> Option<H1> {
     let spoken = pin!(speak_h1(wire, opened, worker, cut_off));
@@ -147,7 +162,7 @@ pub(crate) fn wake_h1(
 async fn speak_h1(
     wire: Box<Wire>,
     opened: Instant,
-    worker: &Handle,
+    worker: Worker,
     cut_off: watch::Receiver<bool>,
 ) -> Result<H1, Error> {
     let (lent, berth) = Lent::new(wire);
@@ -160,7 +175,7 @@ async fn speak_h1(
     let ending = Arc::clone(&berth);
     let mut cut = Seldom::new(cut(cut_off));
     // An async block would hold the connection twice, as what it was given and as what it drives.
-    let task = worker.spawn(poll_fn(move |cx| {
+    let task = worker.runtime.spawn(poll_fn(move |cx| {
         // What goes wrong on the connection is told to the request that it goes wrong for.
         match Pin::new(&mut connection).poll(cx) {
             Poll::Ready(ended) => {
@@ -179,7 +194,7 @@ async fn speak_h1(
         alarm: None,
         task: task.abort_handle(),
         berth,
-        worker: worker.clone(),
+        worker,
     })
 }
 

@@ -69,6 +69,8 @@ struct Active {
     /// Idle HTTP/1.1 connections, by the worker that drives them: a request takes its own worker's first, so that it
     /// is served on one thread from start to finish.
     idle: Shelf<Idle>,
+    /// Requests of each worker that took another's connection, since it last opened one of its own for that.
+    borrowed: Box<[AtomicUsize]>,
     /// HTTP/2 connections, which requests share: in one shard, because all must find the same.
     h2: Shelf<Arc<H2>>,
     /// Held while an HTTP/2 connection is opened, which the others will share.
@@ -321,6 +323,9 @@ impl Pool {
                 endpoint: self.outbound.endpoint(&self.service.target),
                 host: self.service.target.host_header(),
                 idle: Shelf::new(self.outbound.workers()),
+                borrowed: (0..self.outbound.workers())
+                    .map(|_| AtomicUsize::new(0))
+                    .collect(),
                 h2: Shelf::new(1),
                 gate: Semaphore::new(1),
                 failure: Mutex::default(),
@@ -375,11 +380,12 @@ impl Pool {
         if self.owes_room(active) || self.owes_a_shared_one(active) {
             return;
         }
+        let driver = h1.worker.index;
         let idle = Idle {
             kept: Kept::Awake(h1),
             since: now,
         };
-        if active.idle.put(WORKER.get(), idle).is_ok() {
+        if active.idle.put(driver, idle).is_ok() {
             self.came_free();
         }
     }

@@ -13,10 +13,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::outbound::connection::{self, H1};
+use crate::outbound::connection::{self, H1, Worker};
 use crate::outbound::wire::Wire;
 
 /// How long a connection lies idle before it is put to rest. To wake it takes a few microseconds, which those that are
@@ -37,8 +36,7 @@ pub(crate) enum Kept {
 pub(crate) struct Resting {
     berth: Arc<Berth>,
     opened: Instant,
-    /// The worker that drives it, and that its socket is registered with.
-    worker: Handle,
+    worker: Worker,
 }
 
 /// Where a wire goes when hyper lets go of it.
@@ -110,7 +108,7 @@ impl Kept {
 
 impl Resting {
     /// From now on `berth` gets the wire when hyper lets go of it.
-    pub(crate) fn new(berth: Arc<Berth>, opened: Instant, worker: Handle) -> Self {
+    pub(crate) fn new(berth: Arc<Berth>, opened: Instant, worker: Worker) -> Self {
         berth.is_wanted.store(true, Ordering::Release);
         Self {
             berth,
@@ -131,7 +129,7 @@ impl Resting {
 
     fn wake(self, cut_off: watch::Receiver<bool>) -> Option<H1> {
         let wire = self.berth.lock().take()?;
-        connection::wake_h1(wire, self.opened, &self.worker, cut_off)
+        connection::wake_h1(wire, self.opened, self.worker, cut_off)
     }
 }
 

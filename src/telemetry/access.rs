@@ -27,10 +27,10 @@ use crate::metrics::Metrics;
 const GATHER: Duration = Duration::from_millis(100);
 
 /// bytes of one thread that are written without waiting for more.
-const MANY: usize = 512 * 1024;
+const MANY: usize = 128 * 1024;
 
 /// Bytes that a buffer keeps room for between two batches.
-const KEPT: usize = 64 * 1024;
+const KEPT: usize = 2 * MANY;
 
 /// Bytes of one thread that may wait for a slow disk, ten thousand lines. Beyond them lines are dropped and counted:
 /// requests do not wait for a log.
@@ -359,7 +359,8 @@ mod tests {
     fn a_log_that_nobody_reads_keeps_no_request_waiting_and_is_bounded() {
         let (mut read, write) = io::pipe().unwrap();
         let log = log_to(write);
-        let line = [b'x'; 1024];
+        let mut line = [b'x'; 1024];
+        line[1023] = b'\n';
         // The pipe, what is being written, and what waits: more than that is refused.
         let taken = (0..3 * MOST / line.len()).filter(|_| add(&log, &line));
         let taken = taken.count();

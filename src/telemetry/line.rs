@@ -155,7 +155,11 @@ mod tests {
 
     #[test]
     fn a_socket_of_any_name_leaves_a_line_that_can_be_read() {
-        for name in ["unix:/run/a.sock", "unix:/run/a \"b\"\\\n.sock", "unix:/run/é.sock"] {
+        for name in [
+            "unix:/run/a.sock",
+            "unix:/run/a \"b\"\\\n.sock",
+            "unix:/run/é.sock",
+        ] {
             let mut out = Vec::new();
             let exchange = Exchange {
                 at: SystemTime::now(),
@@ -177,7 +181,10 @@ mod tests {
             write(&mut out, &mut Second::default(), &exchange, took);
             let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
             assert_eq!(line["listener"], name);
-            assert_eq!((&line["status"], &line["bytes_sent"]), (&404.into(), &5.into()));
+            assert_eq!(
+                (&line["status"], &line["bytes_sent"]),
+                (&404.into(), &5.into())
+            );
             assert_eq!(line["duration_ms"], 1.007);
         }
     }

@@ -89,11 +89,11 @@ async fn open(pool: &Arc<Pool>, wanted: usize, workers: &[Handle]) {
 }
 
 /// Whether requests share a connection.
-struct Shared(bool);
+pub(super) struct Shared(bool);
 
 impl Pool {
     /// Opens a connection for whoever comes first.
-    async fn warm(self: Arc<Self>) -> Result<Shared, Error> {
+    pub(super) async fn warm(self: Arc<Self>) -> Result<Shared, Error> {
         let lease = match self.checkout_fresh(false).await {
             Ok(lease) => lease,
             Err(error) => {
