@@ -85,9 +85,11 @@ check_http_versions() {
     local one
     one="$(finess 2)"
     ask "$one" /h2/who
-    check "nginx with HTTP/2 is spoken to in HTTP/2 over TLS 1.3" "200|HTTP/2.0|TLSv1.3|$(dn "$one")" "$(outcome x-http x-tls x-client-dn)"
-    ask "$one" /h2-tls12/who
-    check "nginx with HTTP/2 is spoken to in HTTP/2 over TLS 1.2" "200|HTTP/2.0|TLSv1.2|$(dn "$one")" "$(outcome x-http x-tls x-client-dn)"
+    check "nginx with HTTP/2 is spoken to in HTTP/1.1 while requests are few" "200|HTTP/1.1|$(dn "$one")" "$(outcome x-http x-client-dn)"
+    ask "$one" /h2-at-h2/who
+    check "a service with http = \"h2\" is spoken to in HTTP/2 over TLS 1.3" "200|HTTP/2.0|TLSv1.3|$(dn "$one")" "$(outcome x-http x-tls x-client-dn)"
+    ask "$one" /h2-at-h2-tls12/who
+    check "a service with http = \"h2\" is spoken to in HTTP/2 over TLS 1.2" "200|HTTP/2.0|TLSv1.2|$(dn "$one")" "$(outcome x-http x-tls x-client-dn)"
     ask "$one" /both/who
     check "nginx without HTTP/2 is spoken to in HTTP/1.1" "200|HTTP/1.1|$(dn "$one")" "$(outcome x-http x-client-dn)"
     ask "$one" /h1-at-h2/who

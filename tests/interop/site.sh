@@ -276,6 +276,8 @@ CNF
     service only12 both 'tls = "1.2"'
     service only12-at-tls13 tls13 'tls = "1.2"'
     service h1-at-h2 h2 'http = "h1"'
+    service h2-at-h2 h2 'http = "h2"'
+    service h2-at-h2-tls12 h2_tls12 'http = "h2"'
     service h2-at-h1 both 'http = "h2"'
     service anonymous open 'certificate = "none"'
     service not-asked open
