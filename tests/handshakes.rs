@@ -12,8 +12,8 @@ use http_body_util::Full;
 use relais::simulator::site::{Site, Stand};
 use support::upstream::{Connection, ONLY_12, ONLY_13, Tls, Upstream, serve_h2};
 use support::{
-    Answered, Client, TestGateway, burst, burst_of, eventually, in_front_of, is_answered, settled,
-    start_on, waiting_for_a_connection, within,
+    Answered, Client, TestGateway, burst, eventually, in_front_of, is_answered, settled, start_on,
+    waiting_for_a_connection, within,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
@@ -177,35 +177,6 @@ async fn a_service_without_tickets_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn a_leader_that_goes_away_holds_up_nobody() {
-    // Handshakes that a service sees at once of one worker.
-    const PLACES: usize = 16;
-    let (service, gate) = (Service::new(1000), Arc::new(Semaphore::new(0)));
-    let (gateway, upstream) = start_on(PLACES + 1, &[Stand::new("dmp")], |site, text| {
-        text.insert_str(0, "workers = 1\n");
-        let upstream = service.clone().gated(&Tls::default(), site, &gate);
-        text.push_str(&upstream.service("up", "http = \"auto\""));
-        upstream
-    });
-    let mut others = JoinSet::new();
-    for tenant in 1..=PLACES {
-        others.spawn(burst_of(&gateway, tenant, 1).join_all());
-    }
-    eventually("all places are taken", || upstream.accepted() == PLACES).await;
-    // One goes first and waits for a place; more than share connections of HTTP/1.1 wait for it.
-    let mut first = burst(&gateway, 1);
-    eventually("it waits", || waiting_for_a_connection(&gateway) == 1).await;
-    let rest = burst(&gateway, 11);
-    eventually("they wait", || waiting_for_a_connection(&gateway) == 12).await;
-    first.shutdown().await;
-    gate.add_permits(1000);
-    all_are_answered(rest).await;
-    for answers in within(others.join_all()).await {
-        assert!(answers.iter().all(|answer| answer.status() == 200));
-    }
-}
-
-#[tokio::test]
 async fn a_worker_that_goes_on_using_anothers_connection_opens_its_own() {
     let service = Service::new(10_000);
     let (gateway, upstream) = start_on(1, &[Stand::new("dmp")], |site, text| {
@@ -220,11 +191,13 @@ async fn a_worker_that_goes_on_using_anothers_connection_opens_its_own() {
     // Each comes by a connection of its own, and so to either worker.
     for _ in 0..40 {
         all_are_answered(burst(&gateway, 1)).await;
+        settled(&gateway).await;
     }
     assert_eq!(upstream.accepted(), 1);
     eventually_after(&gateway, || upstream.accepted() == 2).await;
     for _ in 0..200 {
         all_are_answered(burst(&gateway, 1)).await;
+        settled(&gateway).await;
     }
     assert_eq!(upstream.accepted(), 2, "each has one by now");
 }
@@ -236,6 +209,7 @@ async fn eventually_after(gateway: &TestGateway, is_so: impl Fn() -> bool) {
             return;
         }
         all_are_answered(burst(gateway, 1)).await;
+        settled(gateway).await;
     }
     panic!("it is not so after a thousand requests");
 }

@@ -353,14 +353,9 @@ pub async fn is_answered(gateway: &TestGateway) {
 
 /// Starts that many requests at once, each on a connection of its own.
 pub fn burst(gateway: &TestGateway, count: usize) -> JoinSet<Answered> {
-    burst_of(gateway, 0, count)
-}
-
-/// The same for another tenant.
-pub fn burst_of(gateway: &TestGateway, tenant: usize, count: usize) -> JoinSet<Answered> {
     let mut requests = JoinSet::new();
     for _ in 0..count {
-        let (address, tenant) = (gateway.address(), gateway.tenant(tenant));
+        let (address, tenant) = (gateway.address(), gateway.tenant(0));
         requests.spawn(async move {
             let request = Request::get("/up/x")
                 .header("x-finess", tenant.as_str())
