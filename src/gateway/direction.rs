@@ -79,7 +79,7 @@ impl Gateway {
         if path.len() + overview.size() > self.request_head {
             return Err(Problem::head_too_large(self.request_head));
         }
-        if overview.count() > FIELDS_MAX {
+        if request.headers().len() > FIELDS_MAX {
             return Err(Problem::too_many_fields());
         }
         if request.method() == Method::CONNECT {

@@ -76,18 +76,13 @@ pub const FIELDS_MAX: usize = 100;
 #[derive(Clone, Copy, Debug)]
 pub struct Overview {
     fields: u16,
-    count: usize,
     size: usize,
 }
 
 impl Overview {
     /// Looks at each field once.
     pub fn of(headers: &HeaderMap) -> Self {
-        let mut overview = Self {
-            fields: 0,
-            count: headers.len(),
-            size: 0,
-        };
+        let mut overview = Self { fields: 0, size: 0 };
         for (name, value) in headers {
             overview.size += name.as_str().len() + value.len() + 4;
             if let Some(field) = Field::named(name) {
@@ -100,11 +95,6 @@ impl Overview {
     /// Whether the field is there, once or more often.
     pub(crate) fn has(self, field: Field) -> bool {
         self.fields & 1 << field as u16 != 0
-    }
-
-    /// How many fields there are, each time that a name comes again included.
-    pub fn count(self) -> usize {
-        self.count
     }
 
     /// The size of the head as its sender wrote it, near enough: names, values, and `: ` and a line end for each.
