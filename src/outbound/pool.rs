@@ -81,6 +81,8 @@ struct Active {
     room: Arc<Semaphore>,
     /// Requests that wait for a connection to come free, whichever.
     queue: Queue,
+    /// Requests that wait and have no room yet for a connection of their own.
+    seeking: AtomicUsize,
     /// Requests that not every connection serves: they wait for one to fall idle, to use or to replace it. Were they
     /// in the same queue, they would be told of streams that somebody else could have taken.
     picky: Queue,
@@ -331,6 +333,7 @@ impl Pool {
                 failure: Mutex::default(),
                 room: Arc::new(Semaphore::new(self.service.pool.max_connections)),
                 queue: Queue::default(),
+                seeking: AtomicUsize::new(0),
                 picky: Queue::default(),
                 wanting: AtomicUsize::new(0),
                 cut: watch::Sender::new(false),

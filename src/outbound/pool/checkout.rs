@@ -165,6 +165,7 @@ impl Pool {
             // Listen before looking, so that what is freed in between is not missed.
             freed.as_mut().enable();
             self.still_in_use()?;
+            let seeking = Waiting::new(&active.seeking);
             self.weigh(active, wish);
             if let Some(lease) = self.reuse(wish) {
                 return Ok(lease);
@@ -203,6 +204,8 @@ impl Pool {
                 continue;
             }
             is_its_turn = true;
+            // Before there is room: a request counted twice could move the pool to HTTP/2 without need.
+            drop(seeking);
             if wish != Wish::Any && active.room.available_permits() == 0 {
                 self.evict_one();
             }
@@ -246,9 +249,9 @@ impl Pool {
             return;
         }
         let open = self.open(active);
-        let waiting = active.queue.waiting.load(Ordering::Relaxed);
+        let seeking = active.seeking.load(Ordering::SeqCst);
         let limit = self.service.pool.max_connections;
-        self.protocol.weigh(open + waiting, limit);
+        self.protocol.weigh(open + seeking, limit);
         if open > 0 && self.outbound.is_full() {
             self.protocol.share();
         }
