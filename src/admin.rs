@@ -76,7 +76,7 @@ fn routes(app: Arc<App>) -> Router {
 
 /// What is loaded tells a web page whom it could impersonate: the same guard as on the data listeners.
 async fn local_only(request: Request, next: Next) -> Response {
-    match Hosts::local().admit(&request, Overview::of(request.headers())) {
+    match Hosts::local().admit(&request, Overview::of(request.headers()), false) {
         Ok(()) => {
             let mut response = next.run(request).await;
             response

@@ -37,6 +37,7 @@ use self::worker::Ending;
 use crate::admin;
 use crate::config::{Config, ListenAddress};
 use crate::gateway::Gateway;
+use crate::gateway::caller::Callers;
 use crate::gateway::diagnosis::Diagnosis;
 use crate::gateway::table::{Offered, Table, Terms};
 use crate::identity::clock::Clock;
@@ -177,7 +178,10 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
         .map(|admin| admin::bind(admin.address, &mut inherited))
         .transpose()?;
     inherited.all_claimed()?;
-    let table = table.with_doors(listeners.iter().map(|listener| listener.door.clone()));
+    let table = table.with_doors(
+        listeners.iter().map(|listener| listener.door.clone()),
+        Callers::new(config.callers),
+    );
     let gateway = Arc::new(Gateway {
         table: ArcSwap::from_pointee(table),
         request_head: config.limits.request_head,

@@ -7,6 +7,7 @@ pub mod demo;
 pub mod inspect;
 pub mod install;
 pub mod serve;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,6 +59,10 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Make a private key and the request for its certificate, for one structure or for all of a CSV file.
     Csr(csr::Arguments),
+    /// Make a token with which a program is recognised ([[callers]]).
+    ///
+    /// The token is printed once and kept nowhere; the configuration holds its hash.
+    Token,
     /// Match delivered certificates with their keys, verify them, and put them where the gateway finds them.
     Install(install::Arguments),
 }
@@ -91,6 +96,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Csr(arguments) => csr::run(&arguments),
         Command::Install(arguments) => install::run(&arguments),
+        Command::Token => token::run(),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -21,6 +21,7 @@ mod section;
 mod suggest;
 
 mod bindings;
+mod callers;
 mod files;
 mod headers;
 mod listeners;
@@ -42,6 +43,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 
+use crate::gateway::caller::Caller;
 use crate::identity::finess::Finess;
 use crate::identity::profile::Fingerprint;
 use crate::identity::structure::StructureId;
@@ -66,6 +68,9 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// Where applications connect. Never empty.
     pub listeners: Vec<Listener>,
+    /// The programs that may make requests. Default: none are named, and whoever can connect to a listener of this
+    /// machine may speak for every tenant.
+    pub callers: Vec<Caller>,
     /// Where certificates come from.
     pub identities: Identities,
     /// Where lists of revoked certificates come from. Default: nowhere.

@@ -3,6 +3,8 @@
 //! [`Gateway::handle`] reads as the specification. What it refuses, and how the refusal reads, is in [`reply`].
 
 pub mod address;
+pub mod caller;
+pub mod credentials;
 pub mod diagnosis;
 mod direction;
 pub mod exchange;
@@ -22,6 +24,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 
+use crate::config::ListenAddress;
 use crate::gateway::address::Bound;
 use crate::gateway::diagnosis::{Diagnosis, FaultReader};
 use crate::gateway::direction::{Chosen, Directed, Direction, choose};
@@ -30,6 +33,7 @@ use crate::gateway::guard::Hosts;
 use crate::gateway::reply::{Code, Problem};
 use crate::gateway::table::Table;
 use crate::gateway::tunnel::Tunnel;
+use crate::inbound::peer::Peer;
 use crate::metrics::Metrics;
 use crate::outbound;
 use crate::outbound::body::{Download, Upload};
@@ -69,6 +73,8 @@ enum Answer {
 pub struct Door {
     /// Its address, for the log.
     pub name: Arc<str>,
+    /// The same as the configuration has it, where a port may be 0.
+    pub address: ListenAddress,
     /// What it says of every request.
     pub bound: Bound,
     /// Which hosts it answers to.
@@ -77,15 +83,20 @@ pub struct Door {
 
 impl Gateway {
     /// Answers one request: never fails, because what goes wrong has an answer too.
-    /// `door` is the listener that it came by, counted as the table's are.
-    pub async fn handle(&self, door: usize, request: Request<Incoming>) -> Response<Reply> {
+    /// `door` is the listener that it came by, counted as the table's are; `peer` is who connected there.
+    pub async fn handle(
+        &self,
+        door: usize,
+        peer: &Peer,
+        request: Request<Incoming>,
+    ) -> Response<Reply> {
         // Listener and services are read out of one snapshot: a name that a listener gives may mean another service a
         // moment later.
         let table = self.table.load();
         let door = &table.doors()[door];
         let mut unanswered = Unanswered::new(begin(door, &request), self.log.clone());
         let exchange = unanswered.exchange();
-        let directed = self.direct(&table, door, &request, exchange);
+        let directed = self.direct(&table, door, peer, &request, exchange);
         // What takes a while must not keep a table that others have long replaced.
         drop(table);
         let answer = match directed {
@@ -259,6 +270,7 @@ fn begin(door: &Door, request: &Request<Incoming>) -> Exchange {
         listener: Arc::clone(&door.name),
         method: request.method().clone(),
         version: request.version(),
+        caller: None,
         tenant: None,
         offered: None,
         pool: None,

@@ -5,6 +5,7 @@
 pub mod inherited;
 pub mod listener;
 mod patience;
+pub mod peer;
 
 use std::convert::Infallible;
 use std::io;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 
 use crate::inbound::listener::{Listening, Stream};
 use crate::inbound::patience::Patient;
+use crate::inbound::peer::Peer;
 use crate::metrics::Metrics;
 use crate::waiting::{OneAlarm, Seldom};
 
@@ -50,9 +52,10 @@ pub trait Answer: Clone + Send + Sync + 'static {
         + Send
         + 'static;
 
-    /// Answers one request.
+    /// Answers one request that came from there.
     fn answer(
         &self,
+        peer: &Peer,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
@@ -165,21 +168,22 @@ impl<A: Answer> Connections<A> {
             return;
         };
         let held = (room, inbound.metrics.inbound_connection());
-        let served = self.serve(Patient::new(stream, inbound.head_timeout));
+        let peer = stream.peer();
+        let served = self.serve(Patient::new(stream, inbound.head_timeout), peer);
         tokio::spawn(async move {
             served.await;
             drop(held);
         });
     }
 
-    fn serve(&self, stream: Patient<Stream>) -> impl Future<Output = ()> + use<A> {
-        let shared = Arc::new((self.answer.clone(), self.leaving.clone()));
+    fn serve(&self, stream: Patient<Stream>, peer: Peer) -> impl Future<Output = ()> + use<A> {
+        let shared = Arc::new((self.answer.clone(), self.leaving.clone(), peer));
         let service = service_fn(move |request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
             async move {
-                let (answer, leaving) = &*shared;
+                let (answer, leaving, peer) = &*shared;
                 let version = request.version();
-                let mut response = answer.answer(request).await;
+                let mut response = answer.answer(peer, request).await;
                 // It changes once. To look at what it says would take a lock.
                 if leaving.has_changed().unwrap_or(true) {
                     say_goodbye(version, &mut response);

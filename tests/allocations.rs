@@ -21,12 +21,14 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use relais::gateway::Gateway;
-use relais::gateway::address::{self, Bound, X_FINESS};
+use relais::gateway::address::{self, Address, Bound, Said, X_FINESS};
+use relais::gateway::credentials::Credentials;
 use relais::gateway::exchange::Reply;
 use relais::gateway::headers::Overview;
 use relais::gateway::table::Table;
 use relais::identity::finess::Finess;
 use relais::inbound::listener::Listening;
+use relais::inbound::peer::Peer;
 use relais::inbound::{Answer, Inbound};
 use relais::outbound::error::Error;
 use relais::outbound::lease::Origin;
@@ -79,6 +81,14 @@ fn table(site: Finess) -> Table {
     built.table([(site, built.tenants[0])])
 }
 
+/// Reads a head as the gateway does.
+fn read<'a>(headers: &HeaderMap, bound: &'a Bound) -> Address<'a> {
+    let overview = Overview::of(headers);
+    let credentials = Credentials::read(headers, overview).unwrap();
+    let said = Said::read(headers, overview, &credentials).unwrap();
+    address::read(black_box("/dmp/v2/services"), said, bound).unwrap()
+}
+
 #[test]
 fn choosing_a_certificate_allocates_nothing() {
     let site = sample_finess(9);
@@ -88,13 +98,7 @@ fn choosing_a_certificate_allocates_nothing() {
         let mut headers = HeaderMap::new();
         headers.insert(X_FINESS, HeaderValue::from_str(tenant.as_str()).unwrap());
         let choose = || {
-            let read = address::read(
-                black_box("/dmp/v2/services"),
-                &headers,
-                Overview::of(&headers),
-                &anywhere,
-            )
-            .unwrap();
+            let read = read(&headers, &anywhere);
             let (service, _) = table.service(read.service).unwrap();
             black_box(Arc::clone(table.pool(read.tenant, service).unwrap()));
         };
@@ -114,8 +118,8 @@ struct Entrance(Arc<Gateway>);
 impl Answer for Entrance {
     type Body = Reply;
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
-        self.0.handle(0, request).await
+    async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Reply> {
+        self.0.handle(0, peer, request).await
     }
 }
 
@@ -229,10 +233,7 @@ fn taking_an_idle_connection_and_giving_it_back_allocates_nothing() {
         headers.insert(X_FINESS, tenant);
         let table = gateway.app.gateway.table.load_full();
         let choose = || {
-            let read = {
-                let overview = Overview::of(&headers);
-                address::read(black_box("/dmp/v2/services"), &headers, overview, &anywhere).unwrap()
-            };
+            let read = read(&headers, &anywhere);
             let (service, _) = table.service(read.service).unwrap();
             table.serving(table.pool(read.tenant, service).unwrap())
         };

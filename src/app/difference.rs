@@ -54,6 +54,7 @@ pub(super) fn taken_up(old: &Config, new: &Config) -> Vec<String> {
     let sections = [
         ("environment", old.environment == new.environment),
         ("listeners", old.listeners == new.listeners),
+        ("callers", old.callers == new.callers),
         ("identities", old.identities == new.identities),
         ("revocation", old.revocation == new.revocation),
         ("notices", old.notices == new.notices),

@@ -15,6 +15,7 @@ use crate::gateway::{Door, Gateway};
 use crate::inbound::Answer;
 use crate::inbound::inherited::Inherited;
 use crate::inbound::listener::{self, BindError, SocketFile};
+use crate::inbound::peer::Peer;
 
 /// A listener with at least one socket for each worker.
 #[derive(Debug)]
@@ -38,8 +39,12 @@ pub(super) struct Entrance {
 impl Answer for Entrance {
     type Body = Reply;
 
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Reply>> + Send {
-        self.gateway.handle(self.door, request)
+    fn answer(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Reply>> + Send {
+        self.gateway.handle(self.door, peer, request)
     }
 }
 
@@ -57,6 +62,7 @@ pub(super) fn open(
     let is_unix = matches!(address, ListenAddress::Unix(_));
     let door = Door {
         name: listener::describe(&address).into(),
+        address: listener.address,
         bound: Binding {
             tenant: listener.tenant,
             service: listener.service,
@@ -81,6 +87,7 @@ impl Door {
     pub(super) fn renewed(&self, listener: &Listener) -> Self {
         Self {
             name: Arc::clone(&self.name),
+            address: self.address.clone(),
             bound: Binding {
                 tenant: listener.tenant,
                 service: listener.service.clone(),

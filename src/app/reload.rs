@@ -11,6 +11,7 @@ pub use super::report::{Entry, Report, Restart, Trouble};
 use super::sources::{Reading, Sources};
 use super::{App, supervisor};
 use crate::crls::Source;
+use crate::gateway::caller::Callers;
 use crate::gateway::table::{Contents, Terms};
 use crate::notices::Webhook;
 use crate::services::Trust;
@@ -129,6 +130,10 @@ impl App {
                 doors: (old.doors().iter().zip(&config.listeners))
                     .map(|(door, listener)| door.renewed(listener))
                     .collect(),
+                callers: match before.0.callers == config.callers {
+                    true => old.contents().callers,
+                    false => Arc::new(Callers::new(config.callers.iter().cloned())),
+                },
                 revocations,
             }
         });

@@ -66,7 +66,7 @@ fn certificate(section: &mut Section<'_>) -> Option<BoundBy> {
     found.map(|found| found.value)
 }
 
-fn fingerprint(raw: &Raw<'_>) -> Parsed<Fingerprint> {
+pub(super) fn fingerprint(raw: &Raw<'_>) -> Parsed<Fingerprint> {
     let fingerprint = raw.text().and_then(|text| text.parse().ok());
     fingerprint.ok_or_else(|| {
         Mismatch::expected(

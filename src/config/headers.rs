@@ -11,15 +11,17 @@ use super::files;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use crate::gateway::address::X_FINESS;
+use crate::gateway::credentials::X_RELAIS_TOKEN;
 use crate::gateway::headers::HOP_BY_HOP;
 
 /// Fields that HTTP itself or the gateway sets, besides those that speak of one connection only.
-const NOT_FREE: [HeaderName; 5] = [
+const NOT_FREE: [HeaderName; 6] = [
     header::CONTENT_LENGTH,
     header::EXPECT,
     header::HOST,
     header::TRAILER,
     X_FINESS,
+    X_RELAIS_TOKEN,
 ];
 
 fn is_free(name: &HeaderName) -> bool {

@@ -73,7 +73,7 @@ fn admin(mut section: Section<'_>, addresses: &mut Vec<Found<ListenAddress>>) ->
     Some(Admin { address: value })
 }
 
-fn listen_address(raw: &Raw<'_>, base: &Path) -> Parsed<ListenAddress> {
+pub(super) fn listen_address(raw: &Raw<'_>, base: &Path) -> Parsed<ListenAddress> {
     if let Some(path) = raw.text().and_then(|text| text.strip_prefix("unix:")) {
         return unix(path, base).map(ListenAddress::Unix);
     }

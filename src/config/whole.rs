@@ -11,7 +11,7 @@ use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use super::{
     AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Reload, Variables, bindings,
-    files, listeners, notices, revocation, services, structures,
+    callers, files, listeners, notices, revocation, services, structures,
 };
 use crate::services::Environment;
 use crate::services::InFlight;
@@ -39,6 +39,7 @@ pub(super) fn read(mut root: Section<'_>, variables: Variables) -> Option<Config
     let mut names = Vec::new();
     let services = services::read(&mut root, environment, &mut names);
     let bound = listeners::read(&mut root, &names);
+    let callers = callers::read(&mut root, &bound, &names);
     let identities = root
         .section("identities")
         .and_then(|section| identities(section, environment));
@@ -60,6 +61,7 @@ pub(super) fn read(mut root: Section<'_>, variables: Variables) -> Option<Config
         environment: environment?,
         workers: NonZeroUsize::new(workers?.value)?,
         listeners: bound.listeners?,
+        callers,
         identities: identities?,
         tenants,
         services: services?,

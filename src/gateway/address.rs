@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName};
 
+use crate::gateway::credentials::Credentials;
 use crate::gateway::headers::{Field, Overview};
 use crate::gateway::reply::{Code, Problem};
 use crate::identity::finess::Finess;
@@ -37,27 +38,60 @@ pub struct Address<'a> {
     pub remainder: &'a str,
 }
 
+/// The tenants that a head names besides its path.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Said {
+    /// In `X-Finess`.
+    pub in_header: Option<Finess>,
+    /// In proxy credentials.
+    pub in_credentials: Option<Finess>,
+}
+
+impl Said {
+    /// Reads a head whose credentials were read.
+    ///
+    /// # Errors
+    /// When what is named is not a FINESS number, or named twice.
+    pub fn read(
+        headers: &HeaderMap,
+        overview: Overview,
+        credentials: &Credentials,
+    ) -> Result<Self, Problem> {
+        Ok(Self {
+            in_header: tenant_in_header(headers, overview)?,
+            in_credentials: credentials.tenant,
+        })
+    }
+}
+
+/// The tenant that several parts of a request name, if they agree.
+///
+/// # Errors
+/// When they do not.
+pub fn the_one(named: [Option<Finess>; 4]) -> Result<Option<Finess>, Problem> {
+    let mut named = named.into_iter().flatten();
+    let tenant = named.next();
+    match (tenant, named.find(|other| Some(*other) != tenant)) {
+        (Some(one), Some(other)) => Err(Problem::new(
+            Code::TenantAmbiguous,
+            format!("the request speaks for {one} and for {other}"),
+            "name the tenant once; a listener that is bound to a tenant serves no other",
+        )),
+        _ => Ok(tenant),
+    }
+}
+
 /// Reads tenant and service.
 ///
 /// # Errors
 /// When the tenant is malformed or named in two ways that differ, or when no service is named.
 pub fn read<'a>(
     path_and_query: &'a str,
-    headers: &HeaderMap,
-    overview: Overview,
+    said: Said,
     bound: &'a Bound,
 ) -> Result<Address<'a>, Problem> {
     let (in_path, rest) = tenant_in_path(path_and_query)?;
-    let in_header = tenant_in_header(headers, overview)?;
-    let mut named = [bound.tenant, in_path, in_header].into_iter().flatten();
-    let tenant = named.next();
-    if let (Some(one), Some(other)) = (tenant, named.find(|other| Some(*other) != tenant)) {
-        return Err(Problem::new(
-            Code::TenantAmbiguous,
-            format!("the request speaks for {one} and for {other}"),
-            "name the tenant once; a listener that is bound to a tenant serves no other",
-        ));
-    }
+    let tenant = the_one([bound.tenant, in_path, said.in_header, said.in_credentials])?;
     let (service, remainder) = match &bound.service {
         Some(service) if !rest.starts_with(OWN_PATHS) => (service.as_str(), rest),
         _ => split_service(rest)?,
@@ -135,6 +169,16 @@ fn split_service(path: &str) -> Result<(&str, &str), Problem> {
 mod tests {
     use super::*;
 
+    fn read_with<'a>(
+        path: &'a str,
+        headers: &HeaderMap,
+        bound: &'a Bound,
+    ) -> Result<Address<'a>, Code> {
+        let said = Said::read(headers, Overview::of(headers), &Credentials::default());
+        said.and_then(|said| read(path, said, bound))
+            .map_err(|problem| problem.code)
+    }
+
     fn read_code<'a>(
         path: &'a str,
         headers: &[&'static str],
@@ -144,7 +188,7 @@ mod tests {
         for value in headers {
             map.append(X_FINESS, http::HeaderValue::from_static(value));
         }
-        read(path, &map, Overview::of(&map), bound).map_err(|problem| problem.code)
+        read_with(path, &map, bound)
     }
 
     const ANYWHERE: Bound = Bound {
@@ -259,10 +303,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x_finess", http::HeaderValue::from_static("060785003"));
         assert_eq!(
-            read("/dmp", &headers, Overview::of(&headers), &ANYWHERE)
-                .unwrap_err()
-                .code,
-            Code::TenantMalformed
+            read_with("/dmp", &headers, &ANYWHERE),
+            Err(Code::TenantMalformed)
         );
     }
 

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
+use super::address::{Address, Bound, Said};
+use super::credentials::Credentials;
 use super::exchange::Exchange;
 use super::headers::{FIELDS_MAX, Overview};
 use super::reply::{Code, Problem};
 use super::table::{Offered, Table};
 use super::{Door, Gateway, address, introspection};
+use crate::inbound::peer::Peer;
 use crate::outbound::error::Error;
 use crate::outbound::pool::Pool;
 use crate::services::Service;
@@ -21,6 +25,17 @@ pub(super) struct Chosen {
     /// The pool that it stands in for, if it does.
     pub(super) principal: Option<Arc<Pool>>,
     pub(super) offered: Arc<Offered>,
+}
+
+/// How a request names where it goes.
+enum Form<'a> {
+    /// By its path, at Relais itself.
+    Plain { path: &'a str },
+    /// By the service's own address, as to a forward proxy.
+    Proxied {
+        authority: &'a Authority,
+        path: &'a str,
+    },
 }
 
 /// Where a request goes.
@@ -45,20 +60,36 @@ impl Gateway {
         &self,
         table: &Table,
         door: &Door,
+        peer: &Peer,
         request: &Request<Incoming>,
         exchange: &mut Exchange,
     ) -> Result<Directed, Problem> {
-        // First: who takes Relais for a forward proxy names foreign hosts, and should not be taken for a browser.
         let overview = Overview::of(request.headers());
-        let path = self.plain_path(request, overview)?;
-        door.hosts.admit(request, overview)?;
-        let address = address::read(path, request.headers(), overview, &door.bound)?;
+        let form = self.form(door, request, overview)?;
+        door.hosts
+            .admit(request, overview, matches!(form, Form::Proxied { .. }))?;
+        let credentials = Credentials::read(request.headers(), overview)?;
+        let caller = table
+            .callers()
+            .recognise(&door.address, peer, &credentials)?;
+        exchange.caller = caller.map(|caller| Arc::clone(&caller.name));
+        let said = Said::read(request.headers(), overview, &credentials)?;
+        let (path, address) = match form {
+            Form::Plain { path } => (path, address::read(path, said, &door.bound)?),
+            Form::Proxied { authority, path } => {
+                (path, proxied(table, authority, path, said, &door.bound)?)
+            }
+        };
         exchange.tenant = address.tenant;
-
+        let may = |service: &str| match caller {
+            Some(caller) => caller.admit(address.tenant, service, table.registry()),
+            None => Ok(()),
+        };
         if address.service == address::OWN {
-            let answer = introspection::answer(table, request.method(), &address)?;
+            let answer = introspection::answer(table, request.method(), &address, may)?;
             return Ok(Directed::Own(answer));
         }
+        may(address.service)?;
         let chosen = choose(table, address.service, exchange)?;
         within_limit(request, chosen.pool.service())?;
         Ok(Directed::To(Direction {
@@ -68,12 +99,13 @@ impl Gateway {
         }))
     }
 
-    /// The path and query of a request in a form that is served, with a head of tolerable size.
-    fn plain_path<'a>(
+    /// How a request names where it goes, with a head of tolerable size.
+    fn form<'a>(
         &self,
+        door: &Door,
         request: &'a Request<Incoming>,
         overview: Overview,
-    ) -> Result<&'a str, Problem> {
+    ) -> Result<Form<'a>, Problem> {
         let uri = request.uri();
         let path = uri.path_and_query().map_or("", |path| path.as_str());
         if path.len() + overview.size() > self.request_head {
@@ -87,14 +119,16 @@ impl Gateway {
                 Code::RequestMalformed,
                 "CONNECT is not served: in a tunnel the application would make the TLS handshake itself, and Relais \
                  could show no certificate",
-                "send plain HTTP to Relais: http://HOST:PORT/dmp/… with X-Finess",
+                "use the service's address with http:// in place of https://, or send the path to Relais itself: \
+                 http://HOST:PORT/dmp/… with X-Finess",
             ));
         }
-        if request.version() < Version::HTTP_2 && uri.authority().is_some() {
+        if request.method() == Method::TRACE {
+            // What comes back would hold what Relais adds for the service, an API key for one (RFC 9110 section 9.3.8).
             return Err(Problem::new(
                 Code::RequestMalformed,
-                "the request names a whole URL, as one to a forward proxy does",
-                "send the path alone: /dmp/… with X-Finess",
+                "TRACE is not passed on: the answer would show what only the service is to see",
+                "",
             ));
         }
         if !path.starts_with('/') {
@@ -104,8 +138,52 @@ impl Gateway {
                 "send the path: /dmp/… with X-Finess",
             ));
         }
-        Ok(path)
+        // HTTP/2 has an authority in each request, which says nothing.
+        let authority = uri
+            .authority()
+            .filter(|_| request.version() < Version::HTTP_2);
+        match authority {
+            // A server must take its own address in this form, too (RFC 9112 section 3.2.2).
+            Some(authority) if !door.hosts.is_ours(authority.host()) => {
+                if uri.scheme() != Some(&Scheme::HTTP) {
+                    return Err(Problem::new(
+                        Code::RequestMalformed,
+                        "only http:// is taken in this form: TLS towards the service is Relais's to speak",
+                        "write the service's address with http:// in place of https://",
+                    ));
+                }
+                Ok(Form::Proxied { authority, path })
+            }
+            _ => Ok(Form::Plain { path }),
+        }
     }
+}
+
+/// The service that a request to a forward proxy means (RFC 9112 section 3.2.2), and nothing but a declared one.
+fn proxied<'a>(
+    table: &'a Table,
+    authority: &Authority,
+    path: &'a str,
+    said: Said,
+    bound: &Bound,
+) -> Result<Address<'a>, Problem> {
+    let (service, remainder) = table.service_at(authority, path)?;
+    if bound
+        .service
+        .as_deref()
+        .is_some_and(|bound| bound != service)
+    {
+        return Err(Problem::new(
+            Code::ServiceUnknown,
+            format!("this listener serves another service than {service}"),
+            "use a listener that is bound to no service, or to this one",
+        ));
+    }
+    Ok(Address {
+        tenant: address::the_one([bound.tenant, said.in_header, said.in_credentials, None])?,
+        service,
+        remainder,
+    })
 }
 
 /// Looks up the connections for a request.

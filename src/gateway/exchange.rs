@@ -33,6 +33,8 @@ pub struct Exchange {
     pub method: Method,
     /// The version that the application speaks.
     pub version: Version,
+    /// The caller, once known, where there are callers.
+    pub caller: Option<Arc<str>>,
     /// The tenant, once known.
     pub tenant: Option<Finess>,
     /// The service and its metrics, once known.

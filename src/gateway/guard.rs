@@ -31,11 +31,17 @@ impl Hosts {
         }
     }
 
-    /// Lets through what a program on this machine sent.
+    /// Lets through what a program on this machine sent. A request that `is_proxied` names the service's host, not
+    /// Relais's: a web page can send such a one only if its browser was told to take Relais for its proxy.
     ///
     /// # Errors
     /// The answer for what a web page may have sent, or for a request without a usable `Host` (RFC 9112 section 3.2).
-    pub fn admit<B>(&self, request: &Request<B>, overview: Overview) -> Result<(), Problem> {
+    pub(crate) fn admit<B>(
+        &self,
+        request: &Request<B>,
+        overview: Overview,
+        is_proxied: bool,
+    ) -> Result<(), Problem> {
         let headers = request.headers();
         if overview.has(Field::Origin) {
             return Err(refused(
@@ -54,14 +60,20 @@ impl Hosts {
             return Ok(());
         }
         let host = host_of(request, headers)?;
-        if self.is_ours(host) {
+        let target = request.uri().authority().map(|target| target.host());
+        // Relais has to go by the target alone; somebody on the way may go by the other (RFC 9112 section 3.2.2).
+        if target.is_some_and(|target| !target.eq_ignore_ascii_case(host)) {
+            return Err(malformed("the request's Host is not that of its target"));
+        }
+        if is_proxied || self.is_ours(host) {
             Ok(())
         } else {
             Err(refused("the request's Host is not a local one"))
         }
     }
 
-    fn is_ours(&self, host: &str) -> bool {
+    /// Whether a name, or the literal of an address, is one under which Relais is reached.
+    pub(crate) fn is_ours(&self, host: &str) -> bool {
         // What almost every application sends.
         if host == "127.0.0.1" || host == "localhost" {
             return true;
@@ -128,7 +140,7 @@ mod tests {
         };
         let request = request.body(()).unwrap();
         hosts
-            .admit(&request, Overview::of(request.headers()))
+            .admit(&request, Overview::of(request.headers()), false)
             .map_err(|problem| problem.code)
     }
 

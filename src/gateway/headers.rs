@@ -6,6 +6,7 @@ use http::header::{
 };
 
 use crate::gateway::address::X_FINESS;
+use crate::gateway::credentials::X_RELAIS_TOKEN;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -42,6 +43,8 @@ pub(crate) enum Field {
     SecFetchSite,
     XFiness,
     XFinessFolded,
+    XRelaisToken,
+    XRelaisTokenFolded,
 }
 
 impl Field {
@@ -62,6 +65,8 @@ impl Field {
             "sec-fetch-site" => Self::SecFetchSite,
             "x-finess" => Self::XFiness,
             "x_finess" => Self::XFinessFolded,
+            "x-relais-token" => Self::XRelaisToken,
+            "x_relais_token" | "x-relais_token" | "x_relais-token" => Self::XRelaisTokenFolded,
             _ => return None,
         })
     }
@@ -75,7 +80,7 @@ pub const FIELDS_MAX: usize = 100;
 /// are not there, cost a twentieth of all that is done for a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Overview {
-    fields: u16,
+    fields: u32,
     size: usize,
 }
 
@@ -123,6 +128,9 @@ pub fn for_service(headers: &mut HeaderMap, overview: Overview) -> bool {
     if overview.has(Field::XFiness) {
         headers.remove(X_FINESS);
     }
+    if overview.has(Field::XRelaisToken) {
+        headers.remove(X_RELAIS_TOKEN);
+    }
     if overview.has(Field::Host) {
         headers.remove(HOST);
     }
@@ -145,6 +153,7 @@ pub fn for_service(headers: &mut HeaderMap, overview: Overview) -> bool {
 pub fn of_trailers(trailers: &mut HeaderMap) {
     strip(trailers, Overview::of(trailers));
     trailers.remove(X_FINESS);
+    trailers.remove(X_RELAIS_TOKEN);
     trailers.remove(HOST);
 }
 
@@ -285,6 +294,7 @@ mod tests {
             ("x-finess", "060785003"),
             ("host", "localhost:8080"),
             ("proxy-authorization", "Basic x"),
+            ("x-relais-token", "relais_x"),
             ("connection", "keep-alive, X-Private"),
             ("x-private", "1"),
             ("keep-alive", "timeout=5"),
@@ -301,6 +311,7 @@ mod tests {
         let mut trailers = map(&[
             ("x-finess", "060785003"),
             ("proxy-authorization", "x"),
+            ("x-relais-token", "relais_x"),
             ("x-sum", "1"),
         ]);
         of_trailers(&mut trailers);

@@ -29,7 +29,7 @@ struct Identity<'a> {
     not_after: String,
 }
 
-/// Answers a request whose path begins with `/-/`.
+/// Answers a request whose path begins with `/-/`, as far as the caller `may` use a service.
 ///
 /// # Errors
 /// When it asks for something else, or there is no certificate to tell of.
@@ -37,6 +37,7 @@ pub(super) fn answer(
     table: &Table,
     method: &Method,
     address: &Address<'_>,
+    may: impl FnOnce(&str) -> Result<(), Problem>,
 ) -> Result<Response<Bytes>, Problem> {
     let path = address.remainder.split('?').next().unwrap_or_default();
     let Some(name) = path.strip_prefix("/identity/") else {
@@ -46,6 +47,7 @@ pub(super) fn answer(
             "GET /-/identity/SERVICE tells which certificate the service would be shown",
         ));
     };
+    may(name)?;
     let (index, offered) = table.service(name)?;
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut refused = Response::new(Bytes::new());

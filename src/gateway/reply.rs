@@ -3,7 +3,7 @@
 mod causes;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, PROXY_AUTHENTICATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
@@ -14,6 +14,10 @@ use crate::gateway::headers::FIELDS_MAX;
 pub enum Code {
     /// A web page made the request, or might have.
     BrowserRefused,
+    /// The caller may not do this.
+    CallerForbidden,
+    /// Nobody knows who makes the request.
+    CallerUnauthenticated,
     /// The tenant's certificate has ended.
     CertificateExpired,
     /// The tenant has no certificate of the kind that the service wants.
@@ -68,6 +72,18 @@ impl Code {
                 S::FORBIDDEN,
                 "browser_refused",
                 "Requests from web pages are refused",
+                "http_request_denied",
+            ),
+            Self::CallerForbidden => (
+                S::FORBIDDEN,
+                "caller_forbidden",
+                "The caller may not do this",
+                "http_request_denied",
+            ),
+            Self::CallerUnauthenticated => (
+                S::PROXY_AUTHENTICATION_REQUIRED,
+                "caller_unauthenticated",
+                "It is not known who makes the request",
                 "http_request_denied",
             ),
             Self::CertificateExpired => (
@@ -295,6 +311,15 @@ impl Problem {
         if self.code == Code::Overloaded {
             // By then a burst is over, or the caller should know that it is not one.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            // Programs that are given credentials for a proxy wait to be asked for them (RFC 9110 section 11.7.1).
+            for challenge in [
+                "Basic realm=\"relais\", charset=\"UTF-8\"",
+                "Bearer realm=\"relais\"",
+            ] {
+                headers.append(PROXY_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
         }
         proxy_status(headers, self.standard.unwrap_or(standard), code);
         response

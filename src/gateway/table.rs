@@ -2,6 +2,7 @@
 
 mod build;
 mod holders;
+mod lookup;
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -13,8 +14,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use self::holders::Holders;
 use crate::config::Identities;
 use crate::gateway::Door;
+use crate::gateway::caller::Callers;
 use crate::gateway::rate::Limiter;
-use crate::gateway::reply::{Code, Problem};
+use crate::gateway::reply::Problem;
 use crate::identity::clock::{Clock, Validity};
 use crate::identity::finess::Finess;
 use crate::identity::generation::{Generation, GenerationId};
@@ -41,6 +43,7 @@ pub struct Table {
     revocations: Arc<Revocations>,
     terms: Terms,
     doors: Arc<[Door]>,
+    callers: Arc<Callers>,
     holders: Holders,
     /// When it was made, in Unix seconds.
     made_at: i64,
@@ -63,6 +66,8 @@ pub struct Contents {
     pub terms: Terms,
     /// What each listener says of its requests, in the order in which they were bound.
     pub doors: Arc<[Door]>,
+    /// Who may make requests.
+    pub callers: Arc<Callers>,
 }
 
 /// How long certificates are used, and what becomes of what is in flight then.
@@ -217,26 +222,6 @@ impl Table {
         }
     }
 
-    /// The service of this name.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn service(&self, name: &str) -> Result<(usize, &Arc<Offered>), Problem> {
-        let index = self.by_name.get(name).copied().ok_or_else(|| {
-            let known: Vec<_> = self
-                .services
-                .iter()
-                .map(|offered| &*offered.service.name)
-                .collect();
-            Problem::new(
-                Code::ServiceUnknown,
-                format!("the path's first segment is none of {}", known.join(", ")),
-                "a service is served once the configuration has a [services.NAME] section for it",
-            )
-        })?;
-        Ok((index, &self.services[index]))
-    }
-
     /// The connections on which `tenant` may speak to a service.
     ///
     /// # Errors
@@ -302,6 +287,11 @@ impl Table {
         &self.doors
     }
 
+    /// Who may make requests.
+    pub fn callers(&self) -> &Callers {
+        &self.callers
+    }
+
     /// All services.
     pub fn services(&self) -> &[Arc<Offered>] {
         &self.services
@@ -342,6 +332,7 @@ impl Table {
             && Arc::ptr_eq(&self.revocations, &contents.revocations)
             && self.terms.agree(&contents.terms)
             && self.doors == contents.doors
+            && self.callers == contents.callers
     }
 
     /// What was revoked when it was made.

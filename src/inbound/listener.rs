@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::ListenAddress;
 use crate::inbound::inherited::{Inherited, Origin};
+use crate::inbound::peer::{Peer, Process};
 
 /// Connections that the kernel holds while workers are busy; it caps this at its own `somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -312,6 +313,19 @@ impl Listening {
 }
 
 impl Stream {
+    /// Who is at the other end.
+    pub(super) fn peer(&self) -> Peer {
+        let process = match self {
+            Self::Tcp(_) => None,
+            // The kernel always knows; without its answer nobody is taken for anybody.
+            Self::Unix(stream) => stream.peer_cred().ok().map(|peer| Process {
+                uid: peer.uid(),
+                gid: peer.gid(),
+            }),
+        };
+        Peer { process, tls: None }
+    }
+
     fn new(socket: Socket, is_unix: bool) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         if is_unix {

@@ -53,6 +53,9 @@ pub(super) fn write(out: &mut Vec<u8>, second: &mut Second, exchange: &Exchange,
     }
     text(out, r#","method":""#, exchange.method.as_str());
     text(out, r#","version":""#, name_of(exchange.version));
+    if let Some(caller) = &exchange.caller {
+        text(out, r#","caller":""#, caller);
+    }
     if let Some(tenant) = &exchange.tenant {
         text(out, r#","tenant":""#, tenant.as_str());
     }
@@ -167,6 +170,7 @@ mod tests {
                 listener: name.into(),
                 method: http::Method::GET,
                 version: Version::HTTP_11,
+                caller: Some("dui".into()),
                 tenant: None,
                 offered: None,
                 pool: None,
@@ -181,6 +185,7 @@ mod tests {
             write(&mut out, &mut Second::default(), &exchange, took);
             let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
             assert_eq!(line["listener"], name);
+            assert_eq!(line["caller"], "dui");
             assert_eq!(
                 (&line["status"], &line["bytes_sent"]),
                 (&404.into(), &5.into())

@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use super::*;
 
 /// What applications rely on. A status or code that changes here breaks them.
-const PROMISED: [(Code, u16, &str); 21] = [
+const PROMISED: [(Code, u16, &str); 23] = [
     (Code::BrowserRefused, 403, "browser_refused"),
+    (Code::CallerForbidden, 403, "caller_forbidden"),
+    (Code::CallerUnauthenticated, 407, "caller_unauthenticated"),
     (Code::CertificateExpired, 503, "certificate_expired"),
     (Code::CertificateMissing, 503, "certificate_missing"),
     (

@@ -12,6 +12,7 @@ use super::holders::Holders;
 use super::{Contents, Offered, Slot, Slots, Table, Terms};
 use crate::config::Binding;
 use crate::gateway::Door;
+use crate::gateway::caller::Callers;
 use crate::gateway::rate::Limiter;
 use crate::identity::clock::Validity;
 use crate::identity::finess::Finess;
@@ -48,15 +49,17 @@ impl Table {
             revocations,
             terms,
             doors: Arc::default(),
+            callers: Arc::default(),
         };
         Self::build(contents, &mut Making::new(outbound, None, None))
     }
 
-    /// The same for requests that come by these listeners.
+    /// The same for requests that come by these listeners, from these callers.
     #[must_use]
-    pub fn with_doors(self, doors: impl IntoIterator<Item = Door>) -> Self {
+    pub fn with_doors(self, doors: impl IntoIterator<Item = Door>, callers: Callers) -> Self {
         Self {
             doors: doors.into_iter().collect(),
+            callers: Arc::new(callers),
             ..self
         }
     }
@@ -70,6 +73,7 @@ impl Table {
             revocations: Arc::clone(&self.revocations),
             terms: self.terms.clone(),
             doors: Arc::clone(&self.doors),
+            callers: Arc::clone(&self.callers),
         }
     }
 
@@ -131,6 +135,7 @@ impl Table {
             revocations,
             terms,
             doors,
+            callers,
         } = contents;
         let by_name = (services.iter().enumerate())
             .map(|(index, one)| (Arc::clone(&one.service.name), index))
@@ -149,6 +154,7 @@ impl Table {
             revocations,
             terms,
             doors,
+            callers,
         };
         let alike = making.before.filter(|before| table.chooses_as(before, now));
         let tenants = (table.holders.structures())

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 
 use super::*;
 use crate::config::{Binding, BoundBy, Tenants};
+use crate::gateway::reply::Code;
 use crate::identity::profile::{InsiMode, Profile};
 use crate::identity::registry::Registry;
 use crate::identity::select::tests::{generation, profile_of, service};

@@ -1,0 +1,201 @@
+//! Who asks: the programs that may make requests, how each is recognised, and for whom it may speak.
+//!
+//! Recognised by what the system or TLS vouches for, or by a token. A token that is shown has to be right: a program
+//! whose account would do is refused with a wrong one, so that a typing error is not hidden by what else it is.
+
+mod token;
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::config::ListenAddress;
+use crate::gateway::credentials::Credentials;
+use crate::gateway::reply::{Code, Problem};
+use crate::identity::finess::Finess;
+use crate::identity::profile::Fingerprint;
+use crate::identity::registry::Registry;
+use crate::inbound::peer::Peer;
+
+pub use token::{TokenHash, TokenHashError, new_token};
+
+const SHOW_A_TOKEN: &str = "send Proxy-Authorization: Bearer TOKEN (or X-Relais-Token: TOKEN), connect as an account or \
+                            with a certificate that [[callers]] names; `relais token` makes a token";
+
+/// A program that may make requests.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Caller {
+    /// What logs call it.
+    pub name: Arc<str>,
+    /// What it is recognised by.
+    pub proof: Proof,
+    /// For whom it may speak.
+    pub tenants: Tenants,
+    /// The services that it may use. Nothing: all of them.
+    pub services: Option<FxHashSet<String>>,
+}
+
+/// What a caller is recognised by.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Proof {
+    /// One of these tokens, each kept as its hash.
+    Tokens(Vec<TokenHash>),
+    /// The account of the process at the other end of a Unix socket.
+    User(u32),
+    /// Its primary group.
+    Group(u32),
+    /// The certificate shown on a listener with TLS.
+    Certificate(Fingerprint),
+    /// The subject of that certificate, as RFC 4514 writes it.
+    Subject(Box<str>),
+    /// The listener itself: whoever can connect to it.
+    Listener(ListenAddress),
+}
+
+/// For whom a caller may speak.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Tenants {
+    /// For whoever has a certificate.
+    pub all: bool,
+    /// For these structures.
+    pub listed: FxHashSet<Finess>,
+    /// For these legal entities (EJ) and the sites (EG) that belong to them by the table of structures.
+    pub legal_entities: FxHashSet<Finess>,
+}
+
+/// All callers. None at all means that whoever can connect to a listener of this machine may speak for every tenant.
+#[derive(Debug, Default)]
+pub struct Callers {
+    all: Vec<Arc<Caller>>,
+    tokens: FxHashMap<TokenHash, usize>,
+    users: FxHashMap<u32, usize>,
+    groups: FxHashMap<u32, usize>,
+    certificates: FxHashMap<Fingerprint, usize>,
+    subjects: FxHashMap<Box<str>, usize>,
+    listeners: Vec<(ListenAddress, usize)>,
+}
+
+impl PartialEq for Callers {
+    fn eq(&self, other: &Self) -> bool {
+        self.all == other.all
+    }
+}
+
+impl Callers {
+    /// These, of which no two are recognised by the same.
+    pub fn new(callers: impl IntoIterator<Item = Caller>) -> Self {
+        let mut callers_by = Self::default();
+        for (at, caller) in callers.into_iter().enumerate() {
+            match &caller.proof {
+                Proof::Tokens(hashes) => {
+                    (callers_by.tokens).extend(hashes.iter().map(|hash| (*hash, at)));
+                }
+                Proof::User(uid) => _ = callers_by.users.insert(*uid, at),
+                Proof::Group(gid) => _ = callers_by.groups.insert(*gid, at),
+                Proof::Certificate(one) => _ = callers_by.certificates.insert(*one, at),
+                Proof::Subject(subject) => _ = callers_by.subjects.insert(subject.clone(), at),
+                Proof::Listener(address) => callers_by.listeners.push((address.clone(), at)),
+            }
+            callers_by.all.push(Arc::new(caller));
+        }
+        callers_by
+    }
+
+    /// Who makes a request on a listener. Nobody in particular, where there are no callers.
+    ///
+    /// # Errors
+    /// When it is none of the callers.
+    pub fn recognise(
+        &self,
+        listener: &ListenAddress,
+        peer: &Peer,
+        credentials: &Credentials,
+    ) -> Result<Option<&Arc<Caller>>, Problem> {
+        if self.all.is_empty() {
+            return Ok(None);
+        }
+        let found = match credentials.token() {
+            Some(token) => {
+                let hash = TokenHash::of(token);
+                let (known, at) = (self.tokens.get_key_value(&hash))
+                    .ok_or_else(|| unauthenticated("the token is none that is known here"))?;
+                // The look-up compares in whatever time it likes; what decides does not tell how much was right.
+                Some(*at).filter(|_| known.is_same(&hash))
+            }
+            None => self.ambient(listener, peer),
+        };
+        let at = found.ok_or_else(|| unauthenticated("nothing says who makes the request"))?;
+        Ok(Some(&self.all[at]))
+    }
+
+    /// What the connection itself says.
+    fn ambient(&self, listener: &ListenAddress, peer: &Peer) -> Option<usize> {
+        let by_certificate = || {
+            let shown = peer.tls.as_ref()?.certificate.as_ref()?;
+            let exact = self.certificates.get(&shown.fingerprint);
+            exact.or_else(|| self.subjects.get(&shown.subject)).copied()
+        };
+        let by_process = || {
+            let process = peer.process?;
+            let user = self.users.get(&process.uid);
+            user.or_else(|| self.groups.get(&process.gid)).copied()
+        };
+        let by_listener = || {
+            let mut listeners = self.listeners.iter();
+            listeners
+                .find(|(one, _)| one == listener)
+                .map(|(_, at)| *at)
+        };
+        by_certificate().or_else(by_process).or_else(by_listener)
+    }
+}
+
+impl Caller {
+    /// Lets through a request for this tenant, if it names one, to this service.
+    ///
+    /// # Errors
+    /// When the caller may not.
+    pub fn admit(
+        &self,
+        tenant: Option<Finess>,
+        service: &str,
+        registry: &Registry,
+    ) -> Result<(), Problem> {
+        if (self.services.as_ref()).is_some_and(|services| !services.contains(service)) {
+            return Err(self.forbidden(format!("use {service}")));
+        }
+        match tenant.filter(|tenant| !self.tenants.has(*tenant, registry)) {
+            Some(tenant) => Err(self.forbidden(format!("speak for {tenant}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn forbidden(&self, what: String) -> Problem {
+        Problem::new(
+            Code::CallerForbidden,
+            format!("the caller {} may not {what}", self.name),
+            "its tenants, legal_entities and services are listed under [[callers]]",
+        )
+    }
+}
+
+impl Tenants {
+    fn has(&self, tenant: Finess, registry: &Registry) -> bool {
+        let of_entity = |tenant| self.legal_entities.contains(&tenant);
+        self.all
+            || self.listed.contains(&tenant)
+            || !self.legal_entities.is_empty()
+                && (of_entity(tenant) || registry.legal_entity(tenant).is_some_and(of_entity))
+    }
+}
+
+fn unauthenticated(detail: &str) -> Problem {
+    Problem::new(Code::CallerUnauthenticated, detail, SHOW_A_TOKEN)
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}

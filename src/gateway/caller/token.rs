@@ -1,0 +1,128 @@
+//! Tokens: random enough that a plain hash of one tells nothing, and kept as that hash alone.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::{constant_time, digest, rand};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// Before the hash in the configuration, so that a token put there by mistake is not taken for one.
+const SCHEME: &str = "sha256:";
+
+/// Bytes of a token that are random. Guessing 256 bits is out of reach, so that the hash need not be a slow one, as
+/// for passwords, which people choose.
+const RANDOM: usize = 32;
+
+/// Before a token, so that people and scanners of leaked secrets know what it is.
+const MARK: &str = "relais_";
+
+/// The SHA-256 of a token.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct TokenHash([u8; 32]);
+
+/// Why a text is not the hash of a token.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("the hash of a token is sha256: and 64 hexadecimal digits; `relais token` prints one")]
+pub struct TokenHashError;
+
+impl TokenHash {
+    /// The hash of a token.
+    pub fn of(token: &[u8]) -> Self {
+        let digest = digest::digest(&digest::SHA256, token);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+
+    /// Whether both are the same, in a time that does not tell how much of them is.
+    pub fn is_same(&self, other: &Self) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+/// A new token, to be shown once and kept nowhere.
+///
+/// # Errors
+/// When the system has no random numbers.
+pub fn new_token() -> Result<Zeroizing<String>, aws_lc_rs::error::Unspecified> {
+    let mut random = Zeroizing::new([0; RANDOM]);
+    rand::fill(&mut *random)?;
+    let mut token = Zeroizing::new(MARK.to_owned());
+    // In its final size, so that no copy of a part is left behind.
+    token.reserve_exact(RANDOM.div_ceil(3) * 4);
+    URL_SAFE_NO_PAD.encode_string(*random, &mut token);
+    Ok(token)
+}
+
+impl FromStr for TokenHash {
+    type Err = TokenHashError;
+
+    fn from_str(text: &str) -> Result<Self, TokenHashError> {
+        let digits = text.strip_prefix(SCHEME).ok_or(TokenHashError)?;
+        let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+        let mut bytes = [0; 32];
+        if pairs.len() != bytes.len() || !rest.is_empty() {
+            return Err(TokenHashError);
+        }
+        for (byte, pair) in bytes.iter_mut().zip(pairs) {
+            let digit = |digit: u8| char::from(digit).to_digit(16).ok_or(TokenHashError);
+            let value = digit(pair[0])? << 4 | digit(pair[1])?;
+            *byte = u8::try_from(value).map_err(|_| TokenHashError)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SCHEME)?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_recognised_by_the_hash_that_was_printed_for_it() {
+        let token = new_token().unwrap();
+        let printed = TokenHash::of(token.as_bytes()).to_string();
+        let kept: TokenHash = printed.parse().unwrap();
+        assert!(kept.is_same(&TokenHash::of(token.as_bytes())));
+        assert!(!kept.is_same(&TokenHash::of(new_token().unwrap().as_bytes())));
+        assert!(
+            token.starts_with(MARK) && token.len() == MARK.len() + 43,
+            "{}",
+            token.len()
+        );
+    }
+
+    #[test]
+    fn what_is_no_hash_is_refused() {
+        let hash = TokenHash::of(b"x").to_string();
+        for wrong in [
+            "",
+            "relais_x",
+            &hash[7..],
+            &hash[..70],
+            &format!("{hash}0"),
+            &hash.replace("sha256", "md5"),
+        ] {
+            assert_eq!(wrong.parse::<TokenHash>(), Err(TokenHashError), "{wrong}");
+        }
+        assert_eq!(
+            hash.to_uppercase().replace("SHA256", "sha256").parse(),
+            Ok(TokenHash::of(b"x"))
+        );
+    }
+}

@@ -1,0 +1,41 @@
+//! Who opened a connection, as far as the system and TLS vouch for it.
+
+use std::sync::Arc;
+
+use crate::identity::profile::Fingerprint;
+
+/// What is known of the other end of a connection. Nothing of it was said by the application itself.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// The process, on a Unix socket.
+    pub process: Option<Process>,
+    /// What TLS established, on a listener that speaks it.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// The process at the other end of a Unix socket, as it was when it connected (`SO_PEERCRED`, unix(7)).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Process {
+    /// The account under which it ran.
+    pub uid: u32,
+    /// Its primary group. The kernel tells of no others here.
+    pub gid: u32,
+}
+
+/// What a TLS handshake established.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Tls {
+    /// The name that the application asked for (SNI), in lower case.
+    pub server_name: Option<Box<str>>,
+    /// The certificate that it proved to hold, and that the listener's authorities have issued.
+    pub certificate: Option<Certificate>,
+}
+
+/// An application's certificate, after it was verified.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Certificate {
+    /// The SHA-256 of the certificate.
+    pub fingerprint: Fingerprint,
+    /// Its subject, as RFC 4514 writes it.
+    pub subject: Box<str>,
+}
