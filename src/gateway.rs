@@ -75,6 +75,8 @@ pub struct Door {
     pub name: Arc<str>,
     /// The same as the configuration has it, where a port may be 0.
     pub address: ListenAddress,
+    /// The port that it really has, if it has one.
+    pub port: Option<u16>,
     /// What it says of every request.
     pub bound: Bound,
     /// Which hosts it answers to.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use relais::gateway::caller::TokenHash;
 use relais::services::{HttpVersions, TlsVersions};
 use relais::simulator::pki::{self, Purpose, Request};
 use relais::simulator::site::{Ports, Site, Stand};
@@ -346,4 +347,22 @@ fn move_to_port(configuration: &Path, port: u16) -> PathBuf {
     )
     .unwrap();
     moved
+}
+
+#[test]
+fn a_token_is_printed_once_with_the_line_that_recognises_it() {
+    let said = || {
+        let output = relais(&["token"]);
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let word_after = |said: &str, mark: &str| {
+        let rest = said.split(mark).nth(1).unwrap();
+        rest.split(['"', '\n']).next().unwrap().to_owned()
+    };
+    let (one, other) = (said(), said());
+    assert_ne!(one, other);
+    let token = word_after(&one, "token: ");
+    let hash = word_after(&one, "tokens = [\"");
+    assert_eq!(hash, TokenHash::of(token.as_bytes()).to_string());
 }

@@ -45,6 +45,11 @@ pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
     new.log.format = running.log.format;
     new.log.access.clone_from(&running.log.access);
     new.limits = running.limits;
+    // Without callers everybody is let in: a file that is read while it is written must not come to that.
+    if new.callers.is_empty() && !running.callers.is_empty() {
+        restart.push(Restart::new("callers", running.callers.len(), NONE));
+        new.callers.clone_from(&running.callers);
+    }
     new.shutdown_grace = running.shutdown_grace;
     restart
 }

@@ -63,6 +63,10 @@ pub(super) fn open(
     let door = Door {
         name: listener::describe(&address).into(),
         address: listener.address,
+        port: match &address {
+            ListenAddress::Tcp(address) => Some(address.port()),
+            ListenAddress::Unix(_) => None,
+        },
         bound: Binding {
             tenant: listener.tenant,
             service: listener.service,
@@ -88,6 +92,7 @@ impl Door {
         Self {
             name: Arc::clone(&self.name),
             address: self.address.clone(),
+            port: self.port,
             bound: Binding {
                 tenant: listener.tenant,
                 service: listener.service.clone(),

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use nix::unistd::{Group, User};
+use rustc_hash::FxHashSet;
 
 use super::ListenAddress;
 use super::bindings::fingerprint;
@@ -27,7 +28,7 @@ const WAYS: [&str; 6] = [
     "listener",
 ];
 
-/// Stands for all tenants.
+/// Stands for all tenants, or all services.
 const ALL: &str = "*";
 
 /// Reads all callers, and checks them against each other, the listeners and the names of services.
@@ -53,15 +54,12 @@ fn caller(mut section: Section<'_>, bound: &Bound, names: &[String]) -> Option<C
     }
     let tenants = section.take("tenants", tenants);
     let legal_entities = section.take("legal_entities", finess_numbers);
-    let is_for_some = section.has("services");
-    let services = section.take("services", |raw| names_of_services(raw, names));
+    // Given each time, as tenants are: of a file that is read while it is written the end is missing, and what is
+    // missing must not stand for everything.
+    let services = section.require("services", |raw| names_of_services(raw, names));
     let reader = section.reader;
     let spot = section.spot.clone();
     section.finish();
-    // What cannot be read must not widen what a caller may do, not even for the checks that follow.
-    if has_tenants && tenants.is_none() || is_for_some && services.is_none() {
-        return None;
-    }
     let mut allowed = tenants.map(|found| found.value).unwrap_or_default();
     allowed.legal_entities = legal_entities
         .map(|found| found.value.into_iter().collect())
@@ -79,7 +77,7 @@ fn caller(mut section: Section<'_>, bound: &Bound, names: &[String]) -> Option<C
         name: name?.value.into(),
         proof,
         tenants: allowed,
-        services: services.map(|found| found.value.into_iter().collect()),
+        services: services?.value,
     })
 }
 
@@ -207,18 +205,18 @@ fn finess(text: &str) -> Result<crate::identity::finess::Finess, Option<String>>
         .map_err(|error: crate::identity::finess::FinessError| Some(error.to_string()))
 }
 
-fn names_of_services(raw: &Raw<'_>, names: &[String]) -> Parsed<Vec<String>> {
-    let expected = "a list of services of this configuration, such as [\"dmp\"]";
-    let known = || format!("there are: {}", names.join(", "));
-    let list = parse::list(expected, |text| {
-        match names.iter().any(|name| name == text) {
-            true => Ok(text.to_owned()),
-            false => Err(Some(known())),
-        }
+fn names_of_services(raw: &Raw<'_>, names: &[String]) -> Parsed<Option<FxHashSet<String>>> {
+    let expected =
+        "a list of services of this configuration, such as [\"dmp\"], or [\"*\"] for all of them";
+    let known = |text: &str| text == ALL || names.iter().any(|name| name == text);
+    let list = parse::list(expected, |text| match known(text) {
+        true => Ok(text.to_owned()),
+        false => Err(Some(format!("there are: {}", names.join(", ")))),
     })(raw)?;
     match list.is_empty() {
         true => Err(Mismatch::expected(expected)),
-        false => Ok(list),
+        false if list.iter().any(|name| name == ALL) => Ok(None),
+        false => Ok(Some(list.into_iter().collect())),
     }
 }
 

@@ -142,9 +142,13 @@ impl Gateway {
         let authority = uri
             .authority()
             .filter(|_| request.version() < Version::HTTP_2);
+        // A server must take its own address in this form, too (RFC 9112 section 3.2.2).
+        let is_own = |authority: &Authority| {
+            let port = authority.port_u16().unwrap_or(80);
+            door.port == Some(port) && door.hosts.is_ours(authority.host())
+        };
         match authority {
-            // A server must take its own address in this form, too (RFC 9112 section 3.2.2).
-            Some(authority) if !door.hosts.is_ours(authority.host()) => {
+            Some(authority) if !is_own(authority) => {
                 if uri.scheme() != Some(&Scheme::HTTP) {
                     return Err(Problem::new(
                         Code::RequestMalformed,
