@@ -101,6 +101,29 @@ fn warnings_alone_exit_with_3() {
 }
 
 #[test]
+fn a_check_tells_who_may_speak_for_whom_and_names_whom_nobody_knows() {
+    let (_directory, site) = site(&[DMP]);
+    let mut text = fs::read_to_string(&site.configuration).unwrap();
+    let own = site.tenants[0];
+    text.push_str(&format!(
+        "\n[[callers]]\nname = \"dui\"\ntokens = [\"{}\"]\ntenants = [\"{own}\", \"999999999\"]\n\
+         legal_entities = [\"010780054\"]\nservices = [\"dmp\"]\n",
+        TokenHash::of(b"x")
+    ));
+    fs::write(&site.configuration, text).unwrap();
+    let (code, text) = check(&site.configuration, &[]);
+    assert_eq!(code, Some(3), "{text}");
+    for said in [
+        &format!("dui may speak for 010780054 and its sites, {own}, 999999999 at dmp"),
+        "dui may speak for 999999999, of whom nothing is known here",
+        "the sites of 010780054, of which there are none",
+        "2 warnings",
+    ] {
+        assert!(text.contains(said), "{said} in {text}");
+    }
+}
+
+#[test]
 fn a_broken_configuration_is_told_whole_with_places() {
     let (_directory, site) = site(&[DMP]);
     let text = fs::read_to_string(&site.configuration).unwrap();

@@ -125,8 +125,9 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
         &metrics,
     );
     findings.extend(findings::of_table(&table, &mut broken));
+    findings.extend(findings::of_callers(&config.callers, &table));
     findings.extend(broken.into_findings());
-    let mut report = Report::new(&table);
+    let mut report = Report::new(&table, &config.callers);
     if arguments.live {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

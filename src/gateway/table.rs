@@ -270,7 +270,8 @@ impl Table {
         (pool.dates()).is_some_and(|dates| self.terms.validity.holds(dates, now))
     }
 
-    fn knows(&self, finess: Finess) -> bool {
+    /// Whether anything is known of a structure: a certificate, or a line of the table of structures.
+    pub fn knows(&self, finess: Finess) -> bool {
         self.tenants.contains_key(&finess) || self.registry.structures.get(finess).is_some()
     }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::cli::check::broken::Broken;
 use crate::config;
+use crate::gateway::caller::Caller;
 use crate::gateway::table::{Offered, Table};
 use crate::identity::finess::Finess;
 use crate::identity::load::{self, ProblemKind};
@@ -200,6 +201,37 @@ pub(super) fn of_table(table: &Table, broken: &mut Broken) -> Vec<Finding> {
             "no certificate of a structure is loaded",
             "put certificates and keys into identities.directory",
         ));
+    }
+    found
+}
+
+/// Whom callers are to speak for and nobody knows here.
+pub(super) fn of_callers(callers: &[Caller], table: &Table) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for caller in callers {
+        let mut unknown: Vec<_> = (caller.tenants.listed.iter())
+            .filter(|tenant| !table.knows(**tenant))
+            .map(ToString::to_string)
+            .collect();
+        if !unknown.is_empty() {
+            unknown.sort_unstable();
+            let unknown = unknown.join(", ");
+            found.push(Finding::warning(
+                format!(
+                    "the caller {caller} may speak for {unknown}, of whom nothing is known here"
+                ),
+                "correct its tenants, or put their certificates into the folder",
+            ));
+        }
+        let structures = &table.registry().structures;
+        for entity in &caller.tenants.legal_entities {
+            if structures.sites(*entity) == 0 {
+                found.push(Finding::warning(
+                    format!("the caller {caller} may speak for the sites of {entity}, of which there are none"),
+                    "give the table of structures under [tenants], or list the sites as tenants",
+                ));
+            }
+        }
     }
     found
 }

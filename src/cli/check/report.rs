@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::cli::check::findings::{Finding, Findings};
+use crate::gateway::caller::{Caller, Tenants};
 use crate::gateway::table::Table;
+use crate::identity::finess::Finess;
 use crate::identity::rules::Severity;
 
 /// Tenants that the text lists one by one. Beyond, a list helps nobody; JSON has them all.
@@ -20,6 +22,8 @@ pub(super) struct Report {
     certificates: usize,
     services: Vec<String>,
     tenants: Vec<TenantRow>,
+    /// Who may make requests; nobody in particular, where it is empty.
+    callers: Vec<CallerRow>,
     /// Handshakes that succeeded, where they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reached: Option<usize>,
@@ -33,6 +37,41 @@ struct TenantRow {
     services: Vec<String>,
 }
 
+#[derive(Debug, Serialize)]
+struct CallerRow {
+    name: String,
+    /// The structures that it may speak for: their numbers, those of legal entities with their sites, or `*`.
+    tenants: Vec<String>,
+    /// The services that it may use, or `*`.
+    services: Vec<String>,
+}
+
+impl From<&Caller> for CallerRow {
+    fn from(caller: &Caller) -> Self {
+        let Tenants {
+            all,
+            listed,
+            legal_entities,
+        } = &caller.tenants;
+        let sites = |entity: &Finess| format!("{entity} and its sites");
+        let mut tenants: Vec<_> = (listed.iter().map(ToString::to_string))
+            .chain(legal_entities.iter().map(sites))
+            .chain(all.then(|| "*".to_owned()))
+            .collect();
+        tenants.sort_unstable();
+        let mut services: Vec<_> = match &caller.services {
+            Some(services) => services.iter().cloned().collect(),
+            None => vec!["*".to_owned()],
+        };
+        services.sort_unstable();
+        Self {
+            name: caller.name.to_string(),
+            tenants,
+            services,
+        }
+    }
+}
+
 impl Report {
     /// A report of nothing but findings, where nothing could be loaded.
     pub(super) fn of(findings: Findings) -> Self {
@@ -43,7 +82,7 @@ impl Report {
     }
 
     /// A report of what is there.
-    pub(super) fn new(table: &Table) -> Self {
+    pub(super) fn new(table: &Table, callers: &[Caller]) -> Self {
         let names: Vec<_> = table
             .services()
             .iter()
@@ -65,6 +104,7 @@ impl Report {
             certificates: table.generations().len(),
             tenants: tenants.collect(),
             services: names,
+            callers: callers.iter().map(CallerRow::from).collect(),
             ..Self::default()
         }
     }
@@ -97,6 +137,17 @@ impl Report {
                     self.tenants.len() - LISTED_TENANTS
                 )?;
             }
+        }
+        if !self.callers.is_empty() {
+            writeln!(text, "callers       {}", self.callers.len())?;
+        }
+        for caller in self.callers.iter().take(LISTED_TENANTS) {
+            let (tenants, services) = (caller.tenants.join(", "), caller.services.join(", "));
+            writeln!(
+                text,
+                "  {} may speak for {tenants} at {services}",
+                caller.name
+            )?;
         }
         if let Some(reached) = self.reached {
             writeln!(text, "handshakes    {reached} succeeded")?;
