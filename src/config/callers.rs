@@ -55,6 +55,7 @@ fn caller(mut section: Section<'_>, bound: &Bound, names: &[String]) -> Option<C
     let legal_entities = section.take("legal_entities", finess_numbers);
     let is_for_some = section.has("services");
     let services = section.take("services", |raw| names_of_services(raw, names));
+    let requests = section.take("requests", parse::count(1..=1_000_000));
     let reader = section.reader;
     let spot = section.spot.clone();
     section.finish();
@@ -80,6 +81,7 @@ fn caller(mut section: Section<'_>, bound: &Bound, names: &[String]) -> Option<C
         proof,
         tenants: allowed,
         services: services.map(|found| found.value.into_iter().collect()),
+        requests: requests.map(|found| found.value),
     })
 }
 
