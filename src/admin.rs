@@ -270,6 +270,8 @@ struct Occupied {
     idle: usize,
     h2: usize,
     waiting: usize,
+    /// Whether requests are refused at once, because the service could not be reached.
+    breaker_open: bool,
 }
 
 async fn pools(State(app): State<Arc<App>>) -> Json<Vec<Occupied>> {
@@ -283,6 +285,7 @@ async fn pools(State(app): State<Arc<App>>) -> Json<Vec<Occupied>> {
             idle: occupancy.idle,
             h2: occupancy.h2,
             waiting: occupancy.waiting,
+            breaker_open: pool.is_left_alone(),
         }
     });
     Json(occupied.collect())

@@ -185,6 +185,8 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
     let gateway = Arc::new(Gateway {
         table: ArcSwap::from_pointee(table),
         request_head: config.limits.request_head,
+        requests: config.limits.requests,
+        under_way: Arc::default(),
         metrics: Arc::clone(&metrics),
         log,
         diagnosis: Arc::new(Diagnosis::new(Arc::clone(&metrics))),

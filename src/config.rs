@@ -326,4 +326,6 @@ pub struct Limits {
     pub request_head: usize,
     /// How long an application may take to send a request's head, and may stay idle between two. Default: 60 s.
     pub head_timeout: Duration,
+    /// Requests under way at once, to all services. Default: 10,000; those beyond are refused.
+    pub requests: usize,
 }

@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod guard;
 pub mod headers;
 mod introspection;
+pub mod limits;
 pub mod rate;
 pub mod reply;
 pub mod table;
@@ -30,6 +31,7 @@ use crate::gateway::diagnosis::{Diagnosis, FaultReader};
 use crate::gateway::direction::{Chosen, Directed, Direction, choose};
 use crate::gateway::exchange::{Exchange, Outcome, Reply, Unanswered};
 use crate::gateway::guard::Hosts;
+use crate::gateway::limits::Count;
 use crate::gateway::reply::{Code, Problem};
 use crate::gateway::table::Table;
 use crate::gateway::tunnel::Tunnel;
@@ -52,6 +54,10 @@ pub struct Gateway {
     pub table: ArcSwap<Table>,
     /// The largest request head, in bytes.
     pub request_head: usize,
+    /// Requests that may be under way at once, to all services.
+    pub requests: usize,
+    /// How many there are.
+    pub under_way: Arc<Count>,
     /// Where problems are counted.
     pub metrics: Arc<Metrics>,
     /// Where each request is written down.
@@ -107,6 +113,13 @@ impl Gateway {
             Err(problem) => Err(problem),
         };
         self.reply(answer, unanswered)
+    }
+
+    /// Forgets what is kept of tenants that have made no request for a while.
+    pub fn tidy(&self) {
+        let table = self.table.load();
+        let rates = table.services().iter();
+        (rates.filter_map(|one| one.rates.as_ref())).for_each(|rates| rates.forget_idle());
     }
 
     /// Makes the answer to the application of what came of its request, and closes the record or hands it on with the
@@ -190,7 +203,7 @@ impl Gateway {
         let (mut parts, body) = request.into_parts();
         parts.extensions.clear();
         let asked = std::mem::take(&mut parts.uri);
-        let most = chosen.pool.service().max_request_body;
+        let most = chosen.pool.service().limits.request_body;
         let upload = Upload::new(body, most, headers::of_trailers);
         exchange.upload = upload.progress().cloned();
 
@@ -279,6 +292,7 @@ fn begin(door: &Door, request: &Request<Incoming>) -> Exchange {
         connection: None,
         status: 0,
         code: None,
+        places: None,
         upload: None,
         sent: 0,
         outcome: Outcome::Complete,

@@ -144,6 +144,17 @@ impl Metrics {
         Gauged(gauge)
     }
 
+    /// Counts a certificate under which a service is left alone, because it could not be reached.
+    pub(crate) fn breaker_open(&self, service: &Arc<str>) -> Gauged {
+        let service = service.to_string();
+        let gauge = with_local_recorder(
+            &self.recorder,
+            || metrics::gauge!("relais_upstream_breaker_open", "service" => service),
+        );
+        gauge.increment(1.0);
+        Gauged(gauge)
+    }
+
     /// Counts a connection to a service while it is open.
     pub(crate) fn upstream_connection(&self, service: &Arc<str>) -> Gauged {
         let service = service.to_string();
@@ -326,6 +337,10 @@ fn describe() {
     describe_gauge!(
         "relais_inbound_connections",
         "open connections from applications"
+    );
+    describe_gauge!(
+        "relais_upstream_breaker_open",
+        "certificates under which requests to a service are refused at once, because it could not be reached"
     );
     describe_gauge!(
         "relais_upstream_connections",

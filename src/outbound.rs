@@ -13,6 +13,7 @@ pub mod lease;
 mod pace;
 pub mod pool;
 mod probe;
+mod repeats;
 mod rest;
 mod sessions;
 pub mod tls;
@@ -286,6 +287,10 @@ impl Outbound {
 
     fn fallback_gauge(&self, service: &Service) -> Gauged {
         self.metrics.certificate_fallback(&service.name)
+    }
+
+    fn breaker_gauge(&self, service: &Service) -> Gauged {
+        self.metrics.breaker_open(&service.name)
     }
 
     fn connection_gauge(&self, service: &Service) -> Gauged {

@@ -180,6 +180,17 @@ pub struct PoolLimits {
     pub drain: Duration,
 }
 
+/// Which requests to a service are passed on.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct RequestLimits {
+    /// The largest body, in bytes.
+    pub request_body: u64,
+    /// Requests under way at once, for all tenants. Nothing: as many as there may be in all.
+    pub requests: Option<usize>,
+    /// Requests under way at once for each tenant.
+    pub requests_per_tenant: usize,
+}
+
 /// Where a service is: `https://authority/base`, and possibly an address to use in place of DNS.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Target {
@@ -218,13 +229,17 @@ pub struct Service {
     pub retry: Retry,
     /// What becomes of requests when it refuses a renewed certificate.
     pub on_rejection: OnRejection,
-    /// The largest request body passed on, in bytes.
-    pub max_request_body: u64,
+    /// Limits on requests.
+    pub limits: RequestLimits,
     /// Fields put on each request in place of what the application sent under the same name. Marked as sensitive,
     /// so that nothing prints them.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Requests a second that the service allows, for all tenants together.
     pub rate: Option<NonZeroU32>,
+    /// Requests a second that each tenant may make.
+    pub rate_per_tenant: Option<NonZeroU32>,
+    /// Whether requests are refused at once while the service cannot be reached.
+    pub breaker: bool,
 }
 
 /// The name of a path is not that of a tenant or of the gateway itself: lower-case letters, digits and hyphens.

@@ -213,6 +213,8 @@ fn every_value_of_the_file_arrives_where_it_should() {
     );
     assert!(!format!("{config:?}").contains("secret"), "{config:?}");
     assert_eq!(config.limits.head_timeout, Duration::from_secs(5));
+    assert_eq!(config.limits.requests, 30);
+    assert_eq!(config.callers[0].requests, Some(100));
     assert_eq!(config.shutdown_grace, Duration::from_secs(1));
 
     let names: Vec<&str> = config
@@ -236,7 +238,16 @@ fn every_value_of_the_file_arrives_where_it_should() {
         (TlsVersions::Only12, HttpVersions::H1, Retry::Idempotent)
     );
     assert_eq!(dmp.timeouts.response, Duration::from_secs(90));
-    assert_eq!((dmp.pool.max_connections, dmp.max_request_body), (7, 1000));
+    assert_eq!(
+        (dmp.pool.max_connections, dmp.limits.request_body),
+        (7, 1000)
+    );
+    assert_eq!(
+        (dmp.limits.requests, dmp.limits.requests_per_tenant),
+        (Some(40), 20)
+    );
+    let rates = [dmp.rate, dmp.rate_per_tenant].map(|rate| rate.unwrap().get());
+    assert_eq!((rates, dmp.breaker), ([17, 5], false));
     assert_eq!(insi.target.authority, "qualiflps-services-ps-tlsm.ameli.fr");
     assert_eq!(
         (&*insi.target.base_path, insi.certificate),

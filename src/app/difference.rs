@@ -116,6 +116,7 @@ fn differing(running: &Config, new: &Config) -> Vec<Restart> {
         key("limits.head_timeout", &|one| {
             humantime::format_duration(one.limits.head_timeout).to_string()
         }),
+        key("limits.requests", &|one| one.limits.requests.to_string()),
         key("shutdown.grace", &|one| {
             humantime::format_duration(one.shutdown_grace).to_string()
         }),

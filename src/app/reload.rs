@@ -132,7 +132,10 @@ impl App {
                     .collect(),
                 callers: match before.0.callers == config.callers {
                     true => old.contents().callers,
-                    false => Arc::new(Callers::new(config.callers.iter().cloned())),
+                    false => {
+                        let callers = Callers::new(config.callers.iter().cloned());
+                        Arc::new(callers.after(old.callers()))
+                    }
                 },
                 revocations,
             }

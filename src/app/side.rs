@@ -13,11 +13,11 @@ use super::succession::{self, Takeover};
 use super::supervisor::{self, Pulse};
 use super::watching::{self, Watched};
 use super::{App, changes, reload};
-use crate::metrics::Metrics;
+use crate::gateway::Gateway;
 use crate::{admin, notices};
 
-/// How often histograms are folded together, whether or not anybody scrapes.
-const METRICS_TIDIED_EVERY: Duration = Duration::from_secs(5);
+/// How often histograms are folded together, whether or not anybody scrapes, and idle tenants forgotten.
+const TIDIED_EVERY: Duration = Duration::from_secs(5);
 
 /// What the side plane does besides watching over connections and the clock.
 pub(super) struct Tasks {
@@ -44,7 +44,7 @@ pub(super) fn side_plane(
         .context("the side runtime cannot be made")?;
     runtime.block_on(async {
         tokio::spawn(Arc::clone(&app.outbound).reap());
-        tokio::spawn(tidy(Arc::clone(&app.gateway.metrics)));
+        tokio::spawn(tidy(Arc::clone(&app.gateway)));
         tokio::spawn(changes::follow_the_clock(Arc::clone(app)));
         tokio::spawn(lists::follow(Arc::clone(app), tasks.followed));
         let (notices, metrics) = (Arc::clone(&app.notices), Arc::clone(&app.gateway.metrics));
@@ -77,10 +77,11 @@ pub(super) fn side_plane(
     Ok(())
 }
 
-async fn tidy(metrics: Arc<Metrics>) {
-    let mut tick = tokio::time::interval(METRICS_TIDIED_EVERY);
+async fn tidy(gateway: Arc<Gateway>) {
+    let mut tick = tokio::time::interval(TIDIED_EVERY);
     loop {
         tick.tick().await;
-        metrics.tidy();
+        gateway.metrics.tidy();
+        gateway.tidy();
     }
 }

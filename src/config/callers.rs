@@ -57,6 +57,7 @@ fn caller(mut section: Section<'_>, bound: &Bound, names: &[String]) -> Option<C
     // Given each time, as tenants are: of a file that is read while it is written the end is missing, and what is
     // missing must not stand for everything.
     let services = section.require("services", |raw| names_of_services(raw, names));
+    let requests = section.take("requests", parse::count(1..=1_000_000));
     let reader = section.reader;
     let spot = section.spot.clone();
     section.finish();
@@ -78,6 +79,7 @@ fn caller(mut section: Section<'_>, bound: &Bound, names: &[String]) -> Option<C
         proof,
         tenants: allowed,
         services: services?.value,
+        requests: requests.map(|found| found.value),
     })
 }
 

@@ -40,6 +40,8 @@ const PROCESS: &[(&str, &str, &str)] = &[
     ("limits", "request_head", "32KiB"),
     // Long enough for an idle keep-alive connection between two consultations, short enough to shed dead ones.
     ("limits", "head_timeout", "60s"),
+    // As many as connections to services: what is beyond would only wait for one, and hold memory.
+    ("limits", "requests", "10000"),
     // systemd kills after 90 s and Kubernetes after 30 s.
     ("shutdown", "grace", "30s"),
 ];
@@ -52,6 +54,8 @@ const SERVICE: &[(&str, &str, &str)] = &[
     ("", "retry", "unsent"),
     // A renewed certificate that a service does not know yet must not stop a structure whose old one it still takes.
     ("", "on_rejection", "previous"),
+    // A service that is down holds requests for seconds each; who asks in vain should know at once.
+    ("", "breaker", "true"),
     // Over a WAN a connection takes below 100 ms; three SYN retransmissions (1 + 2 s…) fit.
     ("timeouts", "connect", "5s"),
     ("timeouts", "handshake", "5s"),
@@ -70,6 +74,8 @@ const SERVICE: &[(&str, &str, &str)] = &[
     ("pool", "drain", "5m"),
     // As much as the largest message known of any service, the DMP's.
     ("limits", "request_body", "50MB"),
+    // Four times the connections that it can have: a burst may wait, but not without end.
+    ("limits", "requests_per_tenant", "256"),
 ];
 
 /// The default layer, given the names of the services that the other layers speak of.

@@ -54,6 +54,16 @@ pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(&Raw<'_>) -> Parsed
     }
 }
 
+/// Yes or no.
+pub(super) fn flag(raw: &Raw<'_>) -> Parsed<bool> {
+    let said = match raw.kind {
+        ValueKind::Boolean(flag) => Some(*flag),
+        ValueKind::String(text) if raw.is_text => text.parse().ok(),
+        _ => None,
+    };
+    said.ok_or_else(|| Mismatch::expected("true or false"))
+}
+
 /// A size within bounds: `"50MB"`, `"32KiB"`, or bytes.
 pub(super) fn size(range: RangeInclusive<ByteSize>) -> impl Fn(&Raw<'_>) -> Parsed<u64> {
     move |raw| {

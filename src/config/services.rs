@@ -17,8 +17,8 @@ use super::suggest::closest;
 use super::target;
 use super::whole::ENVIRONMENTS;
 use crate::services::{
-    BuiltIn, CATALOGUE, Environment, HttpVersions, OnRejection, Owner, PoolLimits, Retry, Service,
-    Target, Timeouts, TlsVersions, WantedCertificate, is_service_name,
+    BuiltIn, CATALOGUE, Environment, HttpVersions, OnRejection, Owner, PoolLimits, RequestLimits,
+    Retry, Service, Target, Timeouts, TlsVersions, WantedCertificate, is_service_name,
 };
 
 const CERTIFICATES: &[(&str, WantedCertificate)] = &[
@@ -116,10 +116,12 @@ fn service(
     let on_rejection = section.require("on_rejection", parse::word(ON_REJECTION));
     // Beyond a thousand a second a limit protects nobody.
     let rate = section.take("rate", parse::count(1..=1000));
+    let rate_per_tenant = section.take("rate_per_tenant", parse::count(1..=1000));
+    let breaker = section.require("breaker", parse::flag);
     let headers = section.section("headers").map(headers::read);
     let timeouts = section.section("timeouts").and_then(timeouts);
     let pool = section.section("pool").and_then(pool);
-    let limits = section.section("limits").and_then(request_body);
+    let limits = section.section("limits").and_then(request_limits);
     let (reader, spot) = (section.reader, section.spot.clone());
     section.finish();
     if let Some(known) = built_in {
@@ -150,10 +152,16 @@ fn service(
         pool: pool?,
         retry: retry?.value,
         on_rejection: on_rejection?.value,
-        max_request_body: limits?,
+        limits: limits?,
         headers: headers.unwrap_or_else(|| Some(Vec::new()))?,
-        rate: rate.and_then(|found| u32::try_from(found.value).ok().and_then(NonZeroU32::new)),
+        rate: rate.and_then(a_second),
+        rate_per_tenant: rate_per_tenant.and_then(a_second),
+        breaker: breaker?.value,
     })
+}
+
+fn a_second(found: Found<usize>) -> Option<NonZeroU32> {
+    u32::try_from(found.value).ok().and_then(NonZeroU32::new)
 }
 
 /// A declared service wants what most do. `none` would send requests without identity: it has to be asked for.
@@ -281,12 +289,19 @@ fn pool(mut section: Section<'_>) -> Option<PoolLimits> {
     })
 }
 
-fn request_body(mut section: Section<'_>) -> Option<u64> {
+fn request_limits(mut section: Section<'_>) -> Option<RequestLimits> {
     // Bodies are streamed, so the upper bound only keeps typing errors out.
     let most = section.require(
         "request_body",
         parse::size(ByteSize::b(1)..=ByteSize::gib(10)),
     );
+    // As many as connections of applications at the most: beyond, a limit protects nobody.
+    let requests = section.take("requests", parse::count(1..=1_000_000));
+    let per_tenant = section.require("requests_per_tenant", parse::count(1..=1_000_000));
     section.finish();
-    Some(most?.value)
+    Some(RequestLimits {
+        request_body: most?.value,
+        requests: requests.map(|found| found.value),
+        requests_per_tenant: per_tenant?.value,
+    })
 }

@@ -102,7 +102,8 @@ fn the_reference_states_the_true_defaults() {
     assert_eq!(format!("{:?}", short.log), format!("{:?}", long.log));
     assert_eq!(short.identities.key_readers, long.identities.key_readers);
     let mut stated = long.services[0].clone();
-    (stated.target.address, stated.rate) = (None, None);
+    (stated.target.address, stated.limits.requests) = (None, None);
+    (stated.rate, stated.rate_per_tenant) = (None, None);
     assert_eq!(short.services[0], stated);
 }
 

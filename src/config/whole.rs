@@ -200,12 +200,14 @@ fn limits(mut section: Section<'_>) -> Option<Limits> {
         parse::size(ByteSize::kib(1)..=ByteSize::kib(256)),
     );
     let head_timeout = section.require("head_timeout", parse::duration);
+    let requests = section.require("requests", parse::count(1..=1_000_000));
     section.finish();
     Some(Limits {
         inbound_connections: inbound_connections?.value,
         upstream_connections: upstream_connections?.value,
         request_head: usize::try_from(request_head?.value).ok()?,
         head_timeout: head_timeout?.value,
+        requests: requests?.value,
     })
 }
 

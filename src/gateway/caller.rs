@@ -6,12 +6,14 @@
 mod token;
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::config::ListenAddress;
 use crate::gateway::credentials::Credentials;
+use crate::gateway::limits::Count;
 use crate::gateway::reply::{Code, Problem};
 use crate::identity::finess::Finess;
 use crate::identity::profile::Fingerprint;
@@ -34,6 +36,23 @@ pub struct Caller {
     pub tenants: Tenants,
     /// The services that it may use. Nothing: all of them.
     pub services: Option<FxHashSet<String>>,
+    /// Requests that it may have under way at once. Nothing: as many as there may be.
+    pub requests: Option<usize>,
+}
+
+/// A caller, and how many of its requests are under way.
+#[derive(Debug)]
+pub struct Known {
+    caller: Caller,
+    pub(super) under_way: Arc<Count>,
+}
+
+impl Deref for Known {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
 }
 
 /// What a caller is recognised by.
@@ -67,7 +86,7 @@ pub struct Tenants {
 /// All callers. None at all means that whoever can connect to a listener of this machine may speak for every tenant.
 #[derive(Debug, Default)]
 pub struct Callers {
-    all: Vec<Arc<Caller>>,
+    all: Vec<Known>,
     tokens: FxHashMap<TokenHash, usize>,
     users: FxHashMap<u32, usize>,
     groups: FxHashMap<u32, usize>,
@@ -78,7 +97,11 @@ pub struct Callers {
 
 impl PartialEq for Callers {
     fn eq(&self, other: &Self) -> bool {
-        self.all == other.all
+        let pairs = self.all.iter().zip(&other.all);
+        self.all.len() == other.all.len()
+            && pairs
+                .into_iter()
+                .all(|(own, other)| own.caller == other.caller)
     }
 }
 
@@ -97,9 +120,24 @@ impl Callers {
                 Proof::Subject(subject) => _ = callers_by.subjects.insert(subject.clone(), at),
                 Proof::Listener(address) => callers_by.listeners.push((address.clone(), at)),
             }
-            callers_by.all.push(Arc::new(caller));
+            callers_by.all.push(Known {
+                caller,
+                under_way: Arc::default(),
+            });
         }
         callers_by
+    }
+
+    /// These in place of others: what is under way goes on being counted, by the caller's name.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        for known in &mut self.all {
+            let mut same = before.all.iter().filter(|one| one.name == known.name);
+            if let Some(one) = same.next() {
+                known.under_way = Arc::clone(&one.under_way);
+            }
+        }
+        self
     }
 
     /// Who makes a request on a listener. Nobody in particular, where there are no callers.
@@ -111,7 +149,7 @@ impl Callers {
         listener: &ListenAddress,
         peer: &Peer,
         credentials: &Credentials,
-    ) -> Result<Option<&Arc<Caller>>, Problem> {
+    ) -> Result<Option<&Known>, Problem> {
         if self.all.is_empty() {
             return Ok(None);
         }

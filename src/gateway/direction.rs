@@ -92,6 +92,7 @@ impl Gateway {
         may(address.service)?;
         let chosen = choose(table, address.service, exchange)?;
         within_limit(request, chosen.pool.service())?;
+        exchange.places = Some(self.admit(&chosen.offered, caller, address.tenant)?);
         Ok(Directed::To(Direction {
             chosen,
             remainder: path.len() - address.remainder.len(),
@@ -212,8 +213,8 @@ pub(super) fn choose(
 /// Refuses a body that says beforehand that it is too large. One that does not say is cut off when it gets there.
 fn within_limit(request: &Request<Incoming>, service: &Service) -> Result<(), Problem> {
     let announced = hyper::body::Body::size_hint(request.body()).lower();
-    if announced > service.max_request_body {
-        return Err(Error::TooLarge(service.max_request_body).into());
+    if announced > service.limits.request_body {
+        return Err(Error::TooLarge(service.limits.request_body).into());
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use http::{Method, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::gateway::diagnosis::FaultReader;
+use crate::gateway::limits::Places;
 use crate::gateway::reply::Code;
 use crate::gateway::table::Offered;
 use crate::identity::finess::Finess;
@@ -47,6 +48,8 @@ pub struct Exchange {
     pub status: u16,
     /// Why Relais answered itself.
     pub code: Option<Code>,
+    /// What it counts as, among those that are under way.
+    pub(crate) places: Option<Places>,
     /// The request's body.
     pub(crate) upload: Option<Arc<Progress>>,
     /// Bytes of the answer's body passed on.

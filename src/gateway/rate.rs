@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::time::Instant;
 
 use crate::gateway::reply::{Code, Problem};
@@ -98,6 +99,43 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Lets each tenant so many requests a second through, and after a pause as many at once. Nobody waits: the service has
+/// not asked for it, and who is over it is to send less.
+///
+/// `governor` says yes or no, which is all that it takes here; [`Limiter`] gives turns, some of them in the future, and
+/// so cannot be made of it.
+#[derive(Debug)]
+pub struct TenantRates {
+    rate: NonZeroU32,
+    seen: DefaultKeyedRateLimiter<Finess>,
+}
+
+impl TenantRates {
+    /// A limit in requests a second.
+    pub fn new(rate: NonZeroU32) -> Self {
+        Self {
+            rate,
+            seen: RateLimiter::keyed(Quota::per_second(rate)),
+        }
+    }
+
+    pub(super) fn admit(&self, tenant: Finess) -> Result<(), Problem> {
+        self.seen.check_key(&tenant).map_err(|_| {
+            Problem::new(
+                Code::Overloaded,
+                format!("{tenant} makes more than {} requests a second", self.rate),
+                "send fewer; `rate_per_tenant` of the service sets how many there may be",
+            )
+        })
+    }
+
+    /// Forgets who has made no request for so long that it makes no difference.
+    pub(super) fn forget_idle(&self) {
+        self.seen.retain_recent();
+        self.seen.shrink_to_fit();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +145,25 @@ mod tests {
 
     fn limiter() -> Limiter {
         Limiter::new(NonZeroU32::new(RATE).unwrap())
+    }
+
+    #[test]
+    fn a_tenant_over_its_rate_leaves_the_others_theirs_and_is_forgotten() {
+        let rates = TenantRates::new(NonZeroU32::new(1000).unwrap());
+        let (busy, other) = (sample_finess(0), sample_finess(1));
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while rates.admit(busy).is_ok() {
+            assert!(std::time::Instant::now() < end, "it is never over");
+        }
+        assert!(rates.admit(other).is_ok());
+        while !rates.seen.is_empty() {
+            assert!(
+                std::time::Instant::now() < end,
+                "somebody is never forgotten"
+            );
+            rates.forget_idle();
+        }
+        assert!(rates.admit(busy).is_ok());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 mod causes;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, PROXY_AUTHENTICATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -224,6 +226,8 @@ pub struct Problem {
     status: Option<StatusCode>,
     /// The `Proxy-Status` error type, likewise.
     standard: Option<&'static str>,
+    /// When to come back, where it is known.
+    retry_after: Option<Duration>,
     /// What happened in this case.
     pub detail: String,
     /// The way out.
@@ -237,6 +241,8 @@ impl Problem {
             code,
             status: None,
             standard: None,
+            // By then a burst is over, or the caller should know that it is not one.
+            retry_after: (code == Code::Overloaded).then_some(Duration::from_secs(1)),
             detail: detail.into(),
             hint,
         }
@@ -249,6 +255,11 @@ impl Problem {
 
     fn with_standard(mut self, standard: &'static str) -> Self {
         self.standard = Some(standard);
+        self
+    }
+
+    fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 
@@ -308,9 +319,12 @@ impl Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.code == Code::Overloaded {
-            // By then a burst is over, or the caller should know that it is not one.
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, and never too soon.
+            headers.insert(
+                RETRY_AFTER,
+                HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64),
+            );
         }
         if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             // Programs that are given credentials for a proxy wait to be asked for them (RFC 9110 section 11.7.1).

@@ -15,7 +15,8 @@ use self::holders::Holders;
 use crate::config::Identities;
 use crate::gateway::Door;
 use crate::gateway::caller::Callers;
-use crate::gateway::rate::Limiter;
+use crate::gateway::limits::Load;
+use crate::gateway::rate::{Limiter, TenantRates};
 use crate::gateway::reply::Problem;
 use crate::identity::clock::{Clock, Validity};
 use crate::identity::finess::Finess;
@@ -150,6 +151,10 @@ pub struct Offered {
     pub metrics: Arc<ServiceMetrics>,
     /// Its limit on requests a second, if it has one.
     pub limiter: Option<Arc<Limiter>>,
+    /// Its limit on each tenant's requests a second, if it has one.
+    pub rates: Option<Arc<TenantRates>>,
+    /// What is under way to it.
+    pub load: Arc<Load>,
     /// Its connections, where no certificate is shown and so all tenants share them.
     anonymous: Option<Arc<Pool>>,
 }

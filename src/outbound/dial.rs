@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -78,9 +79,11 @@ impl Dialer {
             return Ok(known.addresses);
         }
         let host: Arc<str> = target.host().into();
-        let failed = |source| Error::Dns {
-            host: Arc::clone(&host),
-            source: Arc::new(source),
+        let failed = |source| {
+            lack(&source).unwrap_or_else(|| Error::Dns {
+                host: Arc::clone(&host),
+                source: Arc::new(source),
+            })
         };
         let found = tokio::net::lookup_host((&*host, target.port()))
             .await
@@ -160,12 +163,29 @@ async fn race(addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
 }
 
 async fn attempt(address: SocketAddr) -> Result<TcpStream, Error> {
-    TcpStream::connect(address)
-        .await
-        .map_err(|source| Error::Connect {
+    let connected = TcpStream::connect(address).await;
+    connected.map_err(|source| {
+        lack(&source).unwrap_or_else(|| Error::Connect {
             address,
             source: Arc::new(source),
         })
+    })
+}
+
+/// What this machine has none of any more says nothing of the service.
+fn lack(error: &io::Error) -> Option<Error> {
+    const LACKS: [Errno; 5] = [
+        Errno::ADDRNOTAVAIL,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+    ];
+    let code = error.raw_os_error()?;
+    let is_lack = LACKS.iter().any(|lack| lack.raw_os_error() == code);
+    is_lack.then_some(Error::NoCapacity(
+        "this machine has no file descriptor, port or memory left for one",
+    ))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What the pools of all certificates share of one service: how many handshakes it sees at once, and what it refuses.
+//! What the pools of all certificates share of one service: how many handshakes it sees at once, what it
+//! refuses, and how many requests it is sent twice.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -6,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::outbound::repeats::Budget;
 
 /// Handshakes that a service sees at once, for each worker. They are prepared and read on the worker, at some 0.3 ms
 /// each besides the signature: if all went on in the same moment, another request would wait for 5 ms. A service that is
@@ -24,6 +27,8 @@ const COUNTS_FOR: Duration = Duration::from_millis(500);
 pub(crate) struct Endpoint {
     handshakes: Arc<Semaphore>,
     refuses_h1: AtomicBool,
+    /// How many requests may be sent a second time.
+    pub(crate) repeats: Budget,
 }
 
 impl Endpoint {
@@ -31,6 +36,7 @@ impl Endpoint {
         Self {
             handshakes: Arc::new(Semaphore::new(AT_ONCE * workers.get())),
             refuses_h1: AtomicBool::new(false),
+            repeats: Budget::new(),
         }
     }
 

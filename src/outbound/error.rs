@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, PeerMisbehaved};
 
@@ -45,6 +46,16 @@ pub enum Error {
     /// The TLS handshake failed for another reason than trust or the client certificate.
     #[error("TLS handshake failed: {0}")]
     Handshake(Arc<io::Error>),
+    /// The service could not be reached several times in a row, and is not tried for a while.
+    #[error(
+        "the service was not reached several times in a row, and is left alone for a moment; the last time: {last}"
+    )]
+    LeftAlone {
+        /// Why not, the last time.
+        last: Arc<Self>,
+        /// How long it will be.
+        wait: Duration,
+    },
     /// All connections are taken, and none came free in time.
     #[error("no connection came free: {0}")]
     NoCapacity(&'static str),
@@ -122,6 +133,20 @@ impl Error {
                 | Self::Timeout(_)
                 | Self::Tls(_)
                 | Self::Untrusted(_)
+        )
+    }
+
+    /// Whether the service was not reached, or has not answered. What it said itself is none, a refusal of the
+    /// certificate included; nor is what the application did, or what there was no room for here.
+    pub(crate) fn is_outage(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. }
+                | Self::Dns { .. }
+                | Self::Handshake(_)
+                | Self::Timeout(
+                    Stage::Connect | Stage::Handshake | Stage::TakeBody | Stage::Answer
+                )
         )
     }
 

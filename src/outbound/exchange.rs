@@ -12,6 +12,7 @@ use crate::outbound::body::{Progress, Upload};
 use crate::outbound::error::{Error, Stage};
 use crate::outbound::lease::{Lease, Origin};
 use crate::outbound::pool::Pool;
+use crate::outbound::repeats::Budget;
 use crate::services::{Retry, Service};
 use crate::waiting::Alarm;
 
@@ -27,17 +28,31 @@ pub(crate) async fn send(
     unsent: &mut Option<Request<Upload>>,
     h1_only: bool,
 ) -> Result<Answer, Error> {
+    let trial = pool.admit()?;
+    let sent = send_admitted(pool, unsent, h1_only).await;
+    if let Some(trial) = trial {
+        trial.ended(sent.as_ref().err());
+    }
+    sent
+}
+
+async fn send_admitted(
+    pool: &Arc<Pool>,
+    unsent: &mut Option<Request<Upload>>,
+    h1_only: bool,
+) -> Result<Answer, Error> {
     let service = &**pool.service();
     let request = unsent.as_ref().expect("there is a request to send");
     let progress = request.body().progress().cloned();
     let again = repeatable(request, service.retry);
     let mut lease = pool.checkout(h1_only).await?;
+    let repeats = pool.repeats();
+    if let Some(repeats) = repeats {
+        repeats.pay();
+    }
     let first = exchange(&mut lease, unsent, progress.as_deref(), service).await;
     let error = match first {
-        Ok(response) => {
-            pool.accepted();
-            return Ok(Answer { response, lease });
-        }
+        Ok(response) => return Ok(answered(pool, response, lease)),
         Err(error) => error,
     };
     if let Some(how) = pool.was_cut() {
@@ -46,24 +61,27 @@ pub(crate) async fn send(
             None => Error::CutOff(how),
         });
     }
+    pool.failed(&error);
     // Only a connection that lay idle fails for reasons older than the request; and a service that says why it
     // closed (an alert) would say it again.
     let stale = lease.origin() == Origin::Reused && matches!(error, Error::Protocol(_));
     lease.end(&error);
     let is_unsent = unsent.is_some();
-    match again {
-        _ if !stale || (is_unsent && service.retry == Retry::Never) => return Err(error),
-        _ if is_unsent => {}
-        Some(again) => *unsent = Some(*again),
-        None => return Err(error),
+    let is_repeatable = match is_unsent {
+        true => service.retry != Retry::Never,
+        false => again.is_some(),
+    };
+    if !stale || !is_repeatable || !repeats.is_some_and(Budget::take) {
+        return Err(error);
+    }
+    if let Some(again) = again.filter(|_| !is_unsent) {
+        *unsent = Some(*again);
     }
     let sent = match pool.checkout_fresh(h1_only).await {
         Ok(mut lease) => match exchange(&mut lease, unsent, progress.as_deref(), service).await {
-            Ok(response) => {
-                pool.accepted();
-                return Ok(Answer { response, lease });
-            }
+            Ok(response) => return Ok(answered(pool, response, lease)),
             Err(error) => {
+                pool.failed(&error);
                 lease.end(&error);
                 // Twice is enough.
                 *unsent = None;
@@ -77,6 +95,13 @@ pub(crate) async fn send(
         *unsent = None;
     }
     sent
+}
+
+/// The service has answered: it takes the certificate, and it is there.
+fn answered(pool: &Pool, response: Response<Incoming>, lease: Lease) -> Answer {
+    pool.accepted();
+    pool.answered();
+    Answer { response, lease }
 }
 
 /// A copy of the request, where it may be sent again although it may already have arrived.

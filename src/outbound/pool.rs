@@ -4,6 +4,7 @@
 //! connections in which two identities could meet, and so no key whose hash could collide or from which a property
 //! of the certificate could be forgotten.
 
+mod breaker;
 mod checkout;
 mod prewarm;
 mod protocol;
@@ -28,11 +29,13 @@ use crate::outbound::connection::{self, H1, H2};
 use crate::outbound::endpoint::Endpoint;
 use crate::outbound::error::{Error, Stage};
 use crate::outbound::lease::{self, Lease, Origin};
+use crate::outbound::repeats::Budget;
 use crate::outbound::rest::Kept;
 use crate::outbound::sessions::Turn;
 use crate::outbound::tls::{self, Handshake, Secured};
 use crate::services::{HttpVersions, InFlight, Service};
 
+use breaker::Breaker;
 use checkout::{Queue, Room};
 use protocol::Protocol;
 use shelf::Shelf;
@@ -56,6 +59,7 @@ pub struct Pool {
     over: Mutex<Option<(Instant, InFlight)>>,
     succession: Succession,
     protocol: Protocol,
+    breaker: Breaker,
     /// Made by the first request; nothing, for good, if the pool was retired before.
     active: OnceLock<Option<Box<Active>>>,
 }
@@ -162,6 +166,7 @@ impl Pool {
             over: Mutex::default(),
             succession,
             protocol,
+            breaker: Breaker::default(),
             active: OnceLock::new(),
         })
     }
@@ -345,6 +350,11 @@ impl Pool {
     /// The same, if there was a request.
     fn used(&self) -> Option<&Active> {
         self.active.get()?.as_deref()
+    }
+
+    /// What pays for a second attempt of a request. There is one once a connection was had.
+    pub(crate) fn repeats(&self) -> Option<&Budget> {
+        Some(&self.used()?.endpoint.repeats)
     }
 
     pub(crate) fn address_h1(&self, request: &mut Request<Upload>) {

@@ -177,6 +177,7 @@ mod tests {
                 connection: None,
                 status: 404,
                 code: None,
+                places: None,
                 upload: None,
                 sent: 5,
                 outcome: crate::gateway::exchange::Outcome::Complete,

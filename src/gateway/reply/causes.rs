@@ -1,6 +1,8 @@
 //! What each refusal of a certificate and each failure on the way to a service is to the application, and what to do
 //! about it.
 
+use http::StatusCode;
+
 use super::{Code, Problem};
 use crate::identity::rules::Rule;
 use crate::identity::select::Refusal;
@@ -82,6 +84,14 @@ impl From<Error> for Problem {
                 "do the TLS versions in the service's configuration match what it speaks?",
             )
             .with_standard("tls_protocol_error"),
+            Error::LeftAlone { wait, .. } => problem(
+                Code::UpstreamUnreachable,
+                "nothing was sent; the service is tried again by itself. `breaker = false` of the service has every \
+                 request try",
+            )
+            // What it is after a moment, and the status that goes with the field (RFC 9110 section 10.2.3).
+            .with_status(StatusCode::SERVICE_UNAVAILABLE)
+            .with_retry_after(wait),
             Error::NoCapacity(_) => problem(
                 Code::Overloaded,
                 "send fewer requests at once, or raise pool.max_connections or limits.upstream_connections",

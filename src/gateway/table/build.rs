@@ -13,7 +13,7 @@ use super::{Contents, Offered, Slot, Slots, Table, Terms};
 use crate::config::Binding;
 use crate::gateway::Door;
 use crate::gateway::caller::Callers;
-use crate::gateway::rate::Limiter;
+use crate::gateway::rate::{Limiter, TenantRates};
 use crate::identity::clock::Validity;
 use crate::identity::finess::Finess;
 use crate::identity::generation::Generation;
@@ -98,8 +98,8 @@ impl Table {
                 }
                 _ => {
                     let mut offered = Offered::new(&Arc::new(service.clone()), outbound, metrics);
-                    if let Some(before) = before.filter(|one| one.service.rate == service.rate) {
-                        offered.limiter.clone_from(&before.limiter);
+                    if let Some(before) = before {
+                        offered.goes_on_counting(before);
                     }
                     Arc::new(offered)
                 }
@@ -332,7 +332,20 @@ impl Offered {
             service: Arc::clone(service),
             metrics: metrics.service(&service.name),
             limiter: service.rate.map(|rate| Arc::new(Limiter::new(rate))),
+            rates: (service.rate_per_tenant).map(|rate| Arc::new(TenantRates::new(rate))),
+            load: Arc::default(),
             anonymous,
+        }
+    }
+
+    /// What is under way, and what the service has seen in this second, does not change with its configuration.
+    fn goes_on_counting(&mut self, before: &Self) {
+        self.load = Arc::clone(&before.load);
+        if self.service.rate == before.service.rate {
+            self.limiter.clone_from(&before.limiter);
+        }
+        if self.service.rate_per_tenant == before.service.rate_per_tenant {
+            self.rates.clone_from(&before.rates);
         }
     }
 }

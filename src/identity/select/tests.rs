@@ -10,7 +10,8 @@ use crate::identity::clock::Validity;
 use crate::identity::load::Identity;
 use crate::identity::profile::Fingerprint;
 use crate::services::{
-    Environment, HttpVersions, OnRejection, PoolLimits, Retry, Target, Timeouts, TlsVersions, Trust,
+    Environment, HttpVersions, OnRejection, PoolLimits, RequestLimits, Retry, Target, Timeouts,
+    TlsVersions, Trust,
 };
 use crate::simulator::pki::shared;
 
@@ -49,9 +50,15 @@ pub(crate) fn service(certificate: WantedCertificate) -> Service {
         },
         retry: Retry::Never,
         on_rejection: OnRejection::Fail,
-        max_request_body: 1,
+        limits: RequestLimits {
+            request_body: 1,
+            requests: None,
+            requests_per_tenant: 1,
+        },
         headers: Vec::new(),
         rate: None,
+        rate_per_tenant: None,
+        breaker: true,
     }
 }
 

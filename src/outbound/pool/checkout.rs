@@ -173,7 +173,8 @@ impl Pool {
             // An HTTP/2 connection is opened by one, whose connection the others share; and without a session to
             // resume, one goes first. What fails for this one fails for all who waited, at once.
             let is_shared = wish == Wish::Any && self.protocol.is_shared();
-            if let Some(error) = active.failed_since(arrived).filter(|_| !is_its_turn) {
+            let meets_it = |error: &Error| !is_its_turn || matches!(error, Error::LeftAlone { .. });
+            if let Some(error) = active.failed_since(arrived).filter(meets_it) {
                 return Err(error);
             }
             if is_shared && gate.is_none() {
@@ -228,6 +229,9 @@ impl Pool {
         let mut turn = turn.unwrap_or_else(Turn::free);
         let dial = self.dial(wish.is_h1_only(), room, &mut turn);
         let opened = place.during(dial).await;
+        if let Err(error) = &opened {
+            self.failed(error);
+        }
         if let Err(error) = &opened
             && (gate.is_some() || turn.leads())
             // What a connection for an upgrade meets, others need not.

@@ -15,6 +15,7 @@ impl Pool {
         // What has served nobody yet never will: either this comes first, or the first request does and is seen.
         let active = self.active.get_or_init(|| None);
         self.settle();
+        self.close_breaker();
         let now = Instant::now();
         let within = match in_flight {
             InFlight::Finish => self.service.pool.drain,

@@ -1,0 +1,221 @@
+//! How many requests are under way at once: in all, to a service, for a tenant, from a caller.
+//!
+//! What is over a limit is refused at once, because nothing may queue without bound. A place is held until the answer's
+//! body has ended, so it lies in the record of the request and not around a future (which is as far as tower's
+//! limits reach).
+
+use std::array;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
+use super::Gateway;
+use super::caller::Known;
+use super::reply::{Code, Problem};
+use super::table::Offered;
+use crate::identity::finess::Finess;
+use crate::services::Service;
+
+/// Parts that the count of tenants is in, each with a lock of its own: workers that count at the same moment seldom
+/// meet, and the lock is held for a look-up.
+const PARTS: usize = 16;
+
+/// How many requests are under way. The limit is whoever's who asks: it may change while they are.
+#[derive(Debug, Default)]
+pub struct Count(AtomicUsize);
+
+/// One of those that are counted, until it is dropped.
+#[derive(Debug)]
+struct Counted(Arc<Count>);
+
+impl Count {
+    fn enter(self: &Arc<Self>, most: usize) -> Option<Counted> {
+        let one_more = |count: usize| (count < most).then_some(count + 1);
+        (self.0)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_ok()
+            .then(|| Counted(Arc::clone(self)))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.0).0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is under way to one service. A tenant is the structure that a request speaks for, and not the certificate under
+/// which it does: sites that share their legal entity's, or the éditeur's, leave each other room all the same.
+#[derive(Debug)]
+pub struct Load {
+    all: Arc<Count>,
+    /// Those that have something under way, and no others.
+    tenants: [Mutex<FxHashMap<Finess, usize>>; PARTS],
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            all: Arc::default(),
+            tenants: array::from_fn(|_| Mutex::default()),
+        }
+    }
+}
+
+/// A tenant's request, until it is dropped.
+#[derive(Debug)]
+struct CountedFor {
+    load: Arc<Load>,
+    tenant: Finess,
+}
+
+impl Load {
+    fn part(&self, tenant: Finess) -> MutexGuard<'_, FxHashMap<Finess, usize>> {
+        // The remainder is never as much as a part too many.
+        let part = FxBuildHasher.hash_one(tenant) as usize % PARTS;
+        (self.tenants[part].lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter_for(self: &Arc<Self>, tenant: Finess, most: usize) -> Option<CountedFor> {
+        let mut part = self.part(tenant);
+        let theirs = part.entry(tenant).or_insert(0);
+        if *theirs >= most {
+            return None;
+        }
+        *theirs += 1;
+        Some(CountedFor {
+            load: Arc::clone(self),
+            tenant,
+        })
+    }
+}
+
+impl Drop for CountedFor {
+    fn drop(&mut self) {
+        let mut part = self.load.part(self.tenant);
+        if let Some(theirs) = part.get_mut(&self.tenant) {
+            *theirs -= 1;
+            if *theirs == 0 {
+                part.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+/// A request's places, until its answer has ended.
+#[derive(Debug)]
+pub(crate) struct Places {
+    _of_caller: Option<Counted>,
+    _of_tenant: Option<CountedFor>,
+    _of_service: Option<Counted>,
+    _of_all: Counted,
+}
+
+impl Gateway {
+    /// Lets a request to a service through, unless too many are under way.
+    ///
+    /// # Errors
+    /// Which limit it meets, and whose.
+    pub(super) fn admit(
+        &self,
+        offered: &Offered,
+        caller: Option<&Known>,
+        tenant: Option<Finess>,
+    ) -> Result<Places, Problem> {
+        let service = &*offered.service;
+        let of_caller = caller.map(of_caller).transpose()?.flatten();
+        let of_tenant = tenant
+            .map(|tenant| of_tenant(offered, service, tenant))
+            .transpose()?;
+        let most = service.limits.requests;
+        let of_service = most.map(|most| of_service(offered, service, most));
+        let of_service = of_service.transpose()?;
+        let of_all = (self.under_way.enter(self.requests)).ok_or_else(|| {
+            overloaded(
+                format!("{} requests are under way, in all", self.requests),
+                "limits.requests sets how many may be",
+            )
+        })?;
+        if let (Some(rates), Some(tenant)) = (&offered.rates, tenant) {
+            rates.admit(tenant)?;
+        }
+        Ok(Places {
+            _of_caller: of_caller,
+            _of_tenant: of_tenant,
+            _of_service: of_service,
+            _of_all: of_all,
+        })
+    }
+}
+
+fn of_caller(caller: &Known) -> Result<Option<Counted>, Problem> {
+    let Some(most) = caller.requests else {
+        return Ok(None);
+    };
+    let counted = caller.under_way.enter(most).ok_or_else(|| {
+        overloaded(
+            format!("the caller {} has {most} requests under way", caller.name),
+            "`requests` of the caller sets how many it may have",
+        )
+    })?;
+    Ok(Some(counted))
+}
+
+fn of_tenant(offered: &Offered, service: &Service, tenant: Finess) -> Result<CountedFor, Problem> {
+    let most = service.limits.requests_per_tenant;
+    offered.load.enter_for(tenant, most).ok_or_else(|| {
+        overloaded(
+            format!(
+                "{most} requests for {tenant} to {} are under way",
+                service.name
+            ),
+            "limits.requests_per_tenant of the service sets how many may be",
+        )
+    })
+}
+
+fn of_service(offered: &Offered, service: &Service, most: usize) -> Result<Counted, Problem> {
+    offered.load.all.enter(most).ok_or_else(|| {
+        overloaded(
+            format!("{most} requests to {} are under way", service.name),
+            "limits.requests of the service sets how many may be",
+        )
+    })
+}
+
+fn overloaded(detail: String, hint: &'static str) -> Problem {
+    Problem::new(Code::Overloaded, detail, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulator::site::sample_finess;
+
+    #[test]
+    fn a_place_is_free_again_once_it_is_left() {
+        let count = Arc::new(Count::default());
+        let first = count.enter(2).unwrap();
+        let _second = count.enter(2).unwrap();
+        assert!(count.enter(2).is_none());
+        assert!(count.enter(3).is_some(), "the limit is the asker's");
+        drop(first);
+        assert!(count.enter(2).is_some());
+    }
+
+    #[test]
+    fn tenants_take_no_place_of_each_other_and_leave_nothing_behind() {
+        let load = Arc::new(Load::default());
+        let all = || (0..100).map(sample_finess);
+        let held: Vec<_> = all().map(|one| load.enter_for(one, 1).unwrap()).collect();
+        assert!(all().all(|one| load.enter_for(one, 1).is_none()));
+        drop(held);
+        let parts = load.tenants.iter();
+        assert_eq!(
+            parts.map(|part| part.lock().unwrap().len()).sum::<usize>(),
+            0
+        );
+    }
+}
