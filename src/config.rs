@@ -91,6 +91,8 @@ pub struct Config {
     pub log: Log,
     /// Limits that hold for the whole process.
     pub limits: Limits,
+    /// What the process forbids itself.
+    pub process: Process,
     /// How long a stop waits for requests in flight before it cuts them. Default: 30 s.
     pub shutdown_grace: Duration,
 }
@@ -292,6 +294,17 @@ pub struct Log {
     pub format: LogFormat,
     /// Where the line of each request goes. Default: standard output, so that who acted for whom is on record.
     pub access: AccessLog,
+}
+
+/// What the process forbids itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Process {
+    /// Whether a crash may leave a core file, and a debugger of the same account attach. Default: no; both would have
+    /// the private keys.
+    pub core_dumps: bool,
+    /// Whether the kernel is to keep the process to the files that its configuration needs (Landlock). Default: no;
+    /// folders that are named later need a restart.
+    pub sandbox: bool,
 }
 
 /// The shape of diagnostics.

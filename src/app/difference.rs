@@ -45,6 +45,7 @@ pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
     new.log.format = running.log.format;
     new.log.access.clone_from(&running.log.access);
     new.limits = running.limits;
+    new.process = running.process;
     new.shutdown_grace = running.shutdown_grace;
     restart
 }
@@ -111,6 +112,10 @@ fn differing(running: &Config, new: &Config) -> Vec<Restart> {
         key("limits.head_timeout", &|one| {
             humantime::format_duration(one.limits.head_timeout).to_string()
         }),
+        key("process.core_dumps", &|one| {
+            one.process.core_dumps.to_string()
+        }),
+        key("process.sandbox", &|one| one.process.sandbox.to_string()),
         key("shutdown.grace", &|one| {
             humantime::format_duration(one.shutdown_grace).to_string()
         }),

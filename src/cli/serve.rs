@@ -7,7 +7,7 @@ use crate::cli::ConfigArgument;
 use crate::config::Config;
 use crate::inbound::inherited::Inherited;
 use crate::takeover::Predecessor;
-use crate::{shutdown, telemetry};
+use crate::{hardening, shutdown, telemetry};
 
 /// Arguments of `relais serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,6 +33,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut inherited = Inherited::from_environment()?;
     let loaded = Config::load(&arguments.config.config)?;
     let level = telemetry::install(&loaded.config.log)?;
+    if loaded.config.process.core_dumps {
+        hardening::allow_core_dumps()?;
+        tracing::warn!("core files and debuggers are allowed (process.core_dumps): they have the keys");
+    }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -40,6 +40,10 @@ const PROCESS: &[(&str, &str, &str)] = &[
     ("limits", "request_head", "32KiB"),
     // Long enough for an idle keep-alive connection between two consultations, short enough to shed dead ones.
     ("limits", "head_timeout", "60s"),
+    // A core file is a copy of every private key, in a place that nobody guards.
+    ("process", "core_dumps", "false"),
+    // It depends on the kernel, and keeps folders that are named later from being read; the unit file has it on.
+    ("process", "sandbox", "false"),
     // systemd kills after 90 s and Kubernetes after 30 s.
     ("shutdown", "grace", "30s"),
 ];

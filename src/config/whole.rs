@@ -10,7 +10,7 @@ use super::parse;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use super::{
-    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Reload, Variables, bindings,
+    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Process, Reload, Variables, bindings,
     callers, files, listeners, notices, revocation, services, structures,
 };
 use crate::services::Environment;
@@ -50,6 +50,7 @@ pub(super) fn read(mut root: Section<'_>, variables: Variables) -> Option<Config
     let vendor = structures::vendor(&mut root);
     let log = root.section("log").and_then(log);
     let limits = root.section("limits").and_then(limits);
+    let process = root.section("process").and_then(process);
     let shutdown_grace = root.section("shutdown").and_then(shutdown);
     // It only fails for an empty path, and nothing can be read from one.
     let file =
@@ -72,6 +73,7 @@ pub(super) fn read(mut root: Section<'_>, variables: Variables) -> Option<Config
         admin: bound.admin,
         log: log?,
         limits: limits?,
+        process: process?,
         shutdown_grace: shutdown_grace?,
     })
 }
@@ -206,6 +208,16 @@ fn limits(mut section: Section<'_>) -> Option<Limits> {
         upstream_connections: upstream_connections?.value,
         request_head: usize::try_from(request_head?.value).ok()?,
         head_timeout: head_timeout?.value,
+    })
+}
+
+fn process(mut section: Section<'_>) -> Option<Process> {
+    let core_dumps = section.require("core_dumps", parse::flag);
+    let sandbox = section.require("sandbox", parse::flag);
+    section.finish();
+    Some(Process {
+        core_dumps: core_dumps?.value,
+        sandbox: sandbox?.value,
     })
 }
 
