@@ -35,7 +35,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let level = telemetry::install(&loaded.config.log)?;
     if loaded.config.process.core_dumps {
         hardening::allow_core_dumps()?;
-        tracing::warn!("core files and debuggers are allowed (process.core_dumps): they have the keys");
+        tracing::warn!(
+            "core files and debuggers are allowed (process.core_dumps): they have the keys"
+        );
     }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

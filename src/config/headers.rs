@@ -6,6 +6,7 @@ use std::path::Path;
 
 use ::config::ValueKind;
 use http::header::{self, HeaderName, HeaderValue};
+use zeroize::Zeroizing;
 
 use super::files;
 use super::raw::{Mismatch, Parsed, Raw};
@@ -71,7 +72,7 @@ fn field(name: &str, raw: &Raw<'_>, base: &Path) -> Parsed<(HeaderName, HeaderVa
             let path = file.as_ref().and_then(Raw::text).ok_or_else(expected)?;
             files::secret(&base.join(path))?
         }
-        _ => raw.text().ok_or_else(expected)?.to_owned(),
+        _ => Zeroizing::new(raw.text().ok_or_else(expected)?.to_owned()),
     };
     let mut value = HeaderValue::from_str(&text).map_err(|_| {
         expected().hint("a field's value is one line of visible characters, without accents")
