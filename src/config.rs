@@ -22,6 +22,7 @@ mod suggest;
 
 mod bindings;
 mod callers;
+mod destinations;
 mod files;
 mod headers;
 mod listeners;

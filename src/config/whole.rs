@@ -10,8 +10,8 @@ use super::parse;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use super::{
-    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Process, Reload, Variables, bindings,
-    callers, files, listeners, notices, revocation, services, structures,
+    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Process, Reload, Variables,
+    bindings, callers, destinations, files, listeners, notices, revocation, services, structures,
 };
 use crate::services::Environment;
 use crate::services::InFlight;
@@ -52,6 +52,9 @@ pub(super) fn read(mut root: Section<'_>, variables: Variables) -> Option<Config
     let limits = root.section("limits").and_then(limits);
     let process = root.section("process").and_then(process);
     let shutdown_grace = root.section("shutdown").and_then(shutdown);
+    if let (Some(services), Some(listeners)) = (&services, &bound.listeners) {
+        destinations::check(&root, services, listeners, bound.admin.as_ref());
+    }
     // It only fails for an empty path, and nothing can be read from one.
     let file =
         std::path::absolute(root.reader.path).unwrap_or_else(|_| root.reader.path.to_owned());
