@@ -36,6 +36,7 @@ mod whole;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -60,6 +61,8 @@ pub use problem::{Place, Problem, Problems, What};
 pub struct Config {
     /// The file that it was read from, absolute; a reload reads it again.
     pub file: PathBuf,
+    /// All files and folders that it names to be read, absolute, whether it needs them again or not.
+    pub reads: BTreeSet<PathBuf>,
     /// What was read with it: a process's environment does not change.
     variables: Variables,
     /// Which IGC-Santé hierarchy services belong to unless they say otherwise. No default: certificates of the

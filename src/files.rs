@@ -10,6 +10,8 @@ use rustix::io::Errno;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject as _};
 
+use crate::sandbox;
+
 /// The largest file that is read whole: no configuration and no list of authorities comes near it.
 const LARGEST: u64 = 64 * 1024 * 1024;
 
@@ -35,6 +37,10 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
         .map_err(|error| match Errno::from_io_error(&error) {
             // What opening a socket comes to.
             Some(Errno::NXIO) => not_a_file(),
+            Some(Errno::ACCESS) if sandbox::is_out_of_reach(path) => io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it is in a folder that the sandbox was not set up for (process.sandbox): restart the gateway",
+            ),
             _ => error,
         })?;
     let metadata = file.metadata()?;

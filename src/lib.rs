@@ -14,7 +14,7 @@
 //!
 //! Beside the request path: [`services`] (the catalogue), [`config`], [`app`] (puts everything together), [`admin`],
 //! [`crls`] (fresh revocation lists), [`notices`] (what somebody is told), [`metrics`], [`telemetry`], [`shutdown`],
-//! [`takeover`] (a successor without a pause), `hardening` (what the process forbids itself),
+//! [`takeover`] (a successor without a pause), `hardening` and `sandbox` (what the process forbids itself),
 //! [`simulator`] (stand-ins for the services) and [`cli`].
 
 pub mod admin;
@@ -31,6 +31,7 @@ pub mod inbound;
 pub mod metrics;
 pub mod notices;
 pub mod outbound;
+mod sandbox;
 pub mod services;
 pub mod shutdown;
 pub mod simulator;

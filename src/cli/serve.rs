@@ -6,6 +6,7 @@ use crate::app;
 use crate::cli::ConfigArgument;
 use crate::config::Config;
 use crate::inbound::inherited::Inherited;
+use crate::sandbox::{self, State};
 use crate::takeover::Predecessor;
 use crate::{hardening, shutdown, telemetry};
 
@@ -41,6 +42,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    if loaded.config.process.sandbox {
+        // Before the first thread, since it holds for this one and those that it starts.
+        match sandbox::enter(&loaded.config)? {
+            State::NotEnforced => tracing::warn!(
+                "this kernel has no Landlock, or was started without: nothing keeps the process to its files \
+                 (process.sandbox)"
+            ),
+            state => tracing::info!(state = state.as_str(), "sandbox"),
+        }
     }
     // Before the sockets: a signal that arrives while they are bound must not kill half a gateway.
     let signals = shutdown::on_signals()?;

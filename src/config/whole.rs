@@ -58,9 +58,11 @@ pub(super) fn read(mut root: Section<'_>, variables: Variables) -> Option<Config
     // It only fails for an empty path, and nothing can be read from one.
     let file =
         std::path::absolute(root.reader.path).unwrap_or_else(|_| root.reader.path.to_owned());
+    let reads = root.reader.reads.take();
     root.finish();
     Some(Config {
         file,
+        reads,
         variables,
         environment: environment?,
         workers: NonZeroUsize::new(workers?.value)?,

@@ -216,7 +216,7 @@ mod tests {
             // Not an address of this machine (RFC 5737).
             ("192.0.2.1:8443", false),
         ] {
-            let found = super::is_own(address.parse().unwrap(), &own).is_some();
+            let found = is_own(address.parse().unwrap(), &own).is_some();
             assert_eq!(found, is_it, "{address}");
         }
     }
