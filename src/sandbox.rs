@@ -52,6 +52,8 @@ struct Sandbox {
     state: State,
     /// The folders that can be read, as they are named and as they are.
     readable: BTreeSet<PathBuf>,
+    /// The folder of fetched revocation lists.
+    cache: Option<PathBuf>,
 }
 
 /// How far the kernel does what it was asked to.
@@ -107,7 +109,11 @@ pub(crate) fn enter(config: &Config) -> anyhow::Result<State> {
         RulesetStatus::PartiallyEnforced => State::Partly,
         RulesetStatus::NotEnforced => State::NotEnforced,
     };
-    let entered = ENTERED.set(Sandbox { state, readable });
+    let entered = ENTERED.set(Sandbox {
+        state,
+        readable,
+        cache: config.revocation.cache.clone(),
+    });
     debug_assert!(entered.is_ok(), "a process has one sandbox");
     Ok(state)
 }
@@ -117,10 +123,16 @@ pub(crate) fn state() -> Option<State> {
     Some(ENTERED.get()?.state)
 }
 
-/// The folders that a configuration needs and that cannot be read before a restart.
-pub(crate) fn out_of_reach(config: &Config) -> Vec<PathBuf> {
+/// A folder that a configuration needs and that cannot be used before a restart.
+pub(crate) fn out_of_reach(config: &Config) -> Option<PathBuf> {
+    let entered = ENTERED
+        .get()
+        .filter(|one| one.state != State::NotEnforced)?;
+    let cache = config.revocation.cache.as_ref();
+    let other_cache = cache.filter(|_| cache != entered.cache.as_ref()).cloned();
     let folders = readable(config).into_iter();
-    folders.filter(|folder| is_out_of_reach(folder)).collect()
+    let mut unreadable = folders.filter(|folder| is_out_of_reach(folder));
+    other_cache.or_else(|| unreadable.next())
 }
 
 /// Whether a file or folder is none that can be read.

@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use crate::config::{AccessLog, Config, ListenAddress, Listener, LogFormat};
 use crate::inbound::listener::describe;
-use crate::sandbox;
 
 /// A key whose value in the file is not the one in use, and will not be before a restart.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -40,15 +39,6 @@ pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
     let (told, listeners) = listeners(&running.listeners, &new.listeners);
     let mut restart = differing(running, new);
     restart.extend(told);
-    // The files there cannot be read, and each is reported as well.
-    restart.extend(sandbox::out_of_reach(new).iter().map(|folder| {
-        let folder = folder.display();
-        Restart::new(
-            "process.sandbox",
-            format!("without {folder}"),
-            format!("with {folder}"),
-        )
-    }));
     new.workers = running.workers;
     new.listeners = listeners;
     new.admin.clone_from(&running.admin);
