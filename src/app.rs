@@ -178,6 +178,11 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
         .map(|admin| admin::bind(admin.address, &mut inherited))
         .transpose()?;
     inherited.all_claimed()?;
+    let own = listeners.iter().filter_map(|one| match one.address {
+        ListenAddress::Tcp(address) => Some(address),
+        ListenAddress::Unix(_) => None,
+    });
+    outbound.avoid(own.chain(admin.iter().filter_map(|admin| admin.local_addr().ok())));
     let table = table.with_doors(
         listeners.iter().map(|listener| listener.door.clone()),
         Callers::new(config.callers),

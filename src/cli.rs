@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config;
+use crate::{config, hardening};
 
 /// What went wrong is on standard error; nothing was served, or something is wrong with what was checked.
 pub const EXIT_ERROR: u8 = 1;
@@ -87,6 +87,10 @@ pub enum Format {
 
 /// Runs a command to its exit code.
 pub fn run(arguments: Arguments) -> ExitCode {
+    // Each command reads or makes keys, or may be given a token; none has read one yet.
+    if let Err(error) = hardening::begin() {
+        eprintln!("warning: keys may be read from the memory of this process: {error}");
+    }
     let ended = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

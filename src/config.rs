@@ -22,6 +22,7 @@ mod suggest;
 
 mod bindings;
 mod callers;
+mod destinations;
 mod files;
 mod headers;
 mod listeners;
@@ -35,6 +36,7 @@ mod whole;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -59,6 +61,8 @@ pub use problem::{Place, Problem, Problems, What};
 pub struct Config {
     /// The file that it was read from, absolute; a reload reads it again.
     pub file: PathBuf,
+    /// All files and folders that it names to be read, absolute, whether it needs them again or not.
+    pub reads: BTreeSet<PathBuf>,
     /// What was read with it: a process's environment does not change.
     variables: Variables,
     /// Which IGC-Santé hierarchy services belong to unless they say otherwise. No default: certificates of the
@@ -91,6 +95,8 @@ pub struct Config {
     pub log: Log,
     /// Limits that hold for the whole process.
     pub limits: Limits,
+    /// What the process forbids itself.
+    pub process: Process,
     /// How long a stop waits for requests in flight before it cuts them. Default: 30 s.
     pub shutdown_grace: Duration,
 }
@@ -292,6 +298,17 @@ pub struct Log {
     pub format: LogFormat,
     /// Where the line of each request goes. Default: standard output, so that who acted for whom is on record.
     pub access: AccessLog,
+}
+
+/// What the process forbids itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Process {
+    /// Whether a crash may leave a core file, and a debugger of the same account attach. Default: no; both would have
+    /// the private keys.
+    pub core_dumps: bool,
+    /// Whether the kernel is to keep the process to the files that its configuration needs (Landlock). Default: no;
+    /// folders that are named later need a restart.
+    pub sandbox: bool,
 }
 
 /// The shape of diagnostics.

@@ -5,8 +5,8 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::fs;
+use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 
 use crate::config::{CrlSource, Revocation};
-use crate::fetch;
 use crate::identity::profile::Fingerprint;
 use crate::identity::revocation::{Authorities, Crl, CrlProblem, LARGEST, List};
 use crate::metrics::Metrics;
+use crate::{fetch, files};
 
 /// How often a file is looked at, in seconds.
 const FILES_LOOKED_AT_EVERY: i64 = 60;
@@ -262,15 +262,14 @@ async fn fetch(uri: &Uri, timeout: Duration) -> Result<Bytes, CrlProblem> {
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, CrlProblem> {
     let mut bytes = Vec::new();
-    let mut file = File::open(path)
-        .map_err(CrlProblem::Unreadable)?
-        .take(LARGEST as u64 + 1);
-    file.read_to_end(&mut bytes)
-        .map_err(CrlProblem::Unreadable)?;
-    if bytes.len() > LARGEST {
-        return Err(CrlProblem::TooLarge);
+    let read = files::open(path).and_then(|(file, metadata)| {
+        files::read_bounded(file, &metadata, LARGEST as u64, &mut bytes)
+    });
+    match read {
+        Ok(()) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(CrlProblem::TooLarge),
+        Err(error) => Err(CrlProblem::Unreadable(error)),
     }
-    Ok(bytes)
 }
 
 /// Where a list is kept: each authority has a file, since one must not push out another's.

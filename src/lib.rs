@@ -14,7 +14,7 @@
 //!
 //! Beside the request path: [`services`] (the catalogue), [`config`], [`app`] (puts everything together), [`admin`],
 //! [`crls`] (fresh revocation lists), [`notices`] (what somebody is told), [`metrics`], [`telemetry`], [`shutdown`],
-//! [`takeover`] (a successor without a pause),
+//! [`takeover`] (a successor without a pause), `hardening` and `sandbox` (what the process forbids itself),
 //! [`simulator`] (stand-ins for the services) and [`cli`].
 
 pub mod admin;
@@ -25,11 +25,13 @@ pub mod crls;
 mod fetch;
 mod files;
 pub mod gateway;
+mod hardening;
 pub mod identity;
 pub mod inbound;
 pub mod metrics;
 pub mod notices;
 pub mod outbound;
+mod sandbox;
 pub mod services;
 pub mod shutdown;
 pub mod simulator;

@@ -22,6 +22,7 @@ mod verifier;
 mod wire;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -108,6 +109,11 @@ impl Outbound {
         };
         outbound.believe(anchors, &Arc::default());
         Arc::new(outbound)
+    }
+
+    /// Never connects to these addresses, on which this gateway listens: requests would go round in a loop.
+    pub fn avoid(&self, own: impl IntoIterator<Item = SocketAddr>) {
+        self.dialer.avoid(own);
     }
 
     /// Makes this thread the worker of that number, to be called on its runtime: connections can be opened there

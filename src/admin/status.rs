@@ -15,6 +15,7 @@ use crate::gateway::diagnosis::Seen;
 use crate::identity::revocation::{Crl, List};
 use crate::identity::states::{self, timestamp};
 use crate::outbound::pool::Rejected;
+use crate::sandbox;
 
 /// What `GET /api/v1/status` answers.
 #[derive(Serialize)]
@@ -23,6 +24,9 @@ pub(super) struct Status {
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    /// Whether the kernel keeps the process to its files, where it is to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<&'static str>,
     since: String,
     uptime_seconds: u64,
     tenants: usize,
@@ -131,6 +135,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Json<Status> {
         version: env!("CARGO_PKG_VERSION"),
         ready: reason.is_none(),
         reason,
+        sandbox: sandbox::state().map(sandbox::State::as_str),
         since: instant(app.since),
         uptime_seconds: app.since.elapsed().unwrap_or(Duration::ZERO).as_secs(),
         tenants: table.tenants().len(),

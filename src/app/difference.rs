@@ -50,6 +50,7 @@ pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
         restart.push(Restart::new("callers", running.callers.len(), NONE));
         new.callers.clone_from(&running.callers);
     }
+    new.process = running.process;
     new.shutdown_grace = running.shutdown_grace;
     restart
 }
@@ -117,6 +118,10 @@ fn differing(running: &Config, new: &Config) -> Vec<Restart> {
             humantime::format_duration(one.limits.head_timeout).to_string()
         }),
         key("limits.requests", &|one| one.limits.requests.to_string()),
+        key("process.core_dumps", &|one| {
+            one.process.core_dumps.to_string()
+        }),
+        key("process.sandbox", &|one| one.process.sandbox.to_string()),
         key("shutdown.grace", &|one| {
             humantime::format_duration(one.shutdown_grace).to_string()
         }),

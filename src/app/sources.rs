@@ -19,6 +19,7 @@ use crate::identity::revocation::Revocations;
 use crate::identity::store::{Change, Store};
 use crate::identity::tenants::{self, Mistake, Structures};
 use crate::outbound::trust::Anchors;
+use crate::sandbox;
 use crate::services::Trust;
 
 /// What is in use, and where it came from.
@@ -162,6 +163,12 @@ impl Sources {
         now: i64,
     ) -> anyhow::Result<Reading> {
         let restart = hold_back(&mut config, &self.config);
+        if let Some(folder) = sandbox::out_of_reach(&config) {
+            anyhow::bail!(
+                "{} is none of the folders that the sandbox was set up for (process.sandbox): restart the gateway",
+                folder.display()
+            );
+        }
         let configuration = taken_up(&self.config, &config);
         let (anchors, errors) = self.anchors.again(&config.trusts());
         let mut troubles = Vec::new();

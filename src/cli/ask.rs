@@ -222,6 +222,9 @@ fn text_of_status(answer: &Value) -> String {
         answer["services"],
         answer["upstream_connections"]
     );
+    if let Some(sandbox) = answer["sandbox"].as_str() {
+        writeln!(text, "sandbox  {sandbox}").expect("writing to a String does not fail");
+    }
     for (state, count) in answer["certificates"].as_object().into_iter().flatten() {
         writeln!(text, "certificates  {count} {state}").expect("writing to a String does not fail");
     }

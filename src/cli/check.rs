@@ -95,6 +95,7 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
             ..
         }) => {
             findings.extend(findings::of_files(&problems, &mut broken));
+            findings.extend(findings::of_folders(&config.identities, &identities));
             identities
         }
         Err(error) => {

@@ -6,8 +6,9 @@ use crate::app;
 use crate::cli::ConfigArgument;
 use crate::config::Config;
 use crate::inbound::inherited::Inherited;
+use crate::sandbox::{self, State};
 use crate::takeover::Predecessor;
-use crate::{shutdown, telemetry};
+use crate::{hardening, shutdown, telemetry};
 
 /// Arguments of `relais serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,8 +34,24 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut inherited = Inherited::from_environment()?;
     let loaded = Config::load(&arguments.config.config)?;
     let level = telemetry::install(&loaded.config.log)?;
+    if loaded.config.process.core_dumps {
+        hardening::allow_core_dumps()?;
+        tracing::warn!(
+            "core files and debuggers are allowed (process.core_dumps): they have the keys"
+        );
+    }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    if loaded.config.process.sandbox {
+        // Before the first thread, since it holds for this one and those that it starts.
+        match sandbox::enter(&loaded.config)? {
+            State::NotEnforced => tracing::warn!(
+                "this kernel has no Landlock, or was started without: nothing keeps the process to its files \
+                 (process.sandbox)"
+            ),
+            state => tracing::info!(state = state.as_str(), "sandbox"),
+        }
     }
     // Before the sockets: a signal that arrives while they are bound must not kill half a gateway.
     let signals = shutdown::on_signals()?;

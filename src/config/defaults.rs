@@ -42,6 +42,10 @@ const PROCESS: &[(&str, &str, &str)] = &[
     ("limits", "head_timeout", "60s"),
     // As many as connections to services: what is beyond would only wait for one, and hold memory.
     ("limits", "requests", "10000"),
+    // A core file is a copy of every private key, in a place that nobody guards.
+    ("process", "core_dumps", "false"),
+    // It depends on the kernel, and keeps folders that are named later from being read; the unit file has it on.
+    ("process", "sandbox", "false"),
     // systemd kills after 90 s and Kubernetes after 30 s.
     ("shutdown", "grace", "30s"),
 ];

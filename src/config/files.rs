@@ -1,8 +1,15 @@
 //! What the configuration names on disk: looked at once, so that a typing error is found at start.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::raw::Mismatch;
+use crate::files;
+
+/// No field of a request is larger, since no head is.
+const LARGEST_SECRET: u64 = 256 * 1024;
 
 /// A folder that exists.
 pub(super) fn directory(path: &Path) -> Result<(), Mismatch> {
@@ -20,31 +27,21 @@ pub(super) fn readable(path: &Path) -> Result<(), Mismatch> {
 }
 
 /// The text of a file that holds a secret, on a line of its own.
-pub(super) fn secret(path: &Path) -> Result<String, Mismatch> {
+pub(super) fn secret(path: &Path) -> Result<Zeroizing<String>, Mismatch> {
     let expected = || Mismatch::expected("a file with one line, which others cannot read");
-    let content =
-        content(path).map_err(|mismatch| expected().hint(mismatch.hint.unwrap_or_default()))?;
-    if is_open_to_others(path) {
+    let failed = |error| expected().hint(format!("{}: {error}", path.display()));
+    let (file, metadata) = files::open(path).map_err(failed)?;
+    // A group may share a secret (containers mount them so); everybody on the machine may not.
+    if metadata.permissions().mode() & 0o007 != 0 {
         return Err(expected().hint(format!("run: chmod o-rwx {}", path.display())));
     }
-    let text = String::from_utf8(content).map_err(|_| expected().hint("it is not UTF-8 text"))?;
+    let mut content = Zeroizing::new(Vec::new());
+    files::read_bounded(file, &metadata, LARGEST_SECRET, &mut content).map_err(failed)?;
+    let text = str::from_utf8(&content).map_err(|_| expected().hint("it is not UTF-8 text"))?;
     match text.trim() {
         "" => Err(expected().hint(format!("{} is empty", path.display()))),
-        line => Ok(line.to_owned()),
+        line => Ok(Zeroizing::new(line.to_owned())),
     }
-}
-
-/// A group may share a secret (containers mount them so); everybody on the machine may not.
-#[cfg(unix)]
-fn is_open_to_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0)
-}
-
-/// Access-control lists are beyond the standard library.
-#[cfg(not(unix))]
-fn is_open_to_others(_path: &Path) -> bool {
-    false
 }
 
 /// A PEM file with at least one certificate, all of them well formed as PEM.
@@ -60,7 +57,7 @@ pub(super) fn certificates(path: &Path) -> Result<(), Mismatch> {
         );
         return Err(expected().hint(convert));
     }
-    match crate::files::certificates(&content) {
+    match files::certificates(&content) {
         Ok(found) if !found.is_empty() => Ok(()),
         Ok(_) => Err(expected().hint(format!("{} has no certificate", path.display()))),
         Err(error) => Err(expected().hint(format!("{}: {error}", path.display()))),
@@ -94,5 +91,5 @@ pub(super) fn creatable(path: &Path) -> Result<(), Mismatch> {
 
 fn content(path: &Path) -> Result<Vec<u8>, Mismatch> {
     let expected = |why: String| Mismatch::expected("a file that can be read").hint(why);
-    crate::files::read(path).map_err(|error| expected(format!("{}: {error}", path.display())))
+    files::read(path).map_err(|error| expected(format!("{}: {error}", path.display())))
 }

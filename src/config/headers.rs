@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::path::Path;
 
 use ::config::ValueKind;
 use http::header::{self, HeaderName, HeaderValue};
+use zeroize::Zeroizing;
 
 use super::files;
 use super::raw::{Mismatch, Parsed, Raw};
+use super::reader::Reader;
 use super::section::Section;
 use crate::gateway::address::X_FINESS;
 use crate::gateway::credentials::X_RELAIS_TOKEN;
@@ -31,10 +32,10 @@ fn is_free(name: &HeaderName) -> bool {
 
 /// Reads all fields of a service.
 pub(super) fn read(section: Section<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
-    let base = section.reader.base.clone();
+    let reader = section.reader;
     let seen = RefCell::new(HashSet::new());
     section.named_values(|name, raw| {
-        let (name, value) = field(name, raw, &base)?;
+        let (name, value) = field(name, raw, reader)?;
         if !seen.borrow_mut().insert(name.clone()) {
             return Err(hidden(Mismatch::expected(
                 "each field once: names differ by more than capitals",
@@ -50,7 +51,7 @@ fn hidden(mut mismatch: Mismatch) -> Mismatch {
     mismatch
 }
 
-fn field(name: &str, raw: &Raw<'_>, base: &Path) -> Parsed<(HeaderName, HeaderValue)> {
+fn field(name: &str, raw: &Raw<'_>, reader: &Reader<'_>) -> Parsed<(HeaderName, HeaderValue)> {
     let name = HeaderName::from_bytes(name.as_bytes())
         .ok()
         .filter(is_free)
@@ -69,9 +70,13 @@ fn field(name: &str, raw: &Raw<'_>, base: &Path) -> Parsed<(HeaderName, HeaderVa
             let only = table.get("file").filter(|_| table.len() == 1);
             let file = only.map(Raw::from);
             let path = file.as_ref().and_then(Raw::text).ok_or_else(expected)?;
-            files::secret(&base.join(path))?
+            {
+                let path = reader.base.join(path);
+                reader.reads.borrow_mut().insert(path.clone());
+                files::secret(&path)?
+            }
         }
-        _ => raw.text().ok_or_else(expected)?.to_owned(),
+        _ => Zeroizing::new(raw.text().ok_or_else(expected)?.to_owned()),
     };
     let mut value = HeaderValue::from_str(&text).map_err(|_| {
         expected().hint("a field's value is one line of visible characters, without accents")

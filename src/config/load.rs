@@ -1,6 +1,6 @@
 //! From a file and the environment to a [`Config`].
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::document::{Document, Lines};
@@ -69,7 +69,7 @@ pub(super) struct Outcome {
     warnings: Vec<Problem>,
     /// The keys that were asked for, as `services.*.tls`.
     #[cfg(test)]
-    pub(super) asked: std::collections::BTreeSet<String>,
+    pub(super) asked: BTreeSet<String>,
 }
 
 impl Outcome {
@@ -114,10 +114,11 @@ pub(super) fn read(
         path,
         base: folder(path),
         in_use,
+        reads: BTreeSet::new().into(),
         errors: errors.into(),
         warnings: Vec::new().into(),
         #[cfg(test)]
-        asked: std::collections::BTreeSet::new().into(),
+        asked: BTreeSet::new().into(),
     };
     let config = whole::read(reader.root(merged), given);
     let mut errors = reader.errors.into_inner();

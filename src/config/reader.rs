@@ -1,7 +1,7 @@
 //! Where each value came from, and what was wrong with them so far.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use ::config::{Map, Value};
@@ -22,11 +22,13 @@ pub(super) struct Reader<'a> {
     pub(super) base: PathBuf,
     /// The files and folders that the gateway uses already.
     pub(super) in_use: &'a HashSet<PathBuf>,
+    /// The files and folders that were named to be read.
+    pub(super) reads: RefCell<BTreeSet<PathBuf>>,
     pub(super) errors: RefCell<Vec<Problem>>,
     pub(super) warnings: RefCell<Vec<Problem>>,
     /// The keys that were asked for, as `services.*.tls`: what the reference must describe.
     #[cfg(test)]
-    pub(super) asked: RefCell<std::collections::BTreeSet<String>>,
+    pub(super) asked: RefCell<BTreeSet<String>>,
 }
 
 /// A key and where it was written: enough to report a problem later.
@@ -63,6 +65,7 @@ impl Reader<'_> {
         path: &Path,
         at: impl FnOnce(&Path) -> Result<(), Mismatch>,
     ) -> Result<(), Mismatch> {
+        self.reads.borrow_mut().insert(path.to_owned());
         match self.in_use.contains(path) {
             true => Ok(()),
             false => at(path),

@@ -10,8 +10,8 @@ use super::parse;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::section::Section;
 use super::{
-    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Reload, Variables, bindings,
-    callers, files, listeners, notices, revocation, services, structures,
+    AccessLog, Config, Identities, KeyReaders, Limits, Log, LogFormat, Process, Reload, Variables,
+    bindings, callers, destinations, files, listeners, notices, revocation, services, structures,
 };
 use crate::services::Environment;
 use crate::services::InFlight;
@@ -50,13 +50,19 @@ pub(super) fn read(mut root: Section<'_>, variables: Variables) -> Option<Config
     let vendor = structures::vendor(&mut root);
     let log = root.section("log").and_then(log);
     let limits = root.section("limits").and_then(limits);
+    let process = root.section("process").and_then(process);
     let shutdown_grace = root.section("shutdown").and_then(shutdown);
+    if let (Some(services), Some(listeners)) = (&services, &bound.listeners) {
+        destinations::check(&root, services, listeners, bound.admin.as_ref());
+    }
     // It only fails for an empty path, and nothing can be read from one.
     let file =
         std::path::absolute(root.reader.path).unwrap_or_else(|_| root.reader.path.to_owned());
+    let reads = root.reader.reads.take();
     root.finish();
     Some(Config {
         file,
+        reads,
         variables,
         environment: environment?,
         workers: NonZeroUsize::new(workers?.value)?,
@@ -72,6 +78,7 @@ pub(super) fn read(mut root: Section<'_>, variables: Variables) -> Option<Config
         admin: bound.admin,
         log: log?,
         limits: limits?,
+        process: process?,
         shutdown_grace: shutdown_grace?,
     })
 }
@@ -208,6 +215,16 @@ fn limits(mut section: Section<'_>) -> Option<Limits> {
         request_head: usize::try_from(request_head?.value).ok()?,
         head_timeout: head_timeout?.value,
         requests: requests?.value,
+    })
+}
+
+fn process(mut section: Section<'_>) -> Option<Process> {
+    let core_dumps = section.require("core_dumps", parse::flag);
+    let sandbox = section.require("sandbox", parse::flag);
+    section.finish();
+    Some(Process {
+        core_dumps: core_dumps?.value,
+        sandbox: sandbox?.value,
     })
 }
 

@@ -89,7 +89,12 @@ impl Gateway {
             let answer = introspection::answer(table, request.method(), &address, may)?;
             return Ok(Directed::Own(answer));
         }
-        may(address.service)?;
+        if let Err(problem) = may(address.service) {
+            // What a caller was kept from is on record.
+            let meant = table.service(address.service).ok();
+            exchange.offered = meant.map(|(_, offered)| Arc::clone(offered));
+            return Err(problem);
+        }
         let chosen = choose(table, address.service, exchange)?;
         within_limit(request, chosen.pool.service())?;
         exchange.places = Some(self.admit(&chosen.offered, caller, address.tenant)?);

@@ -1,9 +1,11 @@
 //! TCP towards a service: names to addresses, and the quickest of several addresses (RFC 8305).
 
+pub(crate) mod guard;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -24,6 +26,8 @@ const NAMES_KEPT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Dialer {
     names: Mutex<HashMap<Arc<str>, Resolved>>,
+    /// Where this gateway listens itself.
+    own: OnceLock<Box<[SocketAddr]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,6 +37,12 @@ struct Resolved {
 }
 
 impl Dialer {
+    /// Refuses to connect to these addresses, which are this gateway's own. The first call decides: listeners are bound
+    /// once.
+    pub(crate) fn avoid(&self, own: impl IntoIterator<Item = SocketAddr>) {
+        let _ = self.own.set(own.into_iter().collect());
+    }
+
     /// Connects to a target within `limit`, name resolution included.
     pub(crate) async fn connect(
         &self,
@@ -41,6 +51,8 @@ impl Dialer {
     ) -> Result<TcpStream, Error> {
         let attempt = async {
             let addresses = self.resolve(target).await?;
+            let own = self.own.get().map(Box::as_ref).unwrap_or_default();
+            let addresses = guard::permitted(target, &addresses, own)?;
             let stream = race(&addresses).await;
             if stream.is_err() {
                 // They may have moved: ask again next time.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, PeerMisbehaved};
 
+pub use crate::outbound::dial::guard::Forbidden;
 use crate::services::InFlight;
 
 /// Why a request could not be carried to a service. Cheap to clone: all who waited for one dial share its failure.
@@ -42,6 +43,16 @@ pub enum Error {
         host: Arc<str>,
         /// What the resolver said.
         source: Arc<io::Error>,
+    },
+    /// The host's addresses are none that a service can have.
+    #[error("{host} leads to {address}, which is not connected to: {why}")]
+    Forbidden {
+        /// The service's host.
+        host: Arc<str>,
+        /// The first of its addresses.
+        address: SocketAddr,
+        /// What is to be said against it.
+        why: Forbidden,
     },
     /// The TLS handshake failed for another reason than trust or the client certificate.
     #[error("TLS handshake failed: {0}")]
@@ -130,6 +141,7 @@ impl Error {
             Self::CertificateRejected(_)
                 | Self::CertificateNotRequested
                 | Self::Dns { .. }
+                | Self::Forbidden { .. }
                 | Self::Timeout(_)
                 | Self::Tls(_)
                 | Self::Untrusted(_)

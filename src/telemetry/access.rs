@@ -4,19 +4,22 @@
 //! carries what has gathered to the file. Handed over one by one, records cost two thirds of a request again: each
 //! woke the other thread.
 
+mod book;
+mod file;
+
 use std::cell::Cell;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::mem;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use metrics::Counter;
 
+use self::book::{Book, Sink};
+use self::file::LogFile;
 use super::line::{self, Second};
 use crate::config;
 use crate::gateway::exchange::Exchange;
@@ -39,6 +42,10 @@ const MOST: usize = 4 * 1024 * 1024;
 /// What may wait for the writing thread. It takes all lines whenever it hears of some, so nothing is lost when this is
 /// full.
 const CALLS: usize = 4;
+
+/// How long nothing is written before the writing thread looks whether the file is still in its place. It looks before
+/// it writes, too; whoever rotates the log of an idle gateway finds a new file as well.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// How often a stop looks whether the log takes lines again.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -109,15 +116,15 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened for appending, or the thread not be started.
     pub fn open(config: &config::AccessLog, metrics: &Metrics) -> io::Result<Self> {
-        let out: Box<dyn Write + Send> = match config {
-            config::AccessLog::Off => return Ok(Self(None)),
-            config::AccessLog::Stdout => Box::new(io::stdout()),
-            config::AccessLog::File(path) => Box::new(append(path)?),
-        };
-        Self::to(out, metrics.access_log_dropped())
+        let dropped = metrics.access_log_dropped();
+        match config {
+            config::AccessLog::Off => Ok(Self(None)),
+            config::AccessLog::Stdout => Self::to(io::stdout(), dropped),
+            config::AccessLog::File(path) => Self::to(LogFile::open(path)?, dropped),
+        }
     }
 
-    fn to(out: impl Write + Send + 'static, dropped: Counter) -> io::Result<Self> {
+    fn to(out: impl Sink + Send + 'static, dropped: Counter) -> io::Result<Self> {
         let (calls, called) = mpsc::sync_channel(CALLS);
         let trays = Arc::new(Trays::default());
         let (gathered, counted) = (Arc::clone(&trays), dropped.clone());
@@ -184,22 +191,18 @@ impl Desk {
     }
 }
 
-fn append(path: &Path) -> io::Result<std::fs::File> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        // Who asked what of whom is nobody else's business.
-        options.mode(0o640);
-    }
-    options.open(path)
-}
-
-fn write_lines(trays: &Trays, called: &Receiver<Call>, out: impl Write, dropped: &Counter) {
+fn write_lines(trays: &Trays, called: &Receiver<Call>, out: impl Sink, dropped: &Counter) {
     let mut book = Book::new(out);
     let mut batch = Vec::new();
-    while let Ok(mut call) = called.recv() {
+    loop {
+        let mut call = match called.recv_timeout(LOOK_AFTER) {
+            Ok(call) => call,
+            Err(RecvTimeoutError::Timeout) => {
+                book.turn();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         if matches!(call, Call::Some) {
             // An error means that nothing more will come, and so that nothing more is to be waited for.
             call = called.recv_timeout(GATHER).unwrap_or(Call::Many);
@@ -219,62 +222,6 @@ fn write_lines(trays: &Trays, called: &Receiver<Call>, out: impl Write, dropped:
     }
 }
 
-/// What is written to, and how it went last.
-struct Book<W> {
-    out: W,
-    is_failing: bool,
-    /// The last thing written is the beginning of a line.
-    is_torn: bool,
-}
-
-impl<W: Write> Book<W> {
-    fn new(out: W) -> Self {
-        Self {
-            out,
-            is_failing: false,
-            is_torn: false,
-        }
-    }
-
-    /// Writes lines, and returns how many of them were lost.
-    fn write(&mut self, lines: &[u8]) -> u64 {
-        if lines.is_empty() {
-            return 0;
-        }
-        let (taken, written) = self.write_all(lines);
-        if let Err(error) = &written
-            && !self.is_failing
-        {
-            // A full disk is no reason to stop serving, and every reason to be told of.
-            tracing::error!(%error, "the access log cannot be written: lines are lost and counted");
-        }
-        self.is_failing = written.is_err();
-        line::count(&lines[taken..])
-    }
-
-    /// How many bytes were taken, and why not all.
-    fn write_all(&mut self, lines: &[u8]) -> (usize, io::Result<()>) {
-        if self.is_torn {
-            // What was cut off is lost; what follows shall not be.
-            if let Err(error) = self.out.write_all(b"\n") {
-                return (0, Err(error));
-            }
-            self.is_torn = false;
-        }
-        let mut taken = 0;
-        while taken < lines.len() {
-            match self.out.write(&lines[taken..]) {
-                Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
-                Ok(some) => taken += some,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (taken, Err(error)),
-            }
-            self.is_torn = lines[taken - 1] != b'\n';
-        }
-        (taken, self.out.flush())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read;
@@ -283,7 +230,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    fn log_to(out: impl Write + Send + 'static) -> AccessLog {
+    fn log_to(out: impl Sink + Send + 'static) -> AccessLog {
         AccessLog::to(out, Counter::noop()).unwrap()
     }
 
@@ -317,42 +264,6 @@ mod tests {
         let mut come = String::new();
         read.read_to_string(&mut come).unwrap();
         assert_eq!(come.lines().filter(|line| *line == "line").count(), 4_000);
-    }
-
-    /// Takes so many bytes, and then nothing until there is room again.
-    struct Disk {
-        room: usize,
-        content: Vec<u8>,
-    }
-
-    impl Write for Disk {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let taken = bytes.len().min(self.room);
-            if taken == 0 {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            self.room -= taken;
-            self.content.extend_from_slice(&bytes[..taken]);
-            Ok(taken)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_line_that_was_cut_off_by_a_full_disk_spoils_no_other() {
-        let mut book = Book::new(Disk {
-            room: 6,
-            content: Vec::new(),
-        });
-        assert_eq!(book.write(b"one\ntwo\nthree\n"), 2);
-        assert_eq!(book.write(b"four\n"), 1);
-        book.out.room = 100;
-        assert_eq!(book.write(b"five\n"), 0);
-        assert_eq!(book.write(b"six\n"), 0);
-        assert_eq!(book.out.content, b"one\ntw\nfive\nsix\n");
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! What a check finds, and how bad it is.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::cli::check::broken::Broken;
-use crate::config;
 use crate::gateway::caller::Caller;
+use crate::config::{self, Identities, KeyReaders};
 use crate::gateway::table::{Offered, Table};
 use crate::identity::finess::Finess;
-use crate::identity::load::{self, ProblemKind};
+use crate::identity::load::{self, Identity, ProblemKind};
 use crate::identity::revocation::Revocations;
 use crate::identity::rules::{Rule, Severity};
 use crate::identity::select::Refusal;
@@ -142,6 +144,32 @@ pub(super) fn of_files(problems: &[load::Problem], broken: &mut Broken) -> Vec<F
         }
     }
     found
+}
+
+/// Folders of keys into which others can write: whoever can may put another key and certificate there, and take these
+/// away.
+pub(super) fn of_folders(config: &Identities, identities: &[Arc<Identity>]) -> Vec<Finding> {
+    let excess = match config.key_readers {
+        KeyReaders::Owner => 0o022,
+        KeyReaders::Group => 0o002,
+        KeyReaders::Anyone => return Vec::new(),
+    };
+    let of_keys = identities.iter().filter_map(|one| one.path.parent());
+    let folders: BTreeSet<_> = of_keys.chain([&*config.directory]).collect();
+    let open = folders.into_iter().filter_map(|folder| {
+        let mode = fs::metadata(folder).ok()?.permissions().mode() & 0o7777;
+        (mode & excess != 0).then(|| {
+            let folder = (folder.display(), load::shell_word(folder));
+            Finding::warning(
+                format!(
+                    "{}: others can write into this folder of keys (mode {mode:04o})",
+                    folder.0
+                ),
+                format!("run: chmod {:o} {}", mode & !excess, folder.1),
+            )
+        })
+    });
+    open.collect()
 }
 
 /// What is wrong with revocation lists, as far as it can be told without fetching any.

@@ -79,6 +79,11 @@ impl From<Error> for Problem {
                 "does the service's URL have the right host, and does DNS work here?",
             )
             .with_standard("dns_error"),
+            Error::Forbidden { .. } => problem(
+                Code::UpstreamUnreachable,
+                "no request was sent; correct the service's URL or `address`, or what DNS says of its host",
+            )
+            .with_standard("destination_ip_prohibited"),
             Error::Handshake(_) => problem(
                 Code::UpstreamProtocolError,
                 "do the TLS versions in the service's configuration match what it speaks?",

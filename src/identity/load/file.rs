@@ -1,7 +1,7 @@
 //! One file: read whole, within bounds, then decoded by what it turns out to be.
 
-use std::fs::{self, File, Metadata};
-use std::io::Read as _;
+use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use super::password::Passwords;
 use super::problem::{Problem, ProblemKind};
 use super::{pem, permissions, pkcs8, pkcs12};
 use crate::config::KeyReaders;
+use crate::files;
 
 /// A hundred times a certificate with its chain and key.
 const LARGEST: u64 = 1024 * 1024;
@@ -27,8 +28,9 @@ pub(super) struct Opened {
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(super) struct Content {
     digest: Hash,
-    /// Secrets that others can read are refused.
+    /// Secrets that others can read, or belong to somebody else, are refused.
     mode: u32,
+    owner: u32,
 }
 
 impl Opened {
@@ -37,10 +39,11 @@ impl Opened {
         Content {
             digest: sha256(&self.bytes),
             mode: self.metadata.mode(),
+            owner: self.metadata.uid(),
         }
     }
 
-    /// Refuses the file if others can read it: only called once it is known to hold a secret.
+    /// Refuses the file if others can read it or it belongs to somebody else: only called once it is known to hold a secret.
     pub(super) fn check_secrecy(&self, readers: KeyReaders) -> Result<(), ProblemKind> {
         permissions::check(&self.metadata, readers)
     }
@@ -48,29 +51,26 @@ impl Opened {
 
 /// Reads a regular file whole.
 pub(super) fn read(path: &Path) -> Result<Opened, ProblemKind> {
-    // Before opening, which would wait for ever on a pipe.
-    if !fs::metadata(path)
-        .map_err(ProblemKind::Unreadable)?
-        .is_file()
-    {
-        return Err(ProblemKind::NotAFile);
-    }
-    let file = File::open(path).map_err(ProblemKind::Unreadable)?;
-    let metadata = file.metadata().map_err(ProblemKind::Unreadable)?;
+    let (file, metadata) = files::open(path).map_err(unreadable)?;
     let size = metadata.len();
-    if size > LARGEST {
-        return Err(ProblemKind::TooLarge {
-            size,
-            limit: LARGEST,
-        });
-    }
-    // Sized at once: a buffer that grows leaves copies of secrets behind.
-    let capacity = usize::try_from(size).unwrap_or_default() + 64;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
-    file.take(LARGEST)
-        .read_to_end(&mut bytes)
-        .map_err(ProblemKind::Unreadable)?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    files::read_bounded(file, &metadata, LARGEST, &mut bytes).map_err(|error| {
+        match error.kind() {
+            io::ErrorKind::FileTooLarge => ProblemKind::TooLarge {
+                size,
+                limit: LARGEST,
+            },
+            _ => unreadable(error),
+        }
+    })?;
     Ok(Opened { bytes, metadata })
+}
+
+fn unreadable(error: io::Error) -> ProblemKind {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => ProblemKind::NotAFile,
+        _ => ProblemKind::Unreadable(error),
+    }
 }
 
 /// Reads a file and decodes all that it holds. What cannot be decoded is a problem, and the rest still counts.

@@ -96,6 +96,16 @@ pub enum ProblemKind {
         /// The ones it may have.
         allowed: u32,
     },
+    /// Secrets that somebody else can change and show to others.
+    #[error(
+        "the file holds a secret and belongs to user {owner}, not to root or to user {own} who reads it"
+    )]
+    OfAnotherAccount {
+        /// Whose it is.
+        owner: u32,
+        /// Who reads it.
+        own: u32,
+    },
     /// A private key beside a certificate that is not its own.
     #[error("the private key is not that of the certificate in {}", .certificate.display())]
     KeyMismatch {
@@ -191,6 +201,7 @@ fn hint(path: &Path, kind: &ProblemKind) -> String {
             "write the password in UTF-8, on a line of its own".to_owned()
         }
         ProblemKind::ReadableByOthers { allowed, .. } => format!("run: chmod {allowed:o} {file}"),
+        ProblemKind::OfAnotherAccount { own, .. } => format!("run: chown {own} {file}"),
         ProblemKind::KeyMismatch { .. } => {
             "put the key that the certificate's request was made with beside it".to_owned()
         }

@@ -3,7 +3,7 @@
 //! A line is a structure: a value that goes on over several lines is refused, because a forgotten quote would
 //! otherwise swallow the rest of the file.
 
-use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use csv_core::{ReadRecordResult, Reader, ReaderBuilder, Terminator};
 
 use super::gather::Gathered;
 use super::{MistakeKind, Place, Sector, Structure};
+use crate::files;
 use crate::identity::finess::Finess;
 
 /// The FINESS register of the whole country has about 100,000 sites and 35 MB; several times that is something else.
@@ -61,16 +62,18 @@ pub(super) fn file(path: &Path, gathered: &mut Gathered) {
 }
 
 fn content(path: &Path) -> Result<Vec<u8>, MistakeKind> {
-    let metadata = fs::metadata(path).map_err(MistakeKind::Unreadable)?;
-    // Opening a pipe would wait for whoever writes to it.
-    if !metadata.is_file() {
-        return Err(MistakeKind::NotAFile);
-    }
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidInput => MistakeKind::NotAFile,
+        _ => MistakeKind::Unreadable(error),
+    };
+    let (file, metadata) = files::open(path).map_err(unreadable)?;
     let (size, limit) = (metadata.len(), LARGEST_FILE);
     if size > limit {
         return Err(MistakeKind::TooLarge { size, limit });
     }
-    fs::read(path).map_err(MistakeKind::Unreadable)
+    let mut bytes = Vec::new();
+    files::read_bounded(file, &metadata, limit, &mut bytes).map_err(MistakeKind::Unreadable)?;
+    Ok(bytes)
 }
 
 /// Reads the content of a file; the path is only for mistakes.

@@ -1,0 +1,386 @@
+//! What the real program forbids itself: to be dumped, to leave secrets behind, to leave its folders.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rustix::process::{Signal, geteuid};
+use support::process::{Gateway, Place, connect, exchange, until};
+
+/// The account under which things are run that root may do and others not (`nobody`).
+const NOBODY: u32 = 65534;
+
+/// A place that belongs to an account without privileges, and the program where that account can run it.
+struct Unprivileged {
+    place: Place,
+    account: u32,
+    program: PathBuf,
+}
+
+impl Unprivileged {
+    /// For root: as `nobody`. Any other account is without privileges itself.
+    fn new() -> Self {
+        let place = Place::new();
+        let program = place.site.directory.join("relais");
+        fs::copy(env!("CARGO_BIN_EXE_relais"), &program).unwrap();
+        let account = match geteuid().is_root() {
+            true => NOBODY,
+            false => geteuid().as_raw(),
+        };
+        give(&place.site.directory, account);
+        Self {
+            place,
+            account,
+            program,
+        }
+    }
+
+    fn run(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear();
+        if geteuid().is_root() {
+            command.uid(self.account).gid(self.account);
+        }
+        command
+    }
+
+    fn serve(&self, name: &str, more: &[&str]) -> Command {
+        let mut command = self.run(&self.program);
+        self.place.prepare(&mut command, name, more);
+        command
+    }
+
+    fn start(&self, name: &str, variables: &[(&str, &str)]) -> Gateway {
+        let mut command = self.serve(name, &[]);
+        let gateway = Gateway(command.envs(variables.iter().copied()).spawn().unwrap());
+        gateway.can_be_taken_over();
+        gateway
+    }
+
+    /// What another program of the account can read of the gateway's environment.
+    fn peeks_at(&self, gateway: &Gateway) -> Output {
+        let mut cat = self.run(Path::new("/bin/cat"));
+        cat.arg(format!("/proc/{}/environ", gateway.id()));
+        cat.output().unwrap()
+    }
+}
+
+fn give(path: &Path, account: u32) {
+    chown(path, Some(account), Some(account)).unwrap();
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path(), account);
+        }
+    }
+}
+
+/// T17.
+#[test]
+fn another_program_of_the_account_cannot_read_the_memory_and_nothing_is_dumped() {
+    let unprivileged = Unprivileged::new();
+    let gateway = unprivileged.start("first", &[("A_SECRET", "in-the-environment")]);
+    let peeked = unprivileged.peeks_at(&gateway);
+    assert!(
+        !peeked.status.success() && peeked.stdout.is_empty(),
+        "{peeked:?}"
+    );
+    // What the kernel does for a process that is not dumpable.
+    let process = PathBuf::from(format!("/proc/{}", gateway.id()));
+    let environment = fs::metadata(process.join("environ")).unwrap();
+    assert_eq!(environment.uid(), 0);
+    let limits = fs::read_to_string(process.join("limits")).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    assert_eq!(
+        core.unwrap().split_whitespace().nth(4),
+        Some("0"),
+        "{limits}"
+    );
+    drop(gateway);
+
+    // For finding a defect.
+    let open = [
+        ("RELAIS__PROCESS__CORE_DUMPS", "true"),
+        ("A_SECRET", "in-the-environment"),
+    ];
+    let gateway = unprivileged.start("second", &open);
+    unprivileged.place.wait_for("second", "process.core_dumps");
+    let peeked = unprivileged.peeks_at(&gateway);
+    let environment = String::from_utf8_lossy(&peeked.stdout);
+    assert!(environment.contains("in-the-environment"), "{peeked:?}");
+}
+
+/// Root may look into any process; an account may not, and hands its sockets over all the same.
+#[test]
+fn a_takeover_works_between_processes_of_one_account_that_cannot_see_into_each_other() {
+    let unprivileged = Unprivileged::new();
+    let place = &unprivileged.place;
+    let mut gateway = unprivileged.start("first", &[]);
+    exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
+    for name in ["second", "third"] {
+        let mut successor = unprivileged.serve(name, &["--takeover", &gateway.id()]);
+        let successor = Gateway(successor.spawn().unwrap());
+        place.wait_for(name, "was asked to stop");
+        assert_eq!(gateway.ended(), Some(0));
+        exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
+        successor.can_be_taken_over();
+        gateway = successor;
+    }
+}
+
+/// T17: rustls writes TLS secrets to that file only where its `key_log` is set.
+#[test]
+fn tls_secrets_are_written_nowhere_whatever_the_environment_says() {
+    let place = Place::new();
+    let secrets = place.site.directory.join("tls-secrets");
+    let mut command = place.serve("first", &[]);
+    let gateway = Gateway(command.env("SSLKEYLOGFILE", &secrets).spawn().unwrap());
+    gateway.can_be_taken_over();
+    exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
+    let (full, resumed) = place.site.simulators[0].1.handshakes();
+    assert!(full + resumed > 0, "there was a handshake");
+    assert!(!secrets.exists());
+    for source in files_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = fs::read_to_string(&source).unwrap();
+        for name in ["key_log", "KeyLog"] {
+            assert!(!text.contains(name), "{name} in {}", source.display());
+        }
+    }
+}
+
+/// All files and folders below a folder.
+fn all_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let with_what_is_below = |path: PathBuf| match path.is_dir() {
+        true => [all_in(&path), vec![path]].concat(),
+        false => vec![path],
+    };
+    paths.flat_map(with_what_is_below).collect()
+}
+
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let all = all_in(folder).into_iter();
+    all.filter(|path| path.is_file()).collect()
+}
+
+fn mode(path: &Path) -> u32 {
+    let metadata = fs::symlink_metadata(path).unwrap();
+    metadata.permissions().mode() & 0o777
+}
+
+/// The same program, started with a umask that keeps nobody out.
+fn careless(arguments: &[&str]) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args([
+        "-c",
+        "umask 0; exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_relais"),
+    ]);
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn what_is_made_is_private_whatever_the_umask() {
+    let folder = tempfile::tempdir().unwrap();
+    let pending = folder.path().join("pending");
+    let out = pending.to_str().unwrap();
+    let arguments = [
+        "csr",
+        "--finess",
+        "060785003",
+        "--service-name",
+        "INSI-AUTO",
+        "--out",
+        out,
+    ];
+    let output = careless(&arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let demo = folder.path().join("demo");
+    let arguments = [
+        "demo",
+        "--check",
+        "--tenants",
+        "1",
+        "--dir",
+        demo.to_str().unwrap(),
+    ];
+    let output = careless(&arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let made = all_in(folder.path());
+    assert!(made.len() > 10, "{made:?}");
+    for path in made {
+        match path.ends_with("access.log") {
+            true => assert_eq!(mode(&path), 0o640),
+            false => assert_eq!(
+                mode(&path) & 0o077,
+                0,
+                "{}: {:o}",
+                path.display(),
+                mode(&path)
+            ),
+        }
+    }
+}
+
+#[test]
+fn sockets_and_the_access_log_are_their_groups_and_nobody_elses() {
+    let place = Place::new();
+    let before = all_in(&place.site.directory);
+    let mut command = careless(&[]);
+    place.prepare(&mut command, "first", &[]);
+    let gateway = Gateway(command.spawn().unwrap());
+    gateway.can_be_taken_over();
+    exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
+    assert_eq!(mode(&place.socket), 0o660);
+    assert_eq!(mode(&place.site.directory.join("access.log")), 0o640);
+    for path in all_in(&place.site.directory) {
+        // The log of diagnostics is the test's.
+        if !before.contains(&path) && path != place.log("first") {
+            assert_eq!(mode(&path) & 0o007, 0, "{}", path.display());
+        }
+    }
+    gateway.signal(Signal::TERM);
+}
+
+/// Whether this kernel does Landlock, as the gateway itself says in its log.
+fn is_sandboxed(place: &Place, name: &str) -> bool {
+    let said = || fs::read_to_string(place.log(name)).unwrap();
+    until("it says what became of the sandbox", || {
+        said().contains("sandbox")
+    });
+    !said().contains("this kernel has no Landlock")
+}
+
+fn sandboxed(place: &Place, name: &str, more: &[&str]) -> Gateway {
+    let mut command = place.serve(name, more);
+    let gateway = Gateway(
+        command
+            .env("RELAIS__PROCESS__SANDBOX", "true")
+            .spawn()
+            .unwrap(),
+    );
+    gateway.can_be_taken_over();
+    gateway
+}
+
+fn relais(place: &Place, command: &str) -> String {
+    let mut relais = Command::new(env!("CARGO_BIN_EXE_relais"));
+    relais
+        .args([command, "--config"])
+        .arg(&place.site.configuration);
+    let output = relais.output().unwrap();
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Puts lines before a section of the configuration.
+fn configure(place: &Place, section: &str, lines: &str) {
+    let text = fs::read_to_string(&place.site.configuration).unwrap();
+    assert!(text.contains(section), "{text}");
+    let text = text.replacen(section, &format!("{lines}\n{section}"), 1);
+    fs::write(&place.site.configuration, text).unwrap();
+}
+
+#[test]
+fn a_sandboxed_gateway_serves_reloads_rotates_and_is_taken_over() {
+    let place = Place::new();
+    let mut gateway = sandboxed(&place, "first", &[]);
+    let enforced = is_sandboxed(&place, "first");
+    let status = relais(&place, "status");
+    let expected = if enforced {
+        "sandbox  enforced"
+    } else {
+        "sandbox  not enforced"
+    };
+    // An older kernel may know less than all.
+    assert!(
+        status.contains(expected) || status.contains("partly"),
+        "{status}"
+    );
+    let ask = || exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
+    ask();
+
+    // A new certificate, in a folder of its own that was not there before.
+    let certs = place.site.directory.join("certs");
+    let found = files_in(&certs);
+    let loaded = |said: &str| said.contains("nothing has changed");
+    fs::create_dir(certs.join("later")).unwrap();
+    for file in &found {
+        let mode = fs::metadata(file).unwrap().permissions();
+        let later = certs.join("later").join(file.file_name().unwrap());
+        fs::rename(file, &later).unwrap();
+        fs::set_permissions(&later, mode).unwrap();
+    }
+    until("what was moved is in use", || {
+        let said = relais(&place, "reload");
+        loaded(&said) && !said.contains("error")
+    });
+    ask();
+
+    let log = place.site.directory.join("access.log");
+    fs::rename(&log, log.with_extension("1")).unwrap();
+    ask();
+    until("the log is made anew", || {
+        fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 0)
+    });
+
+    let successor = sandboxed(&place, "second", &["--takeover", &gateway.id()]);
+    place.wait_for("second", "was asked to stop");
+    assert_eq!(gateway.ended(), Some(0));
+    ask();
+    successor.signal(Signal::TERM);
+    gateway = successor;
+    assert_eq!(gateway.ended(), Some(0));
+    // It could remove what it had made, though another had made it.
+    assert!(!place.socket.exists());
+}
+
+#[test]
+fn a_sandboxed_gateway_says_that_a_folder_named_later_needs_a_restart() {
+    let place = Place::new();
+    let _gateway = sandboxed(&place, "first", &[]);
+    if !is_sandboxed(&place, "first") {
+        return;
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let moved = elsewhere.path().join("certs");
+    fs::create_dir(&moved).unwrap();
+    let text = fs::read_to_string(&place.site.configuration).unwrap();
+    let text = text.replacen(
+        "directory = \"certs\"",
+        &format!("directory = {moved:?}"),
+        1,
+    );
+    assert!(text.contains("/certs\""), "{text}");
+    fs::write(&place.site.configuration, text).unwrap();
+    let said = relais(&place, "reload");
+    let folder = moved.display().to_string();
+    assert!(
+        said.contains("process.sandbox") && said.contains(&folder),
+        "{said}"
+    );
+    exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
+
+    // A file is refused with the reason, and the configuration that names it is not taken up.
+    let trust = elsewhere.path().join("trust.pem");
+    fs::copy(
+        place.site.directory.join("trust/igc-sante-test.pem"),
+        &trust,
+    )
+    .unwrap();
+    configure(&place, "[log]", &format!("[revocation]\ntrust = {trust:?}"));
+    let said = relais(&place, "reload");
+    assert!(said.contains("process.sandbox"), "{said}");
+    exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
+}
