@@ -2,6 +2,7 @@
 //!
 //! Generic over what answers; knows no tenant and no certificate.
 
+mod heads;
 pub mod inherited;
 pub mod listener;
 mod patience;
@@ -183,9 +184,10 @@ impl<A: Answer> Connections<A> {
             async move {
                 let (answer, leaving, peer) = &*shared;
                 let version = request.version();
+                let asks_to_leave = heads::asks_to_leave(&request);
                 let mut response = answer.answer(peer, request).await;
                 // It changes once. To look at what it says would take a lock.
-                if leaving.has_changed().unwrap_or(true) {
+                if asks_to_leave || leaving.has_changed().unwrap_or(true) {
                     say_goodbye(version, &mut response);
                 }
                 Ok::<_, Infallible>(response)

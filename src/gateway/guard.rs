@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
+use http::{HeaderName, HeaderValue, Request, Version};
 
 use crate::gateway::headers::{Field, Overview};
 use crate::gateway::reply::{Code, Problem};
@@ -59,7 +59,7 @@ impl Hosts {
         if !self.checked {
             return Ok(());
         }
-        let host = host_of(request, headers)?;
+        let host = host_of(request, overview)?;
         let target = request.uri().authority().map(|target| target.host());
         // Relais has to go by the target alone; somebody on the way may go by the other (RFC 9112 section 3.2.2).
         if target.is_some_and(|target| !target.eq_ignore_ascii_case(host)) {
@@ -93,10 +93,16 @@ fn is_localhost(host: &str) -> bool {
     last.eq_ignore_ascii_case("localhost") && !above.is_empty()
 }
 
-fn host_of<'a, B>(request: &'a Request<B>, headers: &'a HeaderMap) -> Result<&'a str, Problem> {
+fn host_of<B>(request: &Request<B>, overview: Overview) -> Result<&str, Problem> {
+    let headers = request.headers();
     if request.version() == Version::HTTP_2
         && let Some(authority) = request.uri().authority()
     {
+        // Whoever reads the one may be told something else by the other (RFC 9113 section 8.3.1).
+        let differs = |host: &HeaderValue| host != authority.as_str();
+        if overview.has(Field::Host) && headers.get_all(HOST).iter().any(differs) {
+            return Err(malformed("the request's Host is not its :authority"));
+        }
         return Ok(authority.host());
     }
     let mut hosts = headers.get_all(HOST).iter();
@@ -106,11 +112,17 @@ fn host_of<'a, B>(request: &'a Request<B>, headers: &'a HeaderMap) -> Result<&'a
     let host = host
         .to_str()
         .map_err(|_| malformed("the request's Host is not a name"))?;
-    let authority: &str = match host.strip_prefix('[').and_then(|rest| rest.find(']')) {
-        Some(end) => &host[..end + 2],
-        None => host.split(':').next().unwrap_or_default(),
+    let end = match host.strip_prefix('[').and_then(|rest| rest.find(']')) {
+        Some(end) => end + 2,
+        None => host.find(':').unwrap_or(host.len()),
     };
-    Ok(authority)
+    let (host, port) = host.split_at(end);
+    // What is behind the name and no port may be a name to somebody else: `localhost:80@elsewhere`.
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+        return Err(malformed("the request's Host is not a name and a port"));
+    }
+    Ok(host)
 }
 
 fn malformed(detail: &str) -> Problem {
@@ -173,6 +185,23 @@ mod tests {
             assert_eq!(
                 admit(&[("host", host)]),
                 Err(Code::BrowserRefused),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_follows_a_host_and_is_no_port_is_malformed() {
+        for host in [
+            "localhost:80@evil.example",
+            "localhost:x",
+            "localhost:80:80",
+            "[::1]evil.example",
+            "[::1]:80/",
+        ] {
+            assert_eq!(
+                admit(&[("host", host)]),
+                Err(Code::RequestMalformed),
                 "{host}"
             );
         }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::inbound::heads::Heads;
+
 /// With this HTTP/2 begins (RFC 9113 section 3.4). Until what has come differs from it, hyper cannot tell which
 /// version it will be, and no deadline of either version runs.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -24,6 +26,7 @@ const QUIET: Duration = Duration::from_secs(1);
 pub(super) struct Patient<S> {
     stream: S,
     limit: Duration,
+    heads: Heads,
     /// How much of the preface has come, while it may still be one.
     opening: Option<usize>,
     reading: Option<Pin<Box<Sleep>>>,
@@ -45,6 +48,7 @@ impl<S> Patient<S> {
         Self {
             stream,
             limit,
+            heads: Heads::default(),
             opening: Some(0),
             reading: None,
             writing: None,
@@ -86,6 +90,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if this.heads.look(&mut buf.filled_mut()[before..]) {
+            // hyper answers a head once it has seen an end of it.
+            let end = &b"\n\n"[..buf.remaining().min(2)];
+            buf.put_slice(end);
+        }
         let Some(matched) = this.opening else {
             return read;
         };

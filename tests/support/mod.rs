@@ -6,6 +6,7 @@
     reason = "each test binary is a crate, and uses its own part of this; a failed unwrap names its line"
 )]
 
+pub mod frames;
 pub mod picky;
 pub mod process;
 pub mod raw;
@@ -243,18 +244,23 @@ impl Client {
         Self { sender, address }
     }
 
-    pub async fn send(&mut self, mut request: Request<Bytes>) -> Answered {
-        if !request.headers().contains_key("host") {
-            let host = self.address.to_string().parse().unwrap();
-            request.headers_mut().insert("host", host);
-        }
-        within(self.sender.ready()).await.unwrap();
+    pub async fn send(&mut self, request: Request<Bytes>) -> Answered {
+        self.try_send(request).await.unwrap()
+    }
+
+    /// The same with a connection that may have been closed, and an answer that may break off.
+    pub async fn try_send(&mut self, mut request: Request<Bytes>) -> Option<Answered> {
+        request
+            .headers_mut()
+            .entry("host")
+            .or_insert_with(|| self.address.to_string().parse().unwrap());
+        within(self.sender.ready()).await.ok()?;
         let response = within(self.sender.send_request(request.map(Full::new)))
             .await
-            .unwrap();
+            .ok()?;
         let (parts, body) = response.into_parts();
-        let body = within(body.collect()).await.unwrap().to_bytes();
-        Answered(Response::from_parts(parts, body))
+        let body = within(body.collect()).await.ok()?.to_bytes();
+        Some(Answered(Response::from_parts(parts, body)))
     }
 }
 
