@@ -65,9 +65,13 @@ impl Gateway {
         exchange: &mut Exchange,
     ) -> Result<Directed, Problem> {
         let overview = Overview::of(request.headers());
-        let form = self.form(door, request, overview)?;
-        door.hosts
-            .admit(request, overview, matches!(form, Form::Proxied { .. }))?;
+        let form = self.form(door, peer, request, overview)?;
+        door.hosts.admit(
+            peer,
+            request,
+            overview,
+            matches!(form, Form::Proxied { .. }),
+        )?;
         let credentials = Credentials::read(request.headers(), overview)?;
         let caller = table
             .callers()
@@ -103,6 +107,7 @@ impl Gateway {
     fn form<'a>(
         &self,
         door: &Door,
+        peer: &Peer,
         request: &'a Request<Incoming>,
         overview: Overview,
     ) -> Result<Form<'a>, Problem> {
@@ -144,7 +149,7 @@ impl Gateway {
             .filter(|_| request.version() < Version::HTTP_2);
         match authority {
             // A server must take its own address in this form, too (RFC 9112 section 3.2.2).
-            Some(authority) if !door.hosts.is_ours(authority.host()) => {
+            Some(authority) if !door.hosts.is_ours(peer, authority.host()) => {
                 if uri.scheme() != Some(&Scheme::HTTP) {
                     return Err(Problem::new(
                         Code::RequestMalformed,

@@ -28,6 +28,8 @@ pub(super) struct Patient<S> {
     opening: Option<usize>,
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
+    /// TLS holds back what the socket does not take, and calls it written.
+    flushing: Option<Pin<Box<Sleep>>>,
     is_shut: bool,
     leave: Option<Leave>,
 }
@@ -48,6 +50,7 @@ impl<S> Patient<S> {
             opening: Some(0),
             reading: None,
             writing: None,
+            flushing: None,
             is_shut: false,
             leave: None,
         }
@@ -128,14 +131,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        if flushed.is_pending() {
+            return late(&mut this.flushing, this.limit, cx);
+        }
+        this.flushing = None;
+        flushed
     }
 
     /// Ends the answers, then takes and forgets what the application is still sending.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.is_shut {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
+            if shut.is_pending() {
+                return late(&mut this.flushing, this.limit, cx);
+            }
+            ready!(shut)?;
             this.is_shut = true;
         }
         let leave = this.leave.get_or_insert_with(|| Leave {
