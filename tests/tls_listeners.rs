@@ -1,4 +1,5 @@
 //! Listeners that speak TLS, as applications meet them: handshakes, certificates, sessions, renewals.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap names its line")]
 
 mod support;
 mod tls_listeners {

@@ -76,7 +76,7 @@ pub(super) fn open(
             checked: !is_unix,
         },
     };
-    tracing::info!(address = %door.name, tls = security.is_some(), "listening");
+    tracing::info!(address = %door.name, "listening");
     Ok(Opened {
         address,
         is_unix,

@@ -173,3 +173,55 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes all that is written and gets rid of nothing, as TLS does whose socket is full.
+    struct Clogged;
+
+    impl AsyncRead for Clogged {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Clogged {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_and_does_not_leave_is_waited_for_no_longer_than_the_limit() {
+        use tokio::io::AsyncWriteExt as _;
+        let limit = Duration::from_millis(50);
+        let mut stream = Patient::new(Clogged, limit);
+        stream.write_all(b"x").await.unwrap();
+        let begun = Instant::now();
+        let late = |ended: io::Result<()>| ended.unwrap_err().kind() == io::ErrorKind::TimedOut;
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.flush());
+        assert!(late(ended.await.unwrap()));
+        assert!(begun.elapsed() >= limit);
+        let mut stream = Patient::new(Clogged, limit);
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.shutdown());
+        assert!(late(ended.await.unwrap()));
+    }
+}

@@ -53,7 +53,8 @@ impl Security {
         if terms.is_same(&current) {
             return Ok(None);
         }
-        if !terms.dates().hold_at(now) && current.dates().hold_at(now) {
+        let is_valid = |terms: &Terms| terms.profile().is_valid_at(now);
+        if !is_valid(&terms) && is_valid(&current) {
             return Err(TermsError {
                 path: tls.certificate.clone(),
                 reason: "the certificate is not valid at this time".to_owned(),

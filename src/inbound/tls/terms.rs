@@ -14,7 +14,7 @@ use super::names::Names;
 use crate::config::{ClientCertificates, KeyReaders, ListenerTls};
 use crate::files;
 use crate::identity::load::{Pair, Problem};
-use crate::identity::profile::Dates;
+use crate::identity::profile::Profile;
 use crate::outbound::tls::provider;
 
 /// In the order of preference: one connection of HTTP/2 saves an application the handshakes of many.
@@ -26,7 +26,6 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 pub struct Terms {
     pub(super) config: Arc<ServerConfig>,
     pub(super) names: Arc<Names>,
-    dates: Dates,
     pair: Pair,
     clients: Option<Clients>,
 }
@@ -86,15 +85,14 @@ impl Terms {
         Ok(Self {
             config: Arc::new(config),
             names: Arc::new(Names::of(own.unwrap_or_default())),
-            dates: pair.profile().dates(),
             pair,
             clients,
         })
     }
 
-    /// From when to when the listener's certificate is valid.
-    pub fn dates(&self) -> Dates {
-        self.dates
+    /// What the listener's certificate says.
+    pub fn profile(&self) -> &Profile {
+        self.pair.profile()
     }
 
     /// Whether handshakes go by the same as under others, whose sessions may then be resumed.
