@@ -72,6 +72,10 @@ async fn a_connection_counts_from_before_its_handshake() {
         Raw::connect(secured.address(0)).await,
         Raw::connect(secured.address(0)).await,
     ];
+    eventually("both are accepted", || {
+        secured.gateway.metric("relais_inbound_connections", &[]) == 2.0
+    })
+    .await;
     // Its turn comes when one of them is given up.
     assert_eq!(secured.ask(None).await.unwrap().0, 200);
     assert!(begun.elapsed() >= Duration::from_secs(1));
