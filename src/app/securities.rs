@@ -37,17 +37,36 @@ impl Securities {
         self.0.iter().cloned()
     }
 
-    /// Reads the files again under a configuration whose listeners are those that are bound. What is not in order
-    /// stays as it is.
-    pub(super) fn read(&self, config: &Config, now: i64) -> (Renewed, Vec<Trouble>) {
-        let mut troubles = Vec::new();
-        let renewed = self.0.iter().zip(&config.listeners).map(|(one, listener)| {
-            let (security, tls) = (one.as_ref()?, listener.tls.as_ref()?);
+    /// Reads the files again under a configuration whose listeners are those that are bound, `before` being in use.
+    /// What is not in order stays as it is.
+    ///
+    /// # Errors
+    /// When a listener is to go by other keys of the configuration, and cannot: callers may rest on what they ask of
+    /// applications, and would be taken up without it.
+    pub(super) fn read(
+        &self,
+        config: &Config,
+        before: &Config,
+        now: i64,
+    ) -> anyhow::Result<(Renewed, Vec<Trouble>)> {
+        let (mut renewed, mut troubles) = (Vec::new(), Vec::new());
+        let listeners = config.listeners.iter().zip(&before.listeners);
+        for (security, (listener, running)) in self.0.iter().zip(listeners) {
+            let (Some(security), Some(tls)) = (security, &listener.tls) else {
+                renewed.push(None);
+                continue;
+            };
             let read = security.read_again(tls, config.identities.key_readers, now);
-            let renewed = read.map_err(|error| troubles.push(Trouble::from(&error)));
-            renewed.ok().flatten()
-        });
-        (renewed.collect(), troubles)
+            renewed.push(match read {
+                Ok(terms) => terms,
+                Err(error) if listener.tls != running.tls => return Err(error.into()),
+                Err(error) => {
+                    troubles.push(Trouble::from(&error));
+                    None
+                }
+            });
+        }
+        Ok((renewed, troubles))
     }
 
     /// Has handshakes go by what was read.

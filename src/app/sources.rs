@@ -180,7 +180,7 @@ impl Sources {
         if config.revocation.cache != self.config.revocation.cache {
             make_cache(&config)?;
         }
-        let (securities, of_listeners) = self.securities.read(&config, now);
+        let (securities, of_listeners) = self.securities.read(&config, &self.config, now)?;
         troubles.extend(of_listeners);
         let certificates = self.store.read(&config.identities, revocations, now)?;
         let registry = self.read_structures(&config);

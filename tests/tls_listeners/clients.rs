@@ -109,6 +109,23 @@ async fn a_revoked_certificate_opens_no_connection_from_the_reload_on() {
 }
 
 #[tokio::test]
+async fn where_there_are_lists_a_certificate_of_which_none_speaks_is_refused() {
+    let secured = secured(&[&format!("{ASKED}\ncrls = [\"clients.crl\"]")], "");
+    let known = application(&secured.clients, "host-1");
+    assert_eq!(secured.ask(Some(&known)).await.unwrap().0, 200);
+    // Another authority is taken, and its list forgotten.
+    let other = Pki::new(Environment::Production);
+    let both = secured.clients.authority_pem() + &other.authority_pem();
+    fs::write(secured.folder.join("clients.pem"), both).unwrap();
+    assert!(secured.reload().await.changed);
+    assert_eq!(
+        secured.ask(Some(&application(&other, "host-1"))).await,
+        None
+    );
+    assert_eq!(secured.ask(Some(&known)).await.unwrap().0, 200);
+}
+
+#[tokio::test]
 async fn whoever_is_no_caller_any_more_is_refused_on_the_connection_that_is_open() {
     let clients = Pki::new(Environment::Test);
     let (first, second) = (

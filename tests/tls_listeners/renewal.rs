@@ -161,6 +161,38 @@ async fn whether_a_listener_speaks_tls_at_all_needs_a_restart() {
     assert_eq!(answer.status(), 200, "still in clear text");
 }
 
+#[tokio::test]
+async fn keys_that_cannot_be_followed_keep_the_whole_configuration_from_being_taken_up() {
+    let optional = "client_authorities = \"clients.pem\"\nclient_certificate = \"optional\"";
+    let secured = secured(&[optional], "");
+    assert_eq!(secured.ask(None).await.unwrap().0, 200);
+    // Whoever connects would be the caller, if the authorities that are to vouch for it did not matter.
+    fs::write(secured.folder.join("clients.pem"), "none").unwrap();
+    secured.edit("\nclient_certificate = \"optional\"", "");
+    let tenant = secured.gateway.tenant(0);
+    let path = &secured.gateway.site.configuration;
+    let text = fs::read_to_string(path).unwrap()
+        + &format!(
+            "\n[[callers]]\nname = \"site\"\nlistener = \"127.0.0.2:0\"\ntenants = [\"{tenant}\"]\n"
+        );
+    fs::write(path, text).unwrap();
+    let report = secured.reload().await;
+    assert!(!report.changed, "{report:?}");
+    let reasons = report.problems.iter().map(|one| &*one.reason);
+    let told = reasons.collect::<Vec<_>>().join("\n");
+    assert!(told.contains("it cannot be taken up"), "{told}");
+    secured.ask(None).await.unwrap();
+    assert_eq!(secured.gateway.log()[1]["caller"].as_str(), None);
+
+    fs::write(
+        secured.folder.join("clients.pem"),
+        secured.clients.authority_pem(),
+    )
+    .unwrap();
+    assert!(secured.reload().await.problems.is_empty());
+    assert_eq!(secured.ask(None).await, None, "one is needed now");
+}
+
 #[test]
 fn a_gateway_whose_listener_has_no_certificate_in_order_does_not_start() {
     let directory = tempfile::tempdir().unwrap();
