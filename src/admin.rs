@@ -24,6 +24,7 @@ use crate::identity::revocation::Revocations;
 use crate::identity::states::{self, timestamp};
 use crate::inbound::inherited::Inherited;
 use crate::inbound::listener::BindError;
+use crate::inbound::peer::Peer;
 use crate::outbound::pool::Pool;
 use crate::services::Service;
 
@@ -76,7 +77,8 @@ fn routes(app: Arc<App>) -> Router {
 
 /// What is loaded tells a web page whom it could impersonate: the same guard as on the data listeners.
 async fn local_only(request: Request, next: Next) -> Response {
-    match Hosts::local().admit(&request, Overview::of(request.headers()), false) {
+    let overview = Overview::of(request.headers());
+    match Hosts::local().admit(&Peer::default(), &request, overview, false) {
         Ok(()) => {
             let mut response = next.run(request).await;
             response

@@ -6,6 +6,7 @@ mod listening;
 pub mod lists;
 pub mod reload;
 mod report;
+mod securities;
 mod side;
 mod sources;
 mod succession;
@@ -21,8 +22,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use socket2::Socket;
-
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::listening::{Entrance, Opened};
@@ -33,7 +32,7 @@ use self::sources::{Sources, Start};
 use self::succession::Takeover;
 use self::supervisor::Pulse;
 use self::watching::Watched;
-use self::worker::Ending;
+use self::worker::{Ending, Share};
 use crate::admin;
 use crate::config::{Config, ListenAddress};
 use crate::gateway::Gateway;
@@ -170,8 +169,10 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
         &outbound,
         &metrics,
     );
-    let listeners = (config.listeners.into_iter())
-        .map(|listener| listening::open(listener, config.workers, &mut inherited))
+    let listeners = (config.listeners.into_iter().zip(sources.securities.each()))
+        .map(|(listener, security)| {
+            listening::open(listener, security, config.workers, &mut inherited)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let admin = config
         .admin
@@ -290,8 +291,7 @@ impl Bound {
             workers,
             grace,
         } = self;
-        let mut shares: Vec<Vec<(Socket, bool, Entrance)>> =
-            (0..workers.get()).map(|_| Vec::new()).collect();
+        let mut shares: Vec<Vec<Share>> = (0..workers.get()).map(|_| Vec::new()).collect();
         let mut socket_files = Vec::new();
         for (door, listener) in listeners.into_iter().enumerate() {
             let entrance = Entrance {
@@ -301,7 +301,12 @@ impl Bound {
             socket_files.extend(listener.file);
             // A predecessor may have had more workers than there are now: none of its sockets is left alone.
             for (index, socket) in listener.sockets.into_iter().enumerate() {
-                shares[index % workers].push((socket, listener.is_unix, entrance.clone()));
+                shares[index % workers].push(Share {
+                    socket,
+                    is_unix: listener.is_unix,
+                    security: listener.security.clone(),
+                    entrance: entrance.clone(),
+                });
             }
         }
         let (working, drained) = mpsc::channel::<()>(1);

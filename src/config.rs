@@ -25,6 +25,7 @@ mod callers;
 mod destinations;
 mod files;
 mod headers;
+mod listener_tls;
 mod listeners;
 mod notices;
 mod revocation;
@@ -117,7 +118,7 @@ impl fmt::Debug for Variables {
 /// An address on which applications reach Relais.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listener {
-    /// Where to bind. No default; only this machine can connect.
+    /// Where to bind. No default. Only this machine can connect, unless the listener has TLS and there are callers.
     pub address: ListenAddress,
     /// The tenant that every request here speaks for; naming another is an error. Default: each request says.
     pub tenant: Option<Finess>,
@@ -125,14 +126,39 @@ pub struct Listener {
     /// [`Config::services`]. Default: the path's first part says.
     pub service: Option<String>,
     /// Values of `Host` accepted besides local ones, without port, lower case. Default: none; requests with
-    /// another are refused.
+    /// another are refused. The names of the listener's certificate are accepted, too.
     pub allowed_hosts: Vec<String>,
+    /// How it speaks TLS. Default: it speaks HTTP in clear text.
+    pub tls: Option<ListenerTls>,
 }
 
-/// A loopback TCP address or a Unix socket.
+/// What a listener proves itself with in TLS, and which certificates it asks of applications.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ListenerTls {
+    /// The certificate and its issuers, the certificate first, in PEM. No default.
+    pub certificate: PathBuf,
+    /// Its private key. No default. [`Identities::key_readers`] says who else may be able to read it.
+    pub key: PathBuf,
+    /// The certificates that applications are asked for. Default: none.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// The certificates that applications are asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientCertificates {
+    /// The authorities that issue them, in PEM. No default.
+    pub authorities: PathBuf,
+    /// Whether a handshake without one fails. Default: it does.
+    pub is_required: bool,
+    /// Files of lists of those that are revoked, in PEM or DER. Default: none. With one, each authority between a
+    /// certificate and [`Self::authorities`] must have a list: what no list speaks of is refused.
+    pub crls: Vec<PathBuf>,
+}
+
+/// A TCP address or a Unix socket.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ListenAddress {
-    /// A loopback address; port 0 lets the system choose.
+    /// An address of this machine; port 0 lets the system choose.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),

@@ -1,4 +1,4 @@
-//! How did it arrive: listeners, and HTTP/1.1 or h2c on what they accept.
+//! How did it arrive: listeners, TLS where they have it, and HTTP/1.1 or HTTP/2 on what they accept.
 //!
 //! Generic over what answers; knows no tenant and no certificate.
 
@@ -7,6 +7,7 @@ pub mod inherited;
 pub mod listener;
 mod patience;
 pub mod peer;
+pub mod tls;
 
 use std::convert::Infallible;
 use std::io;
@@ -21,12 +22,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::inbound::listener::{Listening, Stream};
 use crate::inbound::patience::Patient;
 use crate::inbound::peer::Peer;
+use crate::inbound::tls::Security;
 use crate::metrics::Metrics;
 use crate::waiting::{OneAlarm, Seldom};
 
@@ -38,7 +41,7 @@ const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
 /// too large, with its reason; beyond this, or with more than 100 fields over HTTP/1.1, hyper cuts it off with a bare 431.
 const HEAD_SLACK: usize = 128 * 1024;
 
-/// Streams that one h2c connection may have open.
+/// Streams that one connection of HTTP/2 may have open.
 const STREAMS_MAX: u32 = 256;
 
 /// How long a connection on which nothing is under way is kept at a stop, for a request that may be on its way; its
@@ -79,7 +82,7 @@ impl Inbound {
     /// at most `grace`. Who has connected by then is served, too.
     pub async fn serve<A: Answer>(
         self,
-        listeners: Vec<(Listening, A)>,
+        listeners: Vec<(Listening, Option<Security>, A)>,
         mut stop: watch::Receiver<bool>,
         grace: Duration,
     ) {
@@ -87,15 +90,16 @@ impl Inbound {
         let (leave, leaving) = watch::channel(false);
         let linger = LINGER.min(grace / 2);
         let mut accepting = JoinSet::new();
-        for (listener, answer) in listeners {
+        for (listener, security, answer) in listeners {
             let connections = Connections {
                 inbound: self.clone(),
                 http: self.http(),
+                security,
                 answer,
                 leaving: leaving.clone(),
                 linger,
             };
-            accepting.spawn(connections.accept(listener));
+            accepting.spawn(Arc::new(connections).accept(listener));
         }
         drop(leaving);
         // An error means that whoever could have said stop is gone: stop.
@@ -130,6 +134,8 @@ impl Inbound {
 struct Connections<A> {
     inbound: Inbound,
     http: auto::Builder<TokioExecutor>,
+    /// Absent where HTTP is spoken in clear text.
+    security: Option<Security>,
     answer: A,
     /// Turns true when a stop begins. Held by each connection, so that its end is known.
     leaving: watch::Receiver<bool>,
@@ -137,7 +143,7 @@ struct Connections<A> {
 }
 
 impl<A: Answer> Connections<A> {
-    async fn accept(self, listener: Listening) {
+    async fn accept(self: Arc<Self>, listener: Listening) {
         let mut leaving = self.leaving.clone();
         loop {
             let accepted = tokio::select! {
@@ -162,22 +168,63 @@ impl<A: Answer> Connections<A> {
         }
     }
 
-    async fn welcome(&self, stream: Stream) {
+    async fn welcome(self: &Arc<Self>, stream: Stream) {
         let inbound = &self.inbound;
         // After the accept: a loop that held room while nobody comes would keep it from those of other listeners.
         let Ok(room) = Arc::clone(&inbound.room).acquire_owned().await else {
             return;
         };
         let held = (room, inbound.metrics.inbound_connection());
-        let peer = stream.peer();
-        let served = self.serve(Patient::new(stream, inbound.head_timeout), peer);
-        tokio::spawn(async move {
-            served.await;
-            drop(held);
-        });
+        match (&self.security, stream) {
+            (Some(security), Stream::Tcp(tcp)) => {
+                let (connections, security) = (Arc::clone(self), security.clone());
+                // Not here: the next one is accepted meanwhile.
+                tokio::spawn(async move {
+                    connections.secure(security, tcp).await;
+                    drop(held);
+                });
+            }
+            (_, stream) => {
+                let peer = stream.peer();
+                let served = self.serve(stream, peer);
+                tokio::spawn(async move {
+                    served.await;
+                    drop(held);
+                });
+            }
+        }
     }
 
-    fn serve(&self, stream: Patient<Stream>, peer: Peer) -> impl Future<Output = ()> + use<A> {
+    /// Serves a connection once its handshake is through, if that is in time.
+    async fn secure(&self, security: Security, tcp: TcpStream) {
+        let mut leaving = self.leaving.clone();
+        let accepted = {
+            // Most of what a handshake needs is not needed afterwards.
+            let accepting = Box::pin(security.accept(tcp, self.inbound.head_timeout));
+            let leave = async {
+                let _ = leaving.wait_for(|leaving| *leaving).await;
+                tokio::time::sleep(self.linger).await;
+            };
+            tokio::select! {
+                accepted = accepting => accepted,
+                () = leave => return,
+            }
+        };
+        match accepted {
+            Ok((stream, tls)) => {
+                let peer = Peer {
+                    process: None,
+                    tls: Some(Arc::new(tls)),
+                };
+                self.serve(Stream::Tls(Box::new(stream)), peer).await;
+            }
+            // Whoever can connect can have this written.
+            Err(error) => tracing::debug!(%error, "a TLS handshake with an application failed"),
+        }
+    }
+
+    fn serve(&self, stream: Stream, peer: Peer) -> impl Future<Output = ()> + use<A> {
+        let stream = Patient::new(stream, self.inbound.head_timeout);
         let shared = Arc::new((self.answer.clone(), self.leaving.clone(), peer));
         let service = service_fn(move |request: Request<Incoming>| {
             let shared = Arc::clone(&shared);

@@ -10,7 +10,7 @@ mod endpoint;
 pub mod error;
 mod exchange;
 pub mod lease;
-mod pace;
+pub(crate) mod pace;
 pub mod pool;
 mod probe;
 mod repeats;

@@ -166,7 +166,7 @@ fn gateway(way: Way, gateway: &TestGateway) -> f64 {
         let (_stop, stopped) = watch::channel(false);
         inbound
             .serve(
-                vec![(Listening::Tcp(listener), entrance)],
+                vec![(Listening::Tcp(listener), None, entrance)],
                 stopped,
                 DEADLINE,
             )

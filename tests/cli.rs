@@ -59,6 +59,50 @@ fn a_clean_site_passes_the_check_also_live() {
 }
 
 #[test]
+fn a_check_tells_when_the_certificate_of_a_listener_ends_and_what_is_wrong_with_it() {
+    let (_directory, site) = site(&[DMP]);
+    let text = fs::read_to_string(&site.configuration).unwrap();
+    let listener = "[[listeners]]\naddress = \"127.0.0.1:0\"\n\
+                    tls = { certificate = \"relais.pem\", key = \"relais.key\" }\n[identities]";
+    let text = text.replacen("[identities]", listener, 1);
+    fs::write(&site.configuration, text).unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs();
+    let now = i64::try_from(now).unwrap();
+    for (not_after, expected, told) in [
+        (now + 100 * 86_400, 0, "0 errors, 0 warnings"),
+        (
+            now + 86_400,
+            3,
+            "the certificate of the listener 127.0.0.1:0 ends on",
+        ),
+        (
+            now - 86_400,
+            1,
+            "the certificate of the listener 127.0.0.1:0 ended on",
+        ),
+    ] {
+        let issued = site.pki.issue(&Request {
+            purpose: Purpose::SslServer(vec!["localhost".to_owned()]),
+            not_before: Some(now - 10 * 86_400),
+            not_after: Some(not_after),
+            ..Request::new("3187512751", "listener")
+        });
+        fs::write(site.directory.join("relais.pem"), issued.chain_pem()).unwrap();
+        pki::write_private(&site.directory.join("relais.key"), issued.key_pem()).unwrap();
+        let (code, text) = check(&site.configuration, &[]);
+        assert_eq!(code, Some(expected), "{text}");
+        assert!(text.contains(told), "{text}");
+    }
+    fs::write(site.directory.join("relais.key"), "").unwrap();
+    let (code, text) = check(&site.configuration, &[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("relais.key: the file is empty"), "{text}");
+}
+
+#[test]
 fn a_check_names_every_bad_file_and_exits_with_1() {
     let (_directory, site) = site(&[DMP]);
     let certs = site.directory.join("certs");

@@ -39,6 +39,12 @@ pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
     let (told, listeners) = listeners(&running.listeners, &new.listeners);
     let mut restart = differing(running, new);
     restart.extend(told);
+    if new.callers.is_empty() && listeners.iter().any(is_exposed) {
+        // The file has no such listener any more, and so may do without callers; the one that is bound may not: every
+        // machine that reaches it could speak for every tenant.
+        restart.push(Restart::new("callers", running.callers.len(), NONE));
+        new.callers.clone_from(&running.callers);
+    }
     new.workers = running.workers;
     new.listeners = listeners;
     new.admin.clone_from(&running.admin);
@@ -81,6 +87,11 @@ pub(super) fn taken_up(old: &Config, new: &Config) -> Vec<String> {
     let services = names.into_iter().filter(|name| differs(name));
     let services = services.map(|name| format!("services.{name}"));
     sections.chain(services).collect()
+}
+
+/// Whether other machines can reach a listener.
+fn is_exposed(listener: &Listener) -> bool {
+    matches!(&listener.address, ListenAddress::Tcp(address) if !address.ip().is_loopback())
 }
 
 fn differing(running: &Config, new: &Config) -> Vec<Restart> {
@@ -130,7 +141,8 @@ fn differing(running: &Config, new: &Config) -> Vec<Restart> {
     differing.collect()
 }
 
-/// Which addresses are not as they are bound; and what is bound, with what is new of it. The same address can be there
+/// Which addresses are not as they are bound, and which begin or cease to speak TLS; and what is bound, with what is new
+/// of it. The same address can be there
 /// several times if its port is 0.
 fn listeners(bound: &[Listener], new: &[Listener]) -> (Vec<Restart>, Vec<Listener>) {
     let mut waiting: Vec<(usize, &Listener)> = new.iter().enumerate().collect();
@@ -143,14 +155,24 @@ fn listeners(bound: &[Listener], new: &[Listener]) -> (Vec<Restart>, Vec<Listene
         let address = &of.address;
         count(bound, address) == 1 && count(new, address) == 1 || one == of
     };
-    let mut missing = Vec::new();
+    let (mut missing, mut told) = (Vec::new(), Vec::new());
     let mut all = Vec::new();
     for (at, listener) in bound.iter().enumerate() {
         let same = waiting
             .iter()
             .position(|(_, one)| one.address == listener.address && is_it(one, listener));
         match same {
-            Some(found) => all.push(waiting.remove(found).1.clone()),
+            Some(found) => {
+                let (index, found) = waiting.remove(found);
+                let mut found = found.clone();
+                if found.tls.is_some() != listener.tls.is_some() {
+                    let speaks = |one: &Listener| if one.tls.is_some() { "on" } else { NONE };
+                    let key = format!("listeners[{index}].tls");
+                    told.push(Restart::new(&key, speaks(listener), speaks(&found)));
+                    found.tls.clone_from(&listener.tls);
+                }
+                all.push(found);
+            }
             None => {
                 missing.push((at, listener));
                 all.push(listener.clone());
@@ -158,7 +180,7 @@ fn listeners(bound: &[Listener], new: &[Listener]) -> (Vec<Restart>, Vec<Listene
         }
     }
     // One that is bound and no longer there, and one that is there and not bound, are most often the same one moved.
-    let told = (0..missing.len().max(waiting.len())).map(|nth| {
+    let moved = (0..missing.len().max(waiting.len())).map(|nth| {
         let (running, configured) = (missing.get(nth), waiting.get(nth));
         let at = configured.or(running).map_or(0, |(at, _)| *at);
         let address = |listener: Option<&(usize, &Listener)>| {
@@ -167,5 +189,6 @@ fn listeners(bound: &[Listener], new: &[Listener]) -> (Vec<Restart>, Vec<Listene
         let key = format!("listeners[{at}].address");
         Restart::new(&key, address(running), address(configured))
     });
-    (told.collect(), all)
+    told.extend(moved);
+    (told, all)
 }

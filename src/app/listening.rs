@@ -16,6 +16,7 @@ use crate::inbound::Answer;
 use crate::inbound::inherited::Inherited;
 use crate::inbound::listener::{self, BindError, SocketFile};
 use crate::inbound::peer::Peer;
+use crate::inbound::tls::Security;
 
 /// A listener with at least one socket for each worker.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Opened {
     pub(super) is_unix: bool,
     pub(super) door: Door,
     pub(super) sockets: Vec<Socket>,
+    /// Absent where HTTP is spoken in clear text.
+    pub(super) security: Option<Security>,
     /// Removed when the gateway ends.
     pub(super) file: Option<SocketFile>,
 }
@@ -54,6 +57,7 @@ impl Answer for Entrance {
 /// When its address is taken or cannot be bound.
 pub(super) fn open(
     listener: Listener,
+    security: Option<Security>,
     workers: NonZeroUsize,
     inherited: &mut Inherited,
 ) -> Result<Opened, BindError> {
@@ -81,6 +85,7 @@ pub(super) fn open(
         address,
         is_unix,
         door,
+        security,
         file: SocketFile::of(&bound),
         sockets: bound.into_sockets(),
     })

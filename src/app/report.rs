@@ -12,6 +12,7 @@ use crate::config::{self, What};
 use crate::identity::generation::Generation;
 use crate::identity::load;
 use crate::identity::tenants::Mistake;
+use crate::inbound::tls::TermsError;
 use crate::outbound::trust::TrustError;
 
 /// What a reload has changed.
@@ -150,6 +151,19 @@ impl From<&TrustError> for Trouble {
             reason: error.reason(),
             hint: "the authorities that it named before are believed on; put a PEM file with certificates in its place"
                 .to_owned(),
+        }
+    }
+}
+
+impl From<&TermsError> for Trouble {
+    fn from(error: &TermsError) -> Self {
+        Self {
+            file: error.path.display().to_string(),
+            reason: error.reason.clone(),
+            hint: match &*error.hint {
+                "" => "the listener goes by what it was before".to_owned(),
+                hint => hint.to_owned(),
+            },
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::difference::{Restart, hold_back, taken_up};
 use super::lists::{Follow, Lists};
 use super::report::Trouble;
+use super::securities::{Renewed, Securities};
 use super::watching::Watched;
 use crate::config::{Config, Problem};
 use crate::identity::load::{self, Stamp};
@@ -29,6 +30,8 @@ pub(super) struct Sources {
     pub(super) config: Config,
     pub(super) anchors: Anchors,
     pub(super) lists: Lists,
+    /// What listeners speak TLS with.
+    pub(super) securities: Securities,
     /// Tells of sources of revocation lists that come and go.
     pub(super) following: mpsc::UnboundedSender<Follow>,
     /// What is watched, if anything is.
@@ -59,6 +62,7 @@ pub(super) struct Reading {
     pub(super) restart: Vec<Restart>,
     /// The trust files that name other authorities than before.
     pub(super) trust: Vec<PathBuf>,
+    pub(super) securities: Renewed,
     pub(super) troubles: Vec<Trouble>,
     /// Whether anything is not as before.
     pub(super) is_change: bool,
@@ -81,9 +85,10 @@ impl Sources {
     /// in order.
     ///
     /// # Errors
-    /// When the folder of certificates, passwords or trust files cannot be read.
+    /// When the folder of certificates, passwords, trust files or the certificate of a listener cannot be read.
     pub(super) fn open(config: Config, now: i64) -> anyhow::Result<(Self, Start)> {
         let anchors = Anchors::of(&config.trusts())?;
+        let securities = Securities::open(&config)?;
         make_cache(&config)?;
         let mut store = Store::default();
         let certificates = store.read(&config.identities, &Revocations::default(), now)?;
@@ -99,6 +104,7 @@ impl Sources {
             config,
             anchors,
             lists,
+            securities,
             following,
             watched,
             store,
@@ -181,6 +187,8 @@ impl Sources {
         if config.revocation.cache != self.config.revocation.cache {
             make_cache(&config)?;
         }
+        let (securities, of_listeners) = self.securities.read(&config, &self.config, now)?;
+        troubles.extend(of_listeners);
         let certificates = self.store.read(&config.identities, revocations, now)?;
         let registry = self.read_structures(&config);
         let is_other = |trust: &Trust| match trust {
@@ -198,7 +206,8 @@ impl Sources {
             || certificates.is_one()
             || !Arc::ptr_eq(&registry, &self.registry)
             || !configuration.is_empty()
-            || !trust.is_empty();
+            || !trust.is_empty()
+            || securities.iter().any(Option::is_some);
         Ok(Reading {
             config,
             anchors,
@@ -207,6 +216,7 @@ impl Sources {
             configuration,
             restart,
             trust,
+            securities,
             troubles,
             is_change,
             is_news: false,
@@ -238,6 +248,7 @@ impl Sources {
     pub(super) fn took_up(&mut self, reading: &Reading) {
         self.is_pending = false;
         self.config.clone_from(&reading.config);
+        self.securities.renew(&self.config, &reading.securities);
         self.anchors.clone_from(&reading.anchors);
         self.registry = Arc::clone(&reading.registry);
         let watched = Watched::of(&self.config);

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::listening::Entrance;
 use super::supervisor::Heart;
+use crate::inbound::tls::Security;
 use crate::inbound::{Inbound, listener};
 use crate::outbound::Outbound;
 
@@ -23,12 +24,20 @@ pub(super) struct Ending {
     pub(super) working: mpsc::Sender<()>,
 }
 
+/// One of a worker's sockets, and what is served on it.
+pub(super) struct Share {
+    pub(super) socket: Socket,
+    pub(super) is_unix: bool,
+    pub(super) security: Option<Security>,
+    pub(super) entrance: Entrance,
+}
+
 /// Serves on the sockets of its share until a stop begins and what is in flight has finished, or the grace is over.
 /// Blocks the thread.
 pub(super) fn work(
     index: usize,
     outbound: &Outbound,
-    share: Vec<(Socket, bool, Entrance)>,
+    shares: Vec<Share>,
     heart: Heart,
     inbound: Inbound,
     mut ending: Ending,
@@ -39,10 +48,10 @@ pub(super) fn work(
         .context("a worker's runtime cannot be made")?;
     runtime.block_on(async {
         outbound.add_worker(index);
-        let listeners = share
-            .into_iter()
-            .map(|(socket, is_unix, entrance)| {
-                Ok((listener::Bound::attach(socket, is_unix)?, entrance))
+        let listeners = (shares.into_iter())
+            .map(|share| {
+                let listening = listener::Bound::attach(share.socket, share.is_unix)?;
+                Ok((listening, share.security, share.entrance))
             })
             .collect::<std::io::Result<_>>()
             .context("a listener cannot be watched")?;

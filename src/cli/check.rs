@@ -84,6 +84,8 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
             return Ok(Report::of(findings));
         }
     };
+    let clock = Clock::default();
+    findings.extend(findings::of_listeners(&config, clock.now()));
     let mut broken = Broken::default();
     let anchors = Anchors::of(&config.trusts())
         .map_err(|error| findings.push(Finding::error(error.to_string(), "see `trust`")))
@@ -109,7 +111,7 @@ fn examine(arguments: &Arguments) -> anyhow::Result<Report> {
     let generations: Vec<_> = identities.into_iter().map(Generation::new).collect();
     let revocations = open_lists(&config, &anchors, &generations);
     findings.extend(findings::of_lists(&revocations));
-    let terms = Terms::of(Clock::default(), &config.identities);
+    let terms = Terms::of(clock, &config.identities);
     let (registry, mistakes) = Registry::load(&config.tenants, config.bindings, config.vendor);
     findings.extend(mistakes.iter().map(Finding::from));
     let services: Vec<_> = config.services.into_iter().map(Arc::new).collect();

@@ -1,4 +1,4 @@
-//! `[[listeners]]` and `[admin]`: what is bound. Only this machine can connect, until callers are authenticated.
+//! `[[listeners]]` and `[admin]`: what is bound. Only this machine can connect, unless there is TLS and callers are known.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use super::problem::What;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::reader::Found;
 use super::section::Section;
-use super::{Admin, ListenAddress, Listener, services};
+use super::{Admin, ListenAddress, Listener, listener_tls, services};
+use crate::gateway::caller::{Caller, Proof};
 
 /// The longest path of a Unix socket (`sun_path` has 108 bytes on Linux, one of them the final zero).
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -17,6 +18,17 @@ const LONGEST_SOCKET_PATH: usize = 107;
 pub(super) struct Bound {
     pub(super) listeners: Option<Vec<Listener>>,
     pub(super) admin: Option<Admin>,
+    /// Those that other machines can reach, whatever else is wrong with them.
+    exposed: Vec<Exposed>,
+}
+
+/// A listener that other machines can reach.
+struct Exposed {
+    address: Found<SocketAddr>,
+    /// Whether it is to speak TLS.
+    has_tls: bool,
+    /// Whether it lets nobody in without a certificate.
+    is_closed: bool,
 }
 
 /// Reads both sections, and checks them against each other and against the names of services.
@@ -27,10 +39,10 @@ pub(super) fn read(root: &mut Section<'_>, names: &[String]) -> Bound {
         let hint = "add [[listeners]] with address = \"127.0.0.1:8080\"";
         root.missing("listeners", "at least one listener", Some(hint.to_owned()));
     }
-    let mut addresses = Vec::new();
+    let (mut addresses, mut exposed) = (Vec::new(), Vec::new());
     let mut listeners = Vec::new();
     for section in sections {
-        listeners.push(listener(section, names, &mut addresses));
+        listeners.push(listener(section, names, &mut addresses, &mut exposed));
     }
     let admin = root
         .section("admin")
@@ -39,6 +51,45 @@ pub(super) fn read(root: &mut Section<'_>, names: &[String]) -> Bound {
     Bound {
         listeners: listeners.into_iter().collect(),
         admin,
+        exposed,
+    }
+}
+
+/// Anyone who reaches a listener may try to act as the structures behind it: from another machine, only over TLS, and
+/// only as one of the callers.
+pub(super) fn refuse_exposed(root: &Section<'_>, bound: &Bound, callers: &[Caller]) {
+    for Exposed {
+        address,
+        has_tls,
+        is_closed,
+    } in &bound.exposed
+    {
+        let port = address.value.port();
+        let local = format!("\"127.0.0.1:{port}\", \"[::1]:{port}\" or a Unix socket");
+        if !has_tls || callers.is_empty() {
+            let missing = match (has_tls, callers.is_empty()) {
+                (false, true) => "[listeners.tls] and [[callers]]",
+                (false, false) => "[listeners.tls]",
+                (true, _) => "[[callers]]",
+            };
+            let what = What::Mismatch {
+                found: format!("\"{}\"", address.value),
+                expected: "a loopback address".to_owned(),
+            };
+            let hint = format!(
+                "whoever can connect can act as every structure: use {local}; other addresses take {missing}"
+            );
+            root.reader.error(&address.spot, what, Some(hint));
+        }
+        let is_callers = |caller: &&Caller| {
+            let here = ListenAddress::Tcp(address.value);
+            matches!(&caller.proof, Proof::Listener(one) if *one == here)
+        };
+        if let Some(caller) = callers.iter().find(is_callers).filter(|_| !is_closed) {
+            let text = format!("every machine that can connect would be the caller {caller}");
+            let hint = "give the listener client_authorities, or recognise that caller by a token";
+            (root.reader).error(&address.spot, What::Rule(text), Some(hint.to_owned()));
+        }
     }
 }
 
@@ -46,19 +97,50 @@ fn listener(
     mut section: Section<'_>,
     names: &[String],
     addresses: &mut Vec<Found<ListenAddress>>,
+    exposed: &mut Vec<Exposed>,
 ) -> Option<Listener> {
     let base = &section.reader.base;
     let address = section.require("address", |raw| listen_address(raw, base));
     let tenant = section.take_finess("tenant");
     let service = section.take("service", |raw| services::declared(raw, names));
     let allowed_hosts = section.take("allowed_hosts", parse::hosts);
+    let has_tls = section.has("tls");
+    let tls = section.section("tls");
+    let spot = tls.as_ref().map(|tls| tls.spot.clone());
+    let tls = tls.and_then(listener_tls::read);
+    match address.as_ref().map(|found| &found.value) {
+        Some(ListenAddress::Tcp(tcp)) if !tcp.ip().is_loopback() => {
+            let clients = tls.as_ref().and_then(|tls| tls.clients.as_ref());
+            exposed.extend(address.as_ref().map(|found| Exposed {
+                address: Found {
+                    value: *tcp,
+                    spot: found.spot.clone(),
+                },
+                has_tls,
+                is_closed: clients.is_some_and(|clients| clients.is_required),
+            }));
+        }
+        Some(ListenAddress::Unix(_)) if has_tls => {
+            let text = "a Unix socket does not speak TLS".to_owned();
+            let hint =
+                "no other machine reaches it, and [[callers]] know accounts by user or group";
+            let spot = spot.as_ref().unwrap_or(&section.spot);
+            (section.reader).error(spot, What::Rule(text), Some(hint.to_owned()));
+        }
+        _ => {}
+    }
     section.finish();
     addresses.extend(address.clone());
+    // What cannot be read must not leave a listener in clear text.
+    if has_tls && tls.is_none() {
+        return None;
+    }
     Some(Listener {
         address: address?.value,
         tenant: tenant.map(|found| found.value),
         service: service.map(|found| found.value),
         allowed_hosts: allowed_hosts.map(|found| found.value).unwrap_or_default(),
+        tls,
     })
 }
 
@@ -83,7 +165,7 @@ pub(super) fn listen_address(raw: &Raw<'_>, base: &Path) -> Parsed<ListenAddress
             .push_str(", or \"unix:/run/relais/relais.sock\"");
         mismatch
     })?;
-    loopback(address).map(ListenAddress::Tcp)
+    Ok(ListenAddress::Tcp(address))
 }
 
 fn unix(path: &str, base: &Path) -> Parsed<PathBuf> {
@@ -97,8 +179,7 @@ fn unix(path: &str, base: &Path) -> Parsed<PathBuf> {
     }
 }
 
-/// Anyone who reaches a listener acts as the structures behind it, and anyone who reaches administration learns whom
-/// it could act as.
+/// Anyone who reaches administration learns whom Relais could act as, and nobody is asked who it is there.
 fn loopback(address: SocketAddr) -> Parsed<SocketAddr> {
     // `::ffff:127.0.0.1` is not one that can be bound: each family has sockets of its own.
     if address.ip().is_loopback() {
@@ -107,7 +188,7 @@ fn loopback(address: SocketAddr) -> Parsed<SocketAddr> {
     let port = address.port();
     let expected = Mismatch::expected("a loopback address");
     Err(expected.hint(format!(
-        "whoever can connect can act as every structure: use \"127.0.0.1:{port}\", \"[::1]:{port}\" or a Unix socket"
+        "whoever can connect learns of every structure: use \"127.0.0.1:{port}\" or \"[::1]:{port}\""
     )))
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use http::uri::Scheme;
 
-use super::{Config, CrlSource};
+use super::{Config, CrlSource, ListenerTls};
 use crate::services::Trust;
 
 impl Config {
@@ -22,17 +22,19 @@ impl Config {
     }
 
     /// The files that a reload reads, besides the folder of certificates: the configuration itself, passwords, tables
-    /// of structures and trust files.
+    /// of structures, trust files, and what listeners speak TLS with.
     pub fn files(&self) -> Vec<PathBuf> {
         let trusted = self.trusts().into_iter().filter_map(|trust| match trust {
             Trust::File(path) => Some(path),
             Trust::Public => None,
         });
+        let listeners = self.listeners.iter().filter_map(|one| one.tls.as_ref());
         [self.file.clone()]
             .into_iter()
             .chain(self.identities.password_file.clone())
             .chain(self.tenants.files.iter().cloned())
             .chain(trusted)
+            .chain(listeners.flat_map(ListenerTls::files).cloned())
             .collect()
     }
 
@@ -52,5 +54,14 @@ impl Config {
             .chain(lists)
             .chain([folder])
             .collect()
+    }
+}
+
+impl ListenerTls {
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let clients = self.clients.iter();
+        let of_clients =
+            clients.flat_map(|clients| [&clients.authorities].into_iter().chain(&clients.crls));
+        [&self.certificate, &self.key].into_iter().chain(of_clients)
     }
 }

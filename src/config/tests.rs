@@ -22,6 +22,10 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
     fs::create_dir(folder.path().join("trust")).unwrap();
     fs::write(folder.path().join("trust/igc-sante.pem"), PEM).unwrap();
     fs::write(folder.path().join("passwords.txt"), "secret\n").unwrap();
+    fs::create_dir(folder.path().join("tls")).unwrap();
+    for file in ["relais.pem", "relais.key", "clients.pem", "clients.crl"] {
+        fs::write(folder.path().join("tls").join(file), PEM).unwrap();
+    }
     fs::write(folder.path().join("tenants.csv"), "finess\n").unwrap();
     let file = folder.path().join("relais.toml");
     (folder, file)

@@ -40,6 +40,7 @@ pub(super) fn read(mut root: Section<'_>, variables: Variables) -> Option<Config
     let services = services::read(&mut root, environment, &mut names);
     let bound = listeners::read(&mut root, &names);
     let callers = callers::read(&mut root, &bound, &names);
+    listeners::refuse_exposed(&root, &bound, &callers);
     let identities = root
         .section("identities")
         .and_then(|section| identities(section, environment));

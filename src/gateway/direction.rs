@@ -65,9 +65,13 @@ impl Gateway {
         exchange: &mut Exchange,
     ) -> Result<Directed, Problem> {
         let overview = Overview::of(request.headers());
-        let form = self.form(door, request, overview)?;
-        door.hosts
-            .admit(request, overview, matches!(form, Form::Proxied { .. }))?;
+        let form = self.form(door, peer, request, overview)?;
+        door.hosts.admit(
+            peer,
+            request,
+            overview,
+            matches!(form, Form::Proxied { .. }),
+        )?;
         let credentials = Credentials::read(request.headers(), overview)?;
         let caller = table
             .callers()
@@ -109,6 +113,7 @@ impl Gateway {
     fn form<'a>(
         &self,
         door: &Door,
+        peer: &Peer,
         request: &'a Request<Incoming>,
         overview: Overview,
     ) -> Result<Form<'a>, Problem> {
@@ -151,7 +156,7 @@ impl Gateway {
         // A server must take its own address in this form, too (RFC 9112 section 3.2.2).
         let is_own = |authority: &Authority| {
             let port = authority.port_u16().unwrap_or(80);
-            door.port == Some(port) && door.hosts.is_ours(authority.host())
+            door.port == Some(port) && door.hosts.is_ours(peer, authority.host())
         };
         match authority {
             Some(authority) if !is_own(authority) => {

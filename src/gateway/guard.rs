@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Request, Version};
 
 use crate::gateway::headers::{Field, Overview};
 use crate::gateway::reply::{Code, Problem};
+use crate::inbound::peer::Peer;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -31,13 +32,15 @@ impl Hosts {
         }
     }
 
-    /// Lets through what a program on this machine sent. A request that `is_proxied` names the service's host, not
+    /// Lets through what a program sent. A request that `is_proxied` names the service's host, not
     /// Relais's: a web page can send such a one only if its browser was told to take Relais for its proxy.
     ///
     /// # Errors
-    /// The answer for what a web page may have sent, or for a request without a usable `Host` (RFC 9112 section 3.2).
+    /// The answer for what a web page may have sent, for a request without a usable `Host` (RFC 9112 section 3.2), or
+    /// for another host than the connection was made for (RFC 9110 section 15.5.20).
     pub(crate) fn admit<B>(
         &self,
+        peer: &Peer,
         request: &Request<B>,
         overview: Overview,
         is_proxied: bool,
@@ -65,7 +68,15 @@ impl Hosts {
         if target.is_some_and(|target| !target.eq_ignore_ascii_case(host)) {
             return Err(malformed("the request's Host is not that of its target"));
         }
-        if is_proxied || self.is_ours(host) {
+        if is_proxied {
+            return Ok(());
+        }
+        // What the handshake settled, it settled under that name (CVE-2025-23048 in httpd).
+        let asked_for = peer.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        if asked_for.is_some_and(|name| !name.eq_ignore_ascii_case(host)) {
+            return Err(misdirected());
+        }
+        if self.is_ours(peer, host) {
             Ok(())
         } else {
             Err(refused("the request's Host is not a local one"))
@@ -73,7 +84,7 @@ impl Hosts {
     }
 
     /// Whether a name, or the literal of an address, is one under which Relais is reached.
-    pub(crate) fn is_ours(&self, host: &str) -> bool {
+    pub(crate) fn is_ours(&self, peer: &Peer, host: &str) -> bool {
         // What almost every application sends.
         if host == "127.0.0.1" || host == "localhost" {
             return true;
@@ -84,6 +95,7 @@ impl Hosts {
                 .parse::<IpAddr>()
                 .is_ok_and(|address| address.is_loopback())
             || (self.allowed.iter()).any(|allowed| allowed.eq_ignore_ascii_case(host))
+            || (peer.tls.as_ref()).is_some_and(|tls| tls.names.has(host))
     }
 }
 
@@ -129,6 +141,14 @@ fn malformed(detail: &str) -> Problem {
     Problem::new(Code::RequestMalformed, detail, "")
 }
 
+fn misdirected() -> Problem {
+    Problem::new(
+        Code::Misdirected,
+        "the request's Host is not the name that its connection was opened for (SNI)",
+        "open another connection for that name",
+    )
+}
+
 fn refused(detail: &str) -> Problem {
     Problem::new(
         Code::BrowserRefused,
@@ -152,7 +172,12 @@ mod tests {
         };
         let request = request.body(()).unwrap();
         hosts
-            .admit(&request, Overview::of(request.headers()), false)
+            .admit(
+                &Peer::default(),
+                &request,
+                Overview::of(request.headers()),
+                false,
+            )
             .map_err(|problem| problem.code)
     }
 

@@ -34,6 +34,8 @@ pub enum Code {
     CertificateRevoked,
     /// Relais itself failed.
     Internal,
+    /// The connection was opened for another host.
+    Misdirected,
     /// Too much is under way.
     Overloaded,
     /// The request is not one that Relais can pass on.
@@ -129,6 +131,12 @@ impl Code {
                 "internal",
                 "Relais failed",
                 "proxy_internal_error",
+            ),
+            Self::Misdirected => (
+                S::MISDIRECTED_REQUEST,
+                "misdirected",
+                "The connection was opened for another host",
+                "http_request_denied",
             ),
             Self::Overloaded => (
                 S::SERVICE_UNAVAILABLE,

@@ -6,6 +6,7 @@
 mod examine;
 mod file;
 mod material;
+mod pair;
 mod pairing;
 mod password;
 mod pem;
@@ -30,6 +31,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 
 pub use self::examine::{Examined, ExaminedCertificate, examine};
 pub(crate) use self::material::{Certificate, PublicKey};
+pub use self::pair::Pair;
 use self::pairing::Pairs;
 use self::password::Passwords;
 pub(crate) use self::problem::shell_word;

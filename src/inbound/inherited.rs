@@ -43,7 +43,7 @@ fn loopback_hint(address: &str) -> &'static str {
         .parse()
         .is_ok_and(|address: std::net::SocketAddr| !address.ip().is_loopback());
     if is_elsewhere {
-        " of this machine alone (only loopback addresses are served)"
+        " of this machine alone (only loopback addresses are served without TLS and [[callers]])"
     } else {
         ""
     }

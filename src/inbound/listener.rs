@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 use crate::config::ListenAddress;
 use crate::inbound::inherited::{Inherited, Origin};
@@ -271,6 +272,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+    /// Over TLS, after the handshake. In a box: it is larger by far, and most listeners have none.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Listening {
@@ -316,7 +319,7 @@ impl Stream {
     /// Who is at the other end.
     pub(super) fn peer(&self) -> Peer {
         let process = match self {
-            Self::Tcp(_) => None,
+            Self::Tcp(_) | Self::Tls(_) => None,
             // The kernel always knows; without its answer nobody is taken for anybody.
             Self::Unix(stream) => stream.peer_cred().ok().map(|peer| Process {
                 uid: peer.uid(),
@@ -341,6 +344,7 @@ macro_rules! either {
         match $self.get_mut() {
             Self::Tcp($stream) => $call,
             Self::Unix($stream) => $call,
+            Self::Tls($stream) => $call,
         }
     };
 }

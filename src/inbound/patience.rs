@@ -31,6 +31,8 @@ pub(super) struct Patient<S> {
     opening: Option<usize>,
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
+    /// TLS holds back what the socket does not take, and calls it written.
+    flushing: Option<Pin<Box<Sleep>>>,
     is_shut: bool,
     leave: Option<Leave>,
 }
@@ -52,6 +54,7 @@ impl<S> Patient<S> {
             opening: Some(0),
             reading: None,
             writing: None,
+            flushing: None,
             is_shut: false,
             leave: None,
         }
@@ -137,14 +140,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        if flushed.is_pending() {
+            return late(&mut this.flushing, this.limit, cx);
+        }
+        this.flushing = None;
+        flushed
     }
 
     /// Ends the answers, then takes and forgets what the application is still sending.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.is_shut {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
+            if shut.is_pending() {
+                return late(&mut this.flushing, this.limit, cx);
+            }
+            ready!(shut)?;
             this.is_shut = true;
         }
         let leave = this.leave.get_or_insert_with(|| Leave {
@@ -167,5 +180,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes all that is written and gets rid of nothing, as TLS does whose socket is full.
+    struct Clogged;
+
+    impl AsyncRead for Clogged {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Clogged {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_and_does_not_leave_is_waited_for_no_longer_than_the_limit() {
+        use tokio::io::AsyncWriteExt as _;
+        let limit = Duration::from_millis(50);
+        let mut stream = Patient::new(Clogged, limit);
+        stream.write_all(b"x").await.unwrap();
+        let begun = Instant::now();
+        let late = |ended: io::Result<()>| ended.unwrap_err().kind() == io::ErrorKind::TimedOut;
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.flush());
+        assert!(late(ended.await.unwrap()));
+        assert!(begun.elapsed() >= limit);
+        let mut stream = Patient::new(Clogged, limit);
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.shutdown());
+        assert!(late(ended.await.unwrap()));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::identity::profile::Fingerprint;
+use crate::inbound::tls::Names;
 
 /// What is known of the other end of a connection. Nothing of it was said by the application itself.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,8 @@ pub struct Tls {
     pub server_name: Option<Box<str>>,
     /// The certificate that it proved to hold, and that the listener's authorities have issued.
     pub certificate: Option<Certificate>,
+    /// The names in the certificate that it was shown itself.
+    pub names: Arc<Names>,
 }
 
 /// An application's certificate, after it was verified.

@@ -8,15 +8,18 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::cli::check::broken::Broken;
+use crate::config::{self, Config, Identities, KeyReaders};
 use crate::gateway::caller::Caller;
-use crate::config::{self, Identities, KeyReaders};
 use crate::gateway::table::{Offered, Table};
 use crate::identity::finess::Finess;
 use crate::identity::load::{self, Identity, ProblemKind};
 use crate::identity::revocation::Revocations;
 use crate::identity::rules::{Rule, Severity};
 use crate::identity::select::Refusal;
+use crate::identity::states::{State, timestamp};
 use crate::identity::tenants::Mistake;
+use crate::inbound::listener::describe;
+use crate::inbound::tls::Terms;
 use crate::services::{Service, WantedCertificate};
 
 /// Tenants named in a finding about many; the others are counted.
@@ -170,6 +173,35 @@ pub(super) fn of_folders(config: &Identities, identities: &[Arc<Identity>]) -> V
         })
     });
     open.collect()
+}
+
+/// What is wrong with what listeners speak TLS with.
+pub(super) fn of_listeners(config: &Config, now: i64) -> Vec<Finding> {
+    let found = |listener: &config::Listener| {
+        let read = Terms::read(listener.tls.as_ref()?, config.identities.key_readers);
+        let terms = match read {
+            Ok(terms) => terms,
+            Err(error) => return Some(Finding::error(error.to_string(), error.hint)),
+        };
+        let profile = terms.profile();
+        let (is_usable, says) = match State::of(profile, &Revocations::default(), now) {
+            State::Valid | State::Revoked => return None,
+            State::Expiring => (true, format!("ends on {}", timestamp(profile.not_after))),
+            State::Expired => (false, format!("ended on {}", timestamp(profile.not_after))),
+            State::NotYetValid => {
+                let begins = timestamp(profile.not_before);
+                (false, format!("is not valid before {begins}"))
+            }
+        };
+        let address = describe(&listener.address);
+        let message = format!("the certificate of the listener {address} {says}");
+        let hint = "put another in the place of its files: it is taken up without a restart";
+        Some(match is_usable {
+            true => Finding::warning(message, hint),
+            false => Finding::error(message, hint),
+        })
+    };
+    config.listeners.iter().filter_map(found).collect()
 }
 
 /// What is wrong with revocation lists, as far as it can be told without fetching any.

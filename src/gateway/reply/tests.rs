@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::*;
 
 /// What applications rely on. A status or code that changes here breaks them.
-const PROMISED: [(Code, u16, &str); 23] = [
+const PROMISED: [(Code, u16, &str); 24] = [
     (Code::BrowserRefused, 403, "browser_refused"),
     (Code::CallerForbidden, 403, "caller_forbidden"),
     (Code::CallerUnauthenticated, 407, "caller_unauthenticated"),
@@ -28,6 +28,7 @@ const PROMISED: [(Code, u16, &str); 23] = [
     ),
     (Code::CertificateRevoked, 503, "certificate_revoked"),
     (Code::Internal, 500, "internal"),
+    (Code::Misdirected, 421, "misdirected"),
     (Code::Overloaded, 503, "overloaded"),
     (Code::RequestMalformed, 400, "request_malformed"),
     (Code::RequestTimeout, 408, "request_timeout"),
