@@ -166,7 +166,11 @@ async fn begins(scene: &Scene) {
 async fn closes(before: usize) {
     let until = Instant::now() + support::DEADLINE;
     while descriptors() > before + DESCRIPTORS {
-        assert!(Instant::now() < until, "{before} were open, now {:#?}", open());
+        assert!(
+            Instant::now() < until,
+            "{before} were open, now {:#?}",
+            open()
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -175,7 +179,11 @@ async fn serves_all(scene: &Scene) {
     for tenant in 0..TENANTS {
         for (service, name) in SERVICES.iter().enumerate() {
             let answer = ask(scene, tenant, service, 0).await;
-            assert_eq!(answer.status(), 200, "tenant {tenant} at {name}: {answer:?}");
+            assert_eq!(
+                answer.status(),
+                200,
+                "tenant {tenant} at {name}: {answer:?}"
+            );
             let refused = ask(scene, tenant, service, 1).await;
             assert_eq!(refused.code(), "caller_unauthenticated");
         }
@@ -221,9 +229,20 @@ fn open() -> Vec<String> {
     let name = |entry: std::io::Result<std::fs::DirEntry>| {
         let link = std::fs::read_link(entry.unwrap().path()).unwrap_or_default();
         let link = link.display().to_string();
-        let inode = link.strip_prefix("socket:[").unwrap_or("-").trim_end_matches(']');
-        let line = tcp.lines().find(|line| line.split_whitespace().nth(9) == Some(inode));
-        format!("{link} {}", line.and_then(|line| line.get(..34)).unwrap_or_default())
+        let inode = link
+            .strip_prefix("socket:[")
+            .unwrap_or("-")
+            .trim_end_matches(']');
+        let line = tcp
+            .lines()
+            .find(|line| line.split_whitespace().nth(9) == Some(inode));
+        format!(
+            "{link} {}",
+            line.and_then(|line| line.get(..34)).unwrap_or_default()
+        )
     };
-    std::fs::read_dir("/proc/self/fd").unwrap().map(name).collect()
+    std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(name)
+        .collect()
 }

@@ -39,6 +39,11 @@ pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
     let (told, listeners) = listeners(&running.listeners, &new.listeners);
     let mut restart = differing(running, new);
     restart.extend(told);
+    if new.callers.is_empty() && !running.callers.is_empty() {
+        // Without callers, whoever connects speaks for everybody: half of a file that was read must not bring that about.
+        restart.push(Restart::new("callers", running.callers.len(), NONE));
+        new.callers.clone_from(&running.callers);
+    }
     new.workers = running.workers;
     new.listeners = listeners;
     new.admin.clone_from(&running.admin);

@@ -146,7 +146,11 @@ impl Judge {
         request: &Request<Incoming>,
     ) -> Result<(), String> {
         let headers = request.headers();
-        let number = |name| said(headers, name).parse::<u64>().map_err(|_| name.to_owned());
+        let number = |name| {
+            said(headers, name)
+                .parse::<u64>()
+                .map_err(|_| name.to_owned())
+        };
         let tenant = said(headers, TENANT);
         let tenant = self.tenants.iter().position(|one| one.as_str() == tenant);
         let tenant = tenant.ok_or_else(|| "it is for nobody".to_owned())?;
@@ -160,7 +164,8 @@ impl Judge {
         }
         let sha256 = connection.sha256.as_deref().unwrap_or_default();
         let certificate = self.certificates.read().unwrap().get(sha256).copied();
-        let certificate = certificate.ok_or_else(|| "the certificate was never issued".to_owned())?;
+        let certificate =
+            certificate.ok_or_else(|| "the certificate was never issued".to_owned())?;
         if certificate.tenant != tenant {
             return Err("the certificate was issued to another".to_owned());
         }
@@ -188,7 +193,9 @@ impl Judge {
             let nonce = number(NONCE)?;
             let (word, bit) = (usize::try_from(nonce / 64).unwrap(), 1 << (nonce % 64));
             let mut once = self.once.lock().unwrap();
-            let word = once.get_mut(word).ok_or_else(|| "its number is too high".to_owned())?;
+            let word = once
+                .get_mut(word)
+                .ok_or_else(|| "its number is too high".to_owned())?;
             if *word & bit != 0 {
                 return Err("it was sent twice".to_owned());
             }

@@ -119,10 +119,14 @@ async fn foreign(scene: &Scene, tenant: usize, random: &mut Random) {
     write_private(&scene.file(tenant), &others.pem).unwrap();
     scene.reload().await;
     let own = scene.current.lock().unwrap()[tenant].clone();
-    scene.judge.withdrawn(&own.sha256, "written over by another's");
+    scene
+        .judge
+        .withdrawn(&own.sha256, "written over by another's");
     sleep(milliseconds(random.below(50))).await;
     renew(scene, tenant, random).await;
-    scene.judge.withdrawn(&others.sha256, "written over by its tenant's");
+    scene
+        .judge
+        .withdrawn(&others.sha256, "written over by its tenant's");
 }
 
 /// Puts other callers into the configuration, at once or after something that is none.
@@ -130,9 +134,14 @@ pub async fn configure(scene: &Scene, version: usize, random: &mut Random) {
     let text = scene.configuration(version);
     let file = &scene.gateway.site.configuration;
     scene.judge.may_come(VERSIONS[version].rights);
-    if random.below(2) == 0 {
+    let cut = match random.below(3) {
         // In the middle of a token: what ends at the end of a line might be a configuration of its own.
-        let cut = text.rfind("sha256:").unwrap() + random.below(60) as usize;
+        0 => Some(text.rfind("sha256:").unwrap() + random.below(60) as usize),
+        // All of the configuration but its callers.
+        1 => text.find("[[callers]]"),
+        _ => None,
+    };
+    if let Some(cut) = cut {
         std::fs::write(file, &text[..cut]).unwrap();
         scene.reload().await;
     }
