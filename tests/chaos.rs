@@ -33,7 +33,7 @@ use support::{Answered, eventually};
 use tokio::task::JoinSet;
 
 /// What fits into the gate.
-const REQUESTS: u64 = 20_000;
+const REQUESTS: u64 = 6_000;
 
 const APPLICATIONS: u64 = 32;
 
@@ -84,11 +84,12 @@ fn whatever_goes_wrong_under_load_nobody_acts_as_another_and_all_is_served_after
     runtime.block_on(serves_all(&scene));
     let (wrongs, wrong) = scene.judge.verdict();
     println!(
-        "{requests} requests in {took:.1?}, {} seen by services, {wrongs} wrong, {} panics\nanswers {:#?}\n\
+        "{requests} requests in {took:.1?}, {} seen by services, {wrongs} wrong, {} panics\nanswers {:#?}\ntroubles {:#?}\n\
          memory in MiB: at a tenth {}, at the end {}, afterwards {}; descriptors {descriptors}, afterwards {}",
         scene.judge.passed(),
         PANICS.load(Ordering::Relaxed),
         load.answers.lock().unwrap(),
+        scene.troubles.lock().unwrap(),
         memory.0,
         memory.1,
         afterwards.0,

@@ -1,5 +1,6 @@
 //! A gateway with callers, tenants and services, whose wires, files, configuration and clock can be meddled with.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -81,6 +82,8 @@ pub struct Scene {
     pub tenants: Vec<Finess>,
     pub wires: Vec<Wire>,
     pub current: Mutex<Vec<Current>>,
+    /// How often what was troubled.
+    pub troubles: Mutex<BTreeMap<&'static str, u64>>,
     /// The configuration without its callers.
     base: String,
     keys: Vec<Arc<KeyPair>>,
@@ -144,10 +147,15 @@ impl Scene {
             tenants,
             wires,
             current: Mutex::new(current),
+            troubles: Mutex::default(),
             base,
             keys,
             _witnesses: witnesses,
         }
+    }
+
+    pub fn note(&self, trouble: &'static str) {
+        *self.troubles.lock().unwrap().entry(trouble).or_default() += 1;
     }
 
     /// Where a tenant's certificate and key are.

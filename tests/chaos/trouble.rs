@@ -23,16 +23,21 @@ pub async fn of_services(scene: Arc<Scene>, seed: u64) {
         let wire = &scene.wires[random.below(SERVICES.len() as u64) as usize];
         match random.below(4) {
             0 => {
+                scene.note("service died");
                 wire.set(Mode::Refuses);
                 sleep(milliseconds(random.below(150))).await;
             }
             1 => {
+                scene.note("service stalled");
                 wire.set(Mode::Stalls);
                 // Sometimes longer than any deadline.
                 let most = if random.below(10) == 0 { 1500 } else { 200 };
                 sleep(milliseconds(random.below(most))).await;
             }
-            _ => wire.cut(),
+            _ => {
+                scene.note("connections reset");
+                wire.cut();
+            }
         }
         wire.set(Mode::Passes);
     }
@@ -55,6 +60,7 @@ pub async fn of_files(scene: Arc<Scene>, seed: u64) {
                 configure(&scene, version, &mut random).await;
             }
             10 => {
+                scene.note("clock leapt");
                 let hours = [2, -2, 24 * 366 * 4, -24 * 366 * 4][random.below(4) as usize];
                 scene.gateway.app.clock.set(hours * HOUR);
                 sleep(milliseconds(random.below(100))).await;
@@ -67,6 +73,7 @@ pub async fn of_files(scene: Arc<Scene>, seed: u64) {
 
 /// Puts a new certificate in the place of a tenant's, at once or in two halves.
 async fn renew(scene: &Scene, tenant: usize, random: &mut Random) {
+    scene.note("certificate renewed");
     let next = scene.issue(tenant);
     let file = scene.file(tenant);
     if random.below(2) == 0 {
@@ -85,6 +92,7 @@ async fn renew(scene: &Scene, tenant: usize, random: &mut Random) {
 
 /// Takes a tenant's certificate away, and gives it another after a while.
 async fn remove(scene: &Scene, tenant: usize, random: &mut Random) {
+    scene.note("certificate removed");
     std::fs::remove_file(scene.file(tenant)).unwrap();
     scene.reload().await;
     let before = scene.current.lock().unwrap()[tenant].clone();
@@ -95,6 +103,7 @@ async fn remove(scene: &Scene, tenant: usize, random: &mut Random) {
 
 /// Damages a tenant's file, and mends it after a while.
 async fn spoil(scene: &Scene, tenant: usize, random: &mut Random) {
+    scene.note("file broken");
     let mut bytes = scene.current.lock().unwrap()[tenant]
         .pem
         .clone()
@@ -115,6 +124,7 @@ async fn spoil(scene: &Scene, tenant: usize, random: &mut Random) {
 /// would be no news, and leave what was there before in use.
 async fn foreign(scene: &Scene, tenant: usize, random: &mut Random) {
     let other = (tenant + 1 + random.below(TENANTS as u64 - 1) as usize) % TENANTS;
+    scene.note("file written over by another's");
     let others = scene.issue(other);
     write_private(&scene.file(tenant), &others.pem).unwrap();
     scene.reload().await;
@@ -131,6 +141,7 @@ async fn foreign(scene: &Scene, tenant: usize, random: &mut Random) {
 
 /// Puts other callers into the configuration, at once or after something that is none.
 pub async fn configure(scene: &Scene, version: usize, random: &mut Random) {
+    scene.note("callers changed");
     let text = scene.configuration(version);
     let file = &scene.gateway.site.configuration;
     scene.judge.may_come(VERSIONS[version].rights);
