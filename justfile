@@ -18,7 +18,7 @@ clippy:
 
 # lint the shell scripts
 shellcheck:
-    shellcheck -x .ci/run tests/interop/run.sh benches/compare/run.sh benches/compare/figures.sh benches/rotation/run.sh
+    shellcheck -x .ci/run tests/interop/run.sh benches/compare/run.sh benches/compare/figures.sh benches/rotation/run.sh benches/chaos/run.sh fuzz/run.sh
 
 # unit, integration and documentation tests
 test *ARGUMENTS:
@@ -47,6 +47,14 @@ compare *ARGUMENTS:
 # micro-benchmarks: of one subject with `just bench selection`; compare with `just bench --baseline main`
 bench *ARGUMENTS:
     cargo bench -- {{ARGUMENTS}}
+
+# load while everything goes wrong: a million requests
+chaos *ARGUMENTS:
+    benches/chaos/run.sh {{ARGUMENTS}}
+
+# every fuzz target for ten minutes, on the nightly toolchain (needs cargo-fuzz)
+fuzz *ARGUMENTS:
+    fuzz/run.sh {{ARGUMENTS}}
 
 # make the example certificates anew
 certs-example:

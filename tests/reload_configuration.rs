@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http::Request;
 use relais::app::reload::Report;
 use relais::config::Config;
+use relais::gateway::caller::TokenHash;
 use relais::identity::finess::Finess;
 use relais::services::{Environment, HttpVersions, Retry};
 use relais::simulator::pki::{self, Pki};

@@ -39,9 +39,8 @@ pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
     let (told, listeners) = listeners(&running.listeners, &new.listeners);
     let mut restart = differing(running, new);
     restart.extend(told);
-    if new.callers.is_empty() && listeners.iter().any(is_exposed) {
-        // The file has no such listener any more, and so may do without callers; the one that is bound may not: every
-        // machine that reaches it could speak for every tenant.
+    if new.callers.is_empty() && !running.callers.is_empty() {
+        // Without callers, whoever connects speaks for everybody: half of a file that was read must not bring that about.
         restart.push(Restart::new("callers", running.callers.len(), NONE));
         new.callers.clone_from(&running.callers);
     }
@@ -51,11 +50,6 @@ pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
     new.log.format = running.log.format;
     new.log.access.clone_from(&running.log.access);
     new.limits = running.limits;
-    // Without callers everybody is let in: a file that is read while it is written must not come to that.
-    if new.callers.is_empty() && !running.callers.is_empty() {
-        restart.push(Restart::new("callers", running.callers.len(), NONE));
-        new.callers.clone_from(&running.callers);
-    }
     new.process = running.process;
     new.shutdown_grace = running.shutdown_grace;
     restart
@@ -87,11 +81,6 @@ pub(super) fn taken_up(old: &Config, new: &Config) -> Vec<String> {
     let services = names.into_iter().filter(|name| differs(name));
     let services = services.map(|name| format!("services.{name}"));
     sections.chain(services).collect()
-}
-
-/// Whether other machines can reach a listener.
-fn is_exposed(listener: &Listener) -> bool {
-    matches!(&listener.address, ListenAddress::Tcp(address) if !address.ip().is_loopback())
 }
 
 fn differing(running: &Config, new: &Config) -> Vec<Restart> {

@@ -36,16 +36,6 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Raw<'_>) -> Parsed<
     }
 }
 
-/// Yes or no.
-pub(super) fn flag(raw: &Raw<'_>) -> Parsed<bool> {
-    match raw.kind {
-        ValueKind::Boolean(flag) => Ok(*flag),
-        ValueKind::String(text) if raw.is_text && text == "true" => Ok(true),
-        ValueKind::String(text) if raw.is_text && text == "false" => Ok(false),
-        _ => Err(Mismatch::expected("true or false")),
-    }
-}
-
 /// A whole number within bounds.
 pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(&Raw<'_>) -> Parsed<usize> {
     move |raw| {

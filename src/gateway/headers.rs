@@ -178,7 +178,7 @@ fn upgrade(headers: &HeaderMap, overview: Overview) -> Option<HeaderValue> {
     if !overview.has(Field::Upgrade) {
         return None;
     }
-    let named = connection_options(headers).any(|option| option.eq_ignore_ascii_case("upgrade"));
+    let named = connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     let protocol = headers.get(UPGRADE).filter(|_| named)?;
     (!protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
 }
@@ -219,13 +219,13 @@ fn remove_named(headers: &mut HeaderMap) {
     }
 }
 
-fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// What `Connection` names. Bytes that have no place in it hide nothing that stands beside them.
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
         .filter(|option| !option.is_empty())
 }
 
@@ -323,6 +323,21 @@ mod tests {
         let mut headers = map(&[("connection", "content-length"), ("content-length", "5")]);
         for_this_service(&mut headers);
         assert_eq!(headers, map(&[("content-length", "5")]));
+    }
+
+    #[test]
+    fn what_connection_names_is_stripped_whatever_stands_beside_it() {
+        let named = [
+            b"x-private, \xe9".as_slice(),
+            b"\xe9,x-private",
+            b",,X-Private\t,;",
+        ];
+        for named in named {
+            let mut headers = map(&[("x-private", "1"), ("soapaction", "urn:x")]);
+            headers.insert(CONNECTION, HeaderValue::from_bytes(named).unwrap());
+            for_this_service(&mut headers);
+            assert_eq!(headers, map(&[("soapaction", "urn:x")]), "{named:?}");
+        }
     }
 
     #[test]

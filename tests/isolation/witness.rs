@@ -79,8 +79,16 @@ pub struct Carried {
     pub authority: String,
 }
 
+/// Looks at each request when it arrives, where there are too many to be written down.
+pub trait Judge: std::fmt::Debug + Send + Sync {
+    fn arrived(&self, connection: &Connection, request: &Request<Incoming>);
+}
+
 #[derive(Debug, Default)]
-struct Ledger(Mutex<Vec<Connection>>);
+struct Ledger {
+    connections: Mutex<Vec<Connection>>,
+    judge: Option<Arc<dyn Judge>>,
+}
 
 /// A running service; stops when dropped.
 pub struct Witness {
@@ -95,6 +103,8 @@ pub struct Witness {
 pub struct Manner {
     pub verifier: Option<Arc<dyn ClientCertVerifier>>,
     pub streams: Option<u32>,
+    /// Who looks at requests; nothing is written down then.
+    pub judge: Option<Arc<dyn Judge>>,
 }
 
 impl Witness {
@@ -104,7 +114,10 @@ impl Witness {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(tls(pkis, &manner));
-        let ledger = Arc::new(Ledger::default());
+        let ledger = Arc::new(Ledger {
+            judge: manner.judge.clone(),
+            ..Ledger::default()
+        });
         let shared = Arc::clone(&ledger);
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
@@ -129,7 +142,7 @@ impl Witness {
 
     /// All connections so far.
     pub fn connections(&self) -> Vec<Connection> {
-        self.ledger.0.lock().unwrap().clone()
+        self.ledger.connections.lock().unwrap().clone()
     }
 }
 
@@ -196,7 +209,8 @@ async fn serve(
     ledger: &Arc<Ledger>,
     manner: &Manner,
 ) {
-    let number = ledger.open(stream.get_ref().1);
+    let connection = Arc::new(Connection::of(stream.get_ref().1));
+    let number = ledger.open(&connection);
     let broken = Arc::new(Notify::new());
     let count = Arc::new(AtomicUsize::new(0));
     let service = service_fn({
@@ -204,7 +218,14 @@ async fn serve(
         move |request| {
             let first = count.fetch_add(1, Ordering::Relaxed) == 0;
             let (ledger, broken) = (Arc::clone(&ledger), Arc::clone(&broken));
-            async move { Ok::<_, Infallible>(answer(&ledger, number, first, broken, request).await) }
+            let connection = Arc::clone(&connection);
+            async move {
+                match &ledger.judge {
+                    Some(judge) => judge.arrived(&connection, &request),
+                    None => ledger.carry(number, &request),
+                }
+                Ok::<_, Infallible>(answer(&connection, first, broken, request).await)
+            }
         }
     });
     let mut http = auto::Builder::new(TokioExecutor::new());
@@ -219,13 +240,11 @@ async fn serve(
 }
 
 async fn answer(
-    ledger: &Ledger,
-    number: usize,
+    connection: &Connection,
     first: bool,
     broken: Arc<Notify>,
     request: Request<Incoming>,
 ) -> Response<Pieces> {
-    ledger.carry(number, &request);
     let behaviour = said(request.headers(), BEHAVIOUR)
         .parse()
         .unwrap_or(Behaviour::Answer);
@@ -248,7 +267,11 @@ async fn answer(
         Behaviour::Answer | Behaviour::Close | Behaviour::BreakReused => {}
     }
     if behaviour != Behaviour::Early && request.into_body().collect().await.is_err() {
-        std::future::pending().await
+        // Of a stream only that one has ended.
+        match connection.is_h2 {
+            true => std::future::pending().await,
+            false => break_off(&broken).await,
+        }
     }
     let mut response = Response::new(Pieces {
         piece: Bytes::from(nonce.clone()),
@@ -258,12 +281,11 @@ async fn answer(
         broken: (behaviour == Behaviour::BreakOff).then_some(broken),
     });
     *response.status_mut() = StatusCode::OK;
-    let connection = ledger.0.lock().unwrap()[number].clone();
     let headers = response.headers_mut();
     let fields = [
         (NONCE, Some(nonce)),
-        ("x-client-sha256", connection.sha256),
-        ("x-client-ou", connection.ou),
+        ("x-client-sha256", connection.sha256.clone()),
+        ("x-client-ou", connection.ou.clone()),
     ];
     for (name, value) in fields {
         if let Some(value) = value {
@@ -281,14 +303,13 @@ async fn break_off(broken: &Notify) {
     std::future::pending().await
 }
 
-impl Ledger {
-    fn open(&self, session: &rustls::ServerConnection) -> usize {
+impl Connection {
+    fn of(session: &rustls::ServerConnection) -> Self {
         let profile = session
             .peer_certificates()
             .and_then(|chain| chain.first())
             .map(|leaf| Profile::parse(leaf).unwrap());
-        let mut connections = self.0.lock().unwrap();
-        connections.push(Connection {
+        Self {
             sha256: profile
                 .as_ref()
                 .map(|profile| profile.fingerprint.to_string()),
@@ -299,8 +320,17 @@ impl Ledger {
             resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
             is_h2: session.alpn_protocol() == Some(b"h2"),
             carried: Vec::new(),
-        });
-        connections.len() - 1
+        }
+    }
+}
+
+impl Ledger {
+    fn open(&self, connection: &Connection) -> usize {
+        let mut connections = self.connections.lock().unwrap();
+        if self.judge.is_none() {
+            connections.push(connection.clone());
+        }
+        connections.len().saturating_sub(1)
     }
 
     fn carry(&self, number: usize, request: &Request<Incoming>) {
@@ -309,16 +339,18 @@ impl Ledger {
             .uri()
             .authority()
             .map_or_else(|| said(headers, HOST.as_str()), ToString::to_string);
-        self.0.lock().unwrap()[number].carried.push(Carried {
-            nonce: said(headers, NONCE),
-            tenant: said(headers, TENANT),
-            service: said(headers, SERVICE),
-            authority,
-        });
+        self.connections.lock().unwrap()[number]
+            .carried
+            .push(Carried {
+                nonce: said(headers, NONCE),
+                tenant: said(headers, TENANT),
+                service: said(headers, SERVICE),
+                authority,
+            });
     }
 }
 
-fn said(headers: &HeaderMap, name: &str) -> String {
+pub fn said(headers: &HeaderMap, name: &str) -> String {
     headers
         .get(name)
         .and_then(|value| value.to_str().ok())

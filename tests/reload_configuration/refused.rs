@@ -184,3 +184,27 @@ fn a_configuration_is_read_again_with_the_variables_that_it_was_read_with_first(
     assert_eq!(first.services[0].retry, Retry::Never);
     assert_eq!(first.load_again().unwrap().config, first);
 }
+
+#[tokio::test]
+async fn a_file_that_has_lost_its_callers_opens_nothing_before_a_restart() {
+    let caller = format!(
+        "\n[[callers]]\nname = \"dui\"\ntenants = [\"*\"]\ntokens = [\"{}\"]\n",
+        TokenHash::of(b"relais_x")
+    );
+    let gateway = start_with(1, &[DMP], |text| {
+        manual(text);
+        text.push_str(&caller);
+    });
+    let refused = async || gateway.get(gateway.tenant(0), "/dmp/x").await.code();
+    assert_eq!(refused().await, "caller_unauthenticated");
+    let whole = edit(&gateway, |text| *text = text.replace(&caller, ""));
+    let report = reload(&gateway).await;
+    let [restart] = &report.restart[..] else {
+        panic!("{report:?}");
+    };
+    let told = (&*restart.key, &*restart.running, &*restart.configured);
+    assert_eq!(told, ("callers", "1", "none"));
+    assert_eq!(refused().await, "caller_unauthenticated");
+    put(&gateway.site.configuration, whole);
+    assert!(reload(&gateway).await.restart.is_empty());
+}
