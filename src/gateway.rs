@@ -28,7 +28,7 @@ use hyper::body::Incoming;
 use crate::config::ListenAddress;
 use crate::gateway::address::Bound;
 use crate::gateway::diagnosis::{Diagnosis, FaultReader};
-use crate::gateway::direction::{Chosen, Directed, Direction, choose};
+use crate::gateway::direction::{Asker, Chosen, Directed, Direction, choose};
 use crate::gateway::exchange::{Exchange, Outcome, Reply, Unanswered};
 use crate::gateway::guard::Hosts;
 use crate::gateway::limits::Count;
@@ -101,14 +101,14 @@ impl Gateway {
         // Listener and services are read out of one snapshot: a name that a listener gives may mean another service a
         // moment later.
         let table = self.table.load();
-        let door = &table.doors()[door];
-        let mut unanswered = Unanswered::new(begin(door, &request), self.log.clone());
+        let at = &table.doors()[door];
+        let mut unanswered = Unanswered::new(begin(at, &request), self.log.clone());
         let exchange = unanswered.exchange();
-        let directed = self.direct(&table, door, peer, &request, exchange);
+        let directed = self.direct(&table, at, peer, &request, exchange);
         // What takes a while must not keep a table that others have long replaced.
         drop(table);
         let answer = match directed {
-            Ok(Directed::To(direction)) => self.forward(request, direction, exchange).await,
+            Ok(Directed::To(direction)) => self.forward(door, request, direction, exchange).await,
             Ok(Directed::Own(response)) => Ok(Answer::Own(response)),
             Err(problem) => Err(problem),
         };
@@ -162,9 +162,18 @@ impl Gateway {
         }
     }
 
-    /// Looks up the connections for a request that was meant for a service as it was when it came, as the table is now.
-    fn choose_again(&self, meant: &Service, exchange: &mut Exchange) -> Result<Chosen, Problem> {
-        let chosen = choose(&self.table.load(), &meant.name, exchange)?;
+    /// Looks up the connections for a request that was meant for a service as it was when it came, as the table is now,
+    /// if its caller may still make it.
+    fn choose_again(
+        &self,
+        door: usize,
+        asker: &Asker<'_>,
+        meant: &Service,
+        exchange: &mut Exchange,
+    ) -> Result<Chosen, Problem> {
+        let table = self.table.load();
+        asker.may_still(&table, &table.doors()[door], &meant.name, exchange.tenant)?;
+        let chosen = choose(&table, &meant.name, exchange)?;
         let environment = chosen.pool.service().environment;
         // A service may have moved; what was meant for a sandbox must not reach patients.
         let is_it = environment == meant.environment;
@@ -183,12 +192,14 @@ impl Gateway {
     /// Carries a request to its service.
     async fn forward(
         &self,
+        door: usize,
         mut request: Request<Incoming>,
-        direction: Direction,
+        direction: Direction<'_>,
         exchange: &mut Exchange,
     ) -> Result<Answer, Problem> {
         let Direction {
             mut chosen,
+            asker,
             remainder,
             overview,
         } = direction;
@@ -196,7 +207,7 @@ impl Gateway {
         if let Some(limiter) = &chosen.offered.limiter {
             waited = limiter.turn(exchange.tenant).await?;
             // The certificate may have been revoked or renewed meanwhile.
-            chosen = self.choose_again(chosen.pool.service(), exchange)?;
+            chosen = self.choose_again(door, &asker, chosen.pool.service(), exchange)?;
         }
         let is_upgrade = headers::for_service(request.headers_mut(), overview);
         let application = is_upgrade.then(|| hyper::upgrade::on(&mut request));
@@ -239,7 +250,7 @@ impl Gateway {
             }
             let service = Arc::clone(chosen.pool.service());
             unsent = unsent.map(|request| without_headers_of(&service, request));
-            chosen = self.choose_again(&service, exchange)?;
+            chosen = self.choose_again(door, &asker, &service, exchange)?;
         };
         let (service, metrics) = (chosen.pool.service(), &chosen.offered.metrics);
         exchange.connection = Some((answer.lease.origin(), answer.lease.version()));

@@ -10,17 +10,18 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Request;
 use relais::config::ListenAddress;
-use relais::gateway::caller::TokenHash;
 use relais::simulator::site::{Stand, sample_finess};
 use support::raw::Raw;
-use support::{Answered, Client, TestGateway, start_on, start_with, within};
+use support::{
+    Answered, Client, TestGateway, eventually, hash_of, start_on, start_with, token_of, within,
+};
 use tokio::net::UnixStream;
 
 const SERVICES: [Stand; 2] = [Stand::new("dmp"), Stand::new("ror")];
 
-/// A caller with a token that is its name and `-token`.
+/// A caller with a token.
 fn with_token(name: &str, rights: &str) -> String {
-    let hash = TokenHash::of(format!("{name}-token").as_bytes());
+    let hash = hash_of(name);
     caller(name, &format!("tokens = [\"{hash}\"]\n{rights}"))
 }
 
@@ -42,11 +43,11 @@ fn gateway_with(callers: &str) -> TestGateway {
     start_with(3, &SERVICES, |text| text.push_str(callers))
 }
 
-/// A GET as a program with that token makes it.
-fn get(token: &str, tenant: usize, path: &str) -> Request<Bytes> {
+/// A GET as the program of that name makes it.
+fn get(name: &str, tenant: usize, path: &str) -> Request<Bytes> {
     let request = Request::get(path)
         .header("x-finess", sample_finess(tenant).as_str())
-        .header("proxy-authorization", format!("Bearer {token}"));
+        .header("proxy-authorization", format!("Bearer {}", token_of(name)));
     request.body(Bytes::new()).unwrap()
 }
 
@@ -93,7 +94,7 @@ async fn a_caller_speaks_for_its_own_tenants_and_uses_its_own_services_alone() {
     for tenant in 0..3 {
         for service in ["dmp", "ror"] {
             for (name, may) in [("one", tenant == 0), ("dmp", service == "dmp")] {
-                let request = get(&format!("{name}-token"), tenant, &format!("/{service}/x"));
+                let request = get(name, tenant, &format!("/{service}/x"));
                 // All on one connection: what one request may do says nothing of the next.
                 let answer = client.send(request).await;
                 let expected = if may { passed() } else { forbidden() };
@@ -113,12 +114,16 @@ async fn a_token_is_taken_from_each_of_its_places_and_never_reaches_a_service() 
     let gateway = gateway_with(&with_token("dui", &for_tenant(1)));
     let tenant = sample_finess(1);
     let ways = [
-        ("proxy-authorization", "Bearer dui-token".to_owned(), true),
-        ("x-relais-token", "dui-token".to_owned(), true),
-        ("proxy-authorization", basic("", "dui-token"), true),
         (
             "proxy-authorization",
-            basic(tenant.as_str(), "dui-token"),
+            format!("Bearer {}", token_of("dui")),
+            true,
+        ),
+        ("x-relais-token", token_of("dui"), true),
+        ("proxy-authorization", basic("", &token_of("dui")), true),
+        (
+            "proxy-authorization",
+            basic(tenant.as_str(), &token_of("dui")),
             false,
         ),
     ];
@@ -148,17 +153,20 @@ async fn who_shows_nothing_or_a_wrong_token_is_asked_for_one() {
     let tenant = sample_finess(0);
     for (field, value) in [
         ("accept", "*/*".to_owned()),
-        ("authorization", "Bearer dui-token".to_owned()),
-        ("proxy-authorization", "Bearer dui-toke".to_owned()),
+        ("authorization", format!("Bearer {}", token_of("dui"))),
         (
             "proxy-authorization",
-            "Bearer dui-token,dui-token".to_owned(),
+            format!("Bearer {}", token_of("dui2")),
         ),
-        ("proxy-authorization", "Digest dui-token".to_owned()),
+        (
+            "proxy-authorization",
+            format!("Bearer {0},{0}", token_of("dui")),
+        ),
+        ("proxy-authorization", format!("Digest {}", token_of("dui"))),
         ("x-relais-token", String::new()),
-        ("x_relais_token", "dui-token".to_owned()),
+        ("x_relais_token", token_of("dui")),
         // Its hash is no token.
-        ("x-relais-token", TokenHash::of(b"dui-token").to_string()),
+        ("x-relais-token", hash_of("dui")),
     ] {
         for path in ["/dmp/x", "/-/identity/dmp", "/nowhere/x"] {
             let request = Request::get(path)
@@ -181,10 +189,11 @@ async fn who_shows_nothing_or_a_wrong_token_is_asked_for_one() {
 async fn nothing_that_a_head_says_widens_what_a_caller_may_do() {
     let gateway = gateway_with(&with_token("dui", &for_tenant(0)));
     let (own, other) = (sample_finess(0), sample_finess(1));
-    let token = "proxy-authorization: Bearer dui-token\r\n";
+    let shown = token_of("dui");
+    let token = &*format!("proxy-authorization: Bearer {shown}\r\n");
     let as_other = format!(
         "proxy-authorization: {}\r\n",
-        basic(other.as_str(), "dui-token")
+        basic(other.as_str(), &token_of("dui"))
     );
     for (target, fields, status) in [
         (
@@ -232,7 +241,7 @@ async fn nothing_that_a_head_says_widens_what_a_caller_may_do() {
         ),
         (
             "/dmp/x".to_owned(),
-            format!("x-finess: {own}\r\n{token}x-relais-token: dui-token\r\n"),
+            format!("x-finess: {own}\r\n{token}x-relais-token: {shown}\r\n"),
             407,
         ),
     ] {
@@ -326,7 +335,7 @@ async fn a_legal_entity_covers_the_sites_that_the_table_gives_it() {
         text.push_str(&with_token("group", &rights));
     });
     for (tenant, expected) in [(0, passed()), (1, forbidden()), (2, passed())] {
-        let answer = gateway.send(get("group-token", tenant, "/dmp/x")).await;
+        let answer = gateway.send(get("group", tenant, "/dmp/x")).await;
         assert_eq!(outcome(&answer), expected, "{tenant}");
     }
 }
@@ -343,7 +352,7 @@ async fn which_certificate_serves_is_told_to_who_may_use_it_alone() {
         (0, "ror", forbidden()),
     ] {
         let path = format!("/-/identity/{service}");
-        let answer = gateway.send(get("dui-token", tenant, &path)).await;
+        let answer = gateway.send(get("dui", tenant, &path)).await;
         assert_eq!(outcome(&answer), expected, "{tenant} {service}");
     }
 }
@@ -365,7 +374,7 @@ async fn rights_that_a_reload_takes_away_are_gone_for_the_next_request_of_an_ope
     for (text, expected) in expectations {
         std::fs::write(path, text).unwrap();
         within(gateway.app.reload()).await.unwrap();
-        let answer = client.send(get("dui-token", 0, "/dmp/x")).await;
+        let answer = client.send(get("dui", 0, "/dmp/x")).await;
         assert_eq!(outcome(&answer), expected);
     }
     // Of a file that is read while it is written the end is missing: that must not mean that everybody is let in.
@@ -376,13 +385,10 @@ async fn rights_that_a_reload_takes_away_are_gone_for_the_next_request_of_an_ope
     let nobody = gateway.get(sample_finess(0), "/dmp/x").await;
     assert_eq!(outcome(&nobody), unauthenticated());
     // A token that was replaced is worth nothing.
-    let other = text.replace(
-        &TokenHash::of(b"dui-token").to_string(),
-        &TokenHash::of(b"another").to_string(),
-    );
+    let other = text.replace(&hash_of("dui"), &hash_of("another"));
     std::fs::write(path, other).unwrap();
     within(gateway.app.reload()).await.unwrap();
-    let answer = client.send(get("dui-token", 0, "/dmp/x")).await;
+    let answer = client.send(get("dui", 0, "/dmp/x")).await;
     assert_eq!(outcome(&answer), unauthenticated());
     assert_eq!(
         outcome(&client.send(get("another", 0, "/dmp/x")).await),
@@ -407,7 +413,7 @@ async fn a_program_that_takes_relais_for_its_proxy_reaches_declared_services_and
         offered.service.target.port()
     };
     let (own, other) = (sample_finess(0), sample_finess(1));
-    let credentials = |tenant: &str| basic(tenant, "dui-token");
+    let credentials = |tenant: &str| basic(tenant, &token_of("dui"));
     for (authority, credentials, expected) in [
         (
             format!("localhost:{}", port("dmp")),
@@ -465,6 +471,98 @@ async fn a_program_that_takes_relais_for_its_proxy_reaches_declared_services_and
             assert_eq!(seen.ou, Some(format!("1{own}")));
         }
     }
+}
+
+#[tokio::test]
+async fn a_browser_that_takes_relais_for_its_proxy_acts_as_nobody() {
+    let gateway = start_with(2, &SERVICES[..1], |text| {
+        let bound = format!("tenant = \"{}\"\n\n[identities]", sample_finess(0));
+        *text = text.replacen("[identities]", &bound, 1);
+        let rights = format!("listener = \"unix:site.sock\"\n{}", for_tenant(0));
+        let socket = "[[listeners]]\naddress = \"unix:site.sock\"\n\n[identities]";
+        *text = text.replacen("[identities]", socket, 1);
+        text.push_str(&caller("site", &rights));
+        text.push_str(&with_token("dui", &for_tenant(0)));
+    });
+    let own = sample_finess(0);
+    let shown = format!(
+        "proxy-authorization: {}\r\n",
+        basic(own.as_str(), &token_of("dui"))
+    );
+    for (fields, status) in [
+        (shown.clone(), 200),
+        (format!("{shown}user-agent: curl/8.5\r\n"), 200),
+        // A page's navigation, with the password that the browser keeps for its proxy.
+        (
+            format!("{shown}user-agent: Mozilla/5.0 (X11) Gecko/20100101\r\n"),
+            403,
+        ),
+        (format!("{shown}accept-language: fr\r\n"), 403),
+        (format!("{shown}origin: http://localhost\r\n"), 403),
+        // The listener names a tenant, and the request does not.
+        (
+            format!("proxy-authorization: {}\r\n", basic("", &token_of("dui"))),
+            400,
+        ),
+    ] {
+        let mut raw = gateway.raw().await;
+        raw.write(format!(
+            "GET http://localhost/x HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n"
+        ))
+        .await;
+        assert_eq!(raw.answer(false).await.unwrap().status, status, "{fields}");
+    }
+    // Who comes by a listener is its caller, but not through a proxy.
+    let ListenAddress::Unix(socket) = &gateway.addresses[1] else {
+        panic!("the second listener is a socket")
+    };
+    for (target, status) in [("/dmp/x", 200), ("http://localhost/x", 407)] {
+        let mut raw = Raw::over(within(UnixStream::connect(socket)).await.unwrap());
+        let fields = format!("host: localhost\r\nx-finess: {own}\r\n");
+        raw.write(format!("GET {target} HTTP/1.1\r\n{fields}\r\n"))
+            .await;
+        assert_eq!(raw.answer(false).await.unwrap().status, status, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_is_there_to_know_is_refused() {
+    let gateway = gateway_with("");
+    assert_eq!(
+        outcome(&gateway.send(get("dui", 0, "/dmp/x")).await),
+        unauthenticated()
+    );
+    // What is for another proxy is not.
+    let request = Request::get("/dmp/x")
+        .header("x-finess", sample_finess(0).as_str())
+        .header("proxy-authorization", "Negotiate YII=");
+    let answer = gateway.send(request.body(Bytes::new()).unwrap()).await;
+    assert_eq!(outcome(&answer), passed());
+}
+
+#[tokio::test]
+async fn a_request_that_waits_while_its_caller_loses_its_rights_is_not_sent() {
+    let gateway = start_with(1, &SERVICES, |text| {
+        text.push_str(&with_token("dui", "tenants = [\"*\"]"));
+        *text = text.replacen("[services.ror]", "[services.ror]\nrate = 1", 1);
+    });
+    // One goes, the other waits for its turn, a second later.
+    assert_eq!(
+        outcome(&gateway.send(get("dui", 0, "/ror/x")).await),
+        passed()
+    );
+    let waiting = gateway.send(get("dui", 0, "/ror/x"));
+    let path = &gateway.site.configuration;
+    let taken_away = async {
+        let text = std::fs::read_to_string(path).unwrap();
+        let other = hash_of("another");
+        let own = hash_of("dui");
+        eventually("it waits", || gateway.app.gateway.requests_under_way() == 1).await;
+        std::fs::write(path, text.replace(&own, &other)).unwrap();
+        within(gateway.app.reload()).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(waiting, taken_away);
+    assert_eq!(outcome(&answer), unauthenticated());
 }
 
 #[tokio::test]

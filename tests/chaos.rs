@@ -29,7 +29,7 @@ use chaos::application::Load;
 use chaos::scene::{CALLERS, SERVICES, Scene, TENANTS};
 use chaos::trouble;
 use http::Request;
-use support::{Answered, eventually};
+use support::{Answered, eventually, token_of};
 use tokio::task::JoinSet;
 
 /// What fits into the gate.
@@ -201,7 +201,7 @@ async fn ask(scene: &Scene, tenant: usize, service: usize, caller: usize) -> Ans
         .header(witness::SERVICE, service)
         .header(chaos::judge::BEGUN, scene.judge.now())
         .header(chaos::judge::CALLER, caller)
-        .header("x-relais-token", CALLERS[caller].unwrap())
+        .header("x-relais-token", token_of(CALLERS[caller].unwrap()))
         .body(Bytes::new())
         .unwrap();
     scene.gateway.send(request).await

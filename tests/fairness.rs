@@ -10,15 +10,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::Request;
-use relais::gateway::caller::TokenHash;
 use relais::identity::finess::Finess;
 use relais::simulator::site::{Site, Stand};
 use support::process::{Gateway, Place, connect, exchange};
 use support::raw::Raw;
 use support::upstream::{Connection, Tls, Upstream};
 use support::{
-    Answered, Client, DEADLINE, H2c, TestGateway, eventually, in_front_of, start, start_on,
-    waiting_for_a_connection, whole, within,
+    Answered, Client, DEADLINE, H2c, TestGateway, eventually, hash_of, in_front_of, start,
+    start_on, token_of, waiting_for_a_connection, whole, within,
 };
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
@@ -227,9 +226,9 @@ async fn over_the_limit_on_all_requests_nobody_queues() {
 #[tokio::test]
 async fn a_caller_over_its_limit_takes_nothing_of_another() {
     let caller = |name: &str, more: &str| {
-        let hash = TokenHash::of(name.as_bytes());
+        let hash = hash_of(name);
         format!(
-            "[[callers]]\nname = \"{name}\"\ntokens = [\"{hash}\"]\ntenants = [\"*\"]\n{more}\n"
+            "[[callers]]\nname = \"{name}\"\ntokens = [\"{hash}\"]\ntenants = [\"*\"]\nservices = [\"*\"]\n{more}\n"
         )
     };
     let callers = caller("busy", "requests = 1") + &caller("other", "");
@@ -237,7 +236,7 @@ async fn a_caller_over_its_limit_takes_nothing_of_another() {
     let tenant = held.gateway.tenant(0);
     let by = |token: &'static str, path: &str| {
         let mut request = get(tenant, path);
-        let token = http::HeaderValue::from_static(token);
+        let token = http::HeaderValue::from_str(&token_of(token)).unwrap();
         request.headers_mut().insert("x-relais-token", token);
         request
     };

@@ -197,7 +197,7 @@ async fn open(
 
 /// `[[callers]]` of this proof, for all tenants.
 fn caller(name: &str, proof: &str) -> String {
-    format!("\n[[callers]]\nname = \"{name}\"\n{proof}\ntenants = [\"*\"]\n")
+    format!("\n[[callers]]\nname = \"{name}\"\n{proof}\ntenants = [\"*\"]\nservices = [\"*\"]\n")
 }
 
 /// The first certificate that a listener shows.

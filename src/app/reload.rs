@@ -130,13 +130,7 @@ impl App {
                 doors: (old.doors().iter().zip(&config.listeners))
                     .map(|(door, listener)| door.renewed(listener))
                     .collect(),
-                callers: match before.0.callers == config.callers {
-                    true => old.contents().callers,
-                    false => {
-                        let callers = Callers::new(config.callers.iter().cloned());
-                        Arc::new(callers.after(old.callers()))
-                    }
-                },
+                callers: old.callers_or(Callers::new(config.callers.iter().cloned())),
                 revocations,
             }
         });

@@ -17,6 +17,7 @@ use super::reader::Found;
 use super::section::Section;
 use crate::gateway::caller::{Caller, Proof, Tenants, TokenHash};
 use crate::inbound::listener::describe;
+use crate::inbound::peer::NOBODY;
 
 /// The keys by which a caller is recognised.
 const WAYS: [&str; 6] = [
@@ -160,18 +161,29 @@ fn account(raw: &Raw<'_>, what: &str, named: impl Fn(&str) -> Option<u32>) -> Pa
         let text = raw.text()?;
         named(text).or_else(|| text.parse().ok())
     });
-    found.ok_or_else(|| {
+    let expected = || {
         Mismatch::expected(format!(
             "a {what} of this machine, by its name or its number"
         ))
-    })
+    };
+    match found {
+        Some(NOBODY) => Err(expected().hint(
+            "this one stands for all whom the kernel cannot tell apart here, those of another user namespace for one",
+        )),
+        found => found.ok_or_else(expected),
+    }
 }
 
 fn of_a_listener(address: ListenAddress, bound: &Bound) -> Parsed<ListenAddress> {
+    if matches!(address, ListenAddress::Tcp(address) if address.port() == 0) {
+        let expected = "the address of one of [[listeners]], with a port of its own";
+        return Err(Mismatch::expected(expected).hint("several can have port 0"));
+    }
     let all = bound.listeners.as_deref().unwrap_or_default();
     if bound.listeners.is_none() || all.iter().any(|one| one.address == address) {
         return Ok(address);
     }
+    // One that the configuration has no listener for can be recognised by nothing.
     let known: Vec<_> = all.iter().map(|one| describe(&one.address)).collect();
     Err(Mismatch::expected("the address of one of [[listeners]]")
         .hint(format!("there are: {}", known.join(", "))))

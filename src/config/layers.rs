@@ -19,7 +19,7 @@ pub(super) const TEXT_ORIGIN: &str = "text";
 const ROOT: &str = "relais";
 
 /// Keys whose next segment in a variable is a position.
-const LISTS: [&str; 3] = ["listeners", "tenants", "bindings"];
+const LISTS: [&str; 4] = ["listeners", "tenants", "bindings", "callers"];
 
 /// Positions beyond this one are typing errors, and a list as long as its largest position would be made of holes.
 const LARGEST_POSITION: usize = 63;

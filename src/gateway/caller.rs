@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::config::ListenAddress;
-use crate::gateway::credentials::Credentials;
+use crate::gateway::credentials::Shown;
 use crate::gateway::limits::Count;
 use crate::gateway::reply::{Code, Problem};
 use crate::identity::finess::Finess;
@@ -140,7 +140,8 @@ impl Callers {
         self
     }
 
-    /// Who makes a request on a listener. Nobody in particular, where there are no callers.
+    /// Who makes a request on a listener. Nobody in particular, where there are no callers. The listener itself says
+    /// nothing of a request that `is_proxied`: a browser that takes Relais for its proxy would come by it, too.
     ///
     /// # Errors
     /// When it is none of the callers.
@@ -148,27 +149,31 @@ impl Callers {
         &self,
         listener: &ListenAddress,
         peer: &Peer,
-        credentials: &Credentials,
+        shown: Shown,
+        is_proxied: bool,
     ) -> Result<Option<&Known>, Problem> {
         if self.all.is_empty() {
-            return Ok(None);
+            return match shown {
+                // Whoever shows a token counts on being told from others.
+                Shown::Token(_) => Err(unauthenticated(
+                    "a token is shown, and the configuration has no [[callers]] to know it",
+                )),
+                Shown::Nothing | Shown::Else => Ok(None),
+            };
         }
-        let found = match credentials.token() {
-            Some(token) => {
-                let hash = TokenHash::of(token);
-                let (known, at) = (self.tokens.get_key_value(&hash))
-                    .ok_or_else(|| unauthenticated("the token is none that is known here"))?;
-                // The look-up compares in whatever time it likes; what decides does not tell how much was right.
-                Some(*at).filter(|_| known.is_same(&hash))
-            }
-            None => self.ambient(listener, peer),
+        let wrong = || unauthenticated("what is shown is no token that is known here");
+        let at = match shown {
+            Shown::Token(hash) => *self.tokens.get(&hash).ok_or_else(wrong)?,
+            Shown::Else => return Err(wrong()),
+            Shown::Nothing => self
+                .ambient((!is_proxied).then_some(listener), peer)
+                .ok_or_else(|| unauthenticated("nothing says who makes the request"))?,
         };
-        let at = found.ok_or_else(|| unauthenticated("nothing says who makes the request"))?;
         Ok(Some(&self.all[at]))
     }
 
     /// What the connection itself says.
-    fn ambient(&self, listener: &ListenAddress, peer: &Peer) -> Option<usize> {
+    fn ambient(&self, listener: Option<&ListenAddress>, peer: &Peer) -> Option<usize> {
         let by_certificate = || {
             let shown = peer.tls.as_ref()?.certificate.as_ref()?;
             let exact = self.certificates.get(&shown.fingerprint);
@@ -182,7 +187,7 @@ impl Callers {
         let by_listener = || {
             let mut listeners = self.listeners.iter();
             listeners
-                .find(|(one, _)| one == listener)
+                .find(|(one, _)| Some(one) == listener)
                 .map(|(_, at)| *at)
         };
         by_certificate().or_else(by_process).or_else(by_listener)

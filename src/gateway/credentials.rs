@@ -6,6 +6,7 @@ use http::header::PROXY_AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
+use crate::gateway::caller::TokenHash;
 use crate::gateway::headers::{Field, Overview};
 use crate::gateway::reply::{Code, Problem};
 use crate::identity::finess::Finess;
@@ -17,18 +18,37 @@ const ONCE: &str = "send Proxy-Authorization: Bearer TOKEN, or Basic with the te
                     token as the password, or X-Relais-Token: TOKEN; one of them, once";
 
 /// A token and a tenant, as far as the head has them.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Credentials {
-    token: Option<Zeroizing<Vec<u8>>>,
+    /// What is shown of who asks.
+    pub shown: Shown,
     /// The user of `Basic` credentials: the tenant.
     pub tenant: Option<Finess>,
+}
+
+/// What a head shows of who asks.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Shown {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A token, of which its hash is kept.
+    Token(TokenHash),
+    /// Something that is no token of Relais.
+    Else,
+}
+
+impl Shown {
+    fn of(shown: &[u8]) -> Self {
+        TokenHash::of_shown(shown).map_or(Self::Else, Self::Token)
+    }
 }
 
 impl Credentials {
     /// Reads a head.
     ///
     /// # Errors
-    /// When it has several tokens, or something that is none.
+    /// When it has several tokens, or a user who is no tenant.
     pub fn read(headers: &HeaderMap, overview: Overview) -> Result<Self, Problem> {
         // As servers that fold hyphens into underscores would read it (CVE-2025-64484).
         if overview.has(Field::XRelaisTokenFolded) {
@@ -44,8 +64,8 @@ impl Credentials {
         }
         if overview.has(Field::XRelaisToken) {
             let mut shown = headers.get_all(X_RELAIS_TOKEN).iter();
-            match (shown.next(), shown.next(), &credentials.token) {
-                (Some(one), None, None) => credentials.token = Some(secret(one.as_bytes())),
+            match (shown.next(), shown.next(), credentials.shown) {
+                (Some(one), None, Shown::Nothing) => credentials.shown = Shown::of(one.as_bytes()),
                 _ => return Err(refused("the request shows more than one token")),
             }
         }
@@ -59,15 +79,19 @@ impl Credentials {
         let rest = rest.trim_ascii();
         if scheme.eq_ignore_ascii_case(b"bearer") {
             return Ok(Self {
-                token: Some(secret(rest)),
+                shown: Shown::of(rest),
                 tenant: None,
             });
         }
-        if !scheme.eq_ignore_ascii_case(b"basic") {
-            return Err(refused("Proxy-Authorization is neither Bearer nor Basic"));
-        }
-        let pair = STANDARD.decode(rest).map(Zeroizing::new);
-        let pair = pair.map_err(|_| refused("the Basic credentials are not in Base64"))?;
+        let is_basic = scheme.eq_ignore_ascii_case(b"basic");
+        let pair = is_basic.then(|| STANDARD.decode(rest).map(Zeroizing::new));
+        // What is for another kind of proxy.
+        let Some(Ok(pair)) = pair else {
+            return Ok(Self {
+                shown: Shown::Else,
+                tenant: None,
+            });
+        };
         let colon = pair.iter().position(|byte| *byte == b':');
         let (user, password) = pair.split_at(colon.unwrap_or(pair.len()));
         let password = password.get(1..).unwrap_or_default();
@@ -81,20 +105,14 @@ impl Credentials {
             )?),
         };
         Ok(Self {
-            // A client that is given no password sends an empty one.
-            token: (!password.is_empty()).then(|| secret(password)),
+            shown: match password {
+                // A client that is given no password sends an empty one.
+                b"" => Shown::Nothing,
+                password => Shown::of(password),
+            },
             tenant,
         })
     }
-
-    /// The token, if one is shown.
-    pub fn token(&self) -> Option<&[u8]> {
-        self.token.as_ref().map(|token| token.as_slice())
-    }
-}
-
-fn secret(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(bytes.to_vec())
 }
 
 fn refused(detail: &str) -> Problem {
@@ -105,17 +123,16 @@ fn refused(detail: &str) -> Problem {
 mod tests {
     use super::*;
 
-    fn read(fields: &[(&'static str, &str)]) -> Result<(Option<String>, Option<String>), Code> {
+    const TOKEN: &str = "relais_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+    fn read(fields: &[(&'static str, &str)]) -> Result<(Shown, Option<String>), Code> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
-        let read =
-            Credentials::read(&headers, Overview::of(&headers)).map_err(|problem| problem.code)?;
-        let token = read
-            .token()
-            .map(|token| String::from_utf8_lossy(token).into_owned());
-        Ok((token, read.tenant.map(|tenant| tenant.to_string())))
+        let read = Credentials::read(&headers, Overview::of(&headers));
+        let read = read.map_err(|problem| problem.code)?;
+        Ok((read.shown, read.tenant.map(|tenant| tenant.to_string())))
     }
 
     fn basic(pair: &str) -> String {
@@ -124,22 +141,21 @@ mod tests {
 
     #[test]
     fn a_token_is_read_from_each_of_its_places() {
-        let token = || Some("relais_x".to_owned());
+        let token = Shown::Token(TokenHash::of(TOKEN.as_bytes()));
         let tenant = || Some("060785003".to_owned());
-        assert_eq!(read(&[]), Ok((None, None)));
-        assert_eq!(read(&[("x-relais-token", "relais_x")]), Ok((token(), None)));
-        assert_eq!(
-            read(&[("proxy-authorization", "bEARER  relais_x")]),
-            Ok((token(), None))
-        );
+        assert_eq!(read(&[]), Ok((Shown::Nothing, None)));
+        assert_eq!(read(&[("x-relais-token", TOKEN)]), Ok((token, None)));
+        let bearer = format!("bEARER  {TOKEN}");
+        assert_eq!(read(&[("proxy-authorization", &bearer)]), Ok((token, None)));
         for (pair, expected) in [
-            ("060785003:relais_x", (token(), tenant())),
-            (":relais_x", (token(), None)),
-            ("060785003:", (None, tenant())),
-            ("060785003", (None, tenant())),
+            (format!("060785003:{TOKEN}"), (token, tenant())),
+            (format!(":{TOKEN}"), (token, None)),
+            ("060785003:".to_owned(), (Shown::Nothing, tenant())),
+            ("060785003".to_owned(), (Shown::Nothing, tenant())),
+            ("060785003:x".to_owned(), (Shown::Else, tenant())),
         ] {
             assert_eq!(
-                read(&[("proxy-authorization", &basic(pair))]),
+                read(&[("proxy-authorization", &basic(&pair))]),
                 Ok(expected),
                 "{pair}"
             );
@@ -147,32 +163,33 @@ mod tests {
     }
 
     #[test]
-    fn two_tokens_or_what_is_none_are_refused() {
+    fn two_tokens_or_a_user_who_is_no_tenant_are_refused_and_what_is_no_token_is_told_from_nothing()
+    {
         let unauthenticated = Err(Code::CallerUnauthenticated);
+        let bearer = format!("Bearer {TOKEN}");
+        for two in [
+            [("x-relais-token", TOKEN), ("x-relais-token", TOKEN)],
+            [("proxy-authorization", &bearer), ("x-relais-token", TOKEN)],
+            [
+                ("proxy-authorization", &bearer),
+                ("proxy-authorization", &bearer),
+            ],
+        ] {
+            assert_eq!(read(&two), unauthenticated);
+        }
+        assert_eq!(read(&[("x_relais_token", TOKEN)]), unauthenticated);
+        let somebody = basic("somebody:x");
         assert_eq!(
-            read(&[("x-relais-token", "a"), ("x-relais-token", "a")]),
-            unauthenticated
-        );
-        assert_eq!(
-            read(&[("proxy-authorization", "Bearer a"), ("x-relais-token", "a")]),
-            unauthenticated
-        );
-        assert_eq!(
-            read(&[
-                ("proxy-authorization", "Bearer a"),
-                ("proxy-authorization", "Bearer a")
-            ]),
-            unauthenticated
-        );
-        assert_eq!(read(&[("x_relais_token", "a")]), unauthenticated);
-        assert_eq!(
-            read(&[("proxy-authorization", "Digest a")]),
-            unauthenticated
-        );
-        assert_eq!(read(&[("proxy-authorization", "Basic !")]), unauthenticated);
-        assert_eq!(
-            read(&[("proxy-authorization", &basic("somebody:x"))]),
+            read(&[("proxy-authorization", &somebody)]),
             Err(Code::TenantMalformed)
         );
+        for shown in [
+            ("x-relais-token", ""),
+            ("proxy-authorization", "Bearer"),
+            ("proxy-authorization", "Digest a"),
+            ("proxy-authorization", "Basic !"),
+        ] {
+            assert_eq!(read(&[shown]), Ok((Shown::Else, None)), "{shown:?}");
+        }
     }
 }

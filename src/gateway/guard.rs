@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use http::header::HOST;
+use http::header::{ACCEPT_LANGUAGE, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Request, Version};
 
 use crate::gateway::headers::{Field, Overview};
@@ -69,7 +69,16 @@ impl Hosts {
             return Err(malformed("the request's Host is not that of its target"));
         }
         if is_proxied {
-            return Ok(());
+            // A browser marks nothing that it sends to a proxy for an http:// address (Sec-Fetch-Site is for https://),
+            // and shows the proxy's password for any page. All of them send these two, and programs do not.
+            let is_browser = |agent: &HeaderValue| agent.as_bytes().starts_with(b"Mozilla/");
+            let agents = headers.get_all(USER_AGENT);
+            return match headers.contains_key(ACCEPT_LANGUAGE) || agents.iter().any(is_browser) {
+                true => Err(refused(
+                    "Relais is no browser's proxy, and the request carries a browser's User-Agent or Accept-Language",
+                )),
+                false => Ok(()),
+            };
         }
         // What the handshake settled, it settled under that name (CVE-2025-23048 in httpd).
         let asked_for = peer.tls.as_ref().and_then(|tls| tls.server_name.as_deref());

@@ -114,6 +114,11 @@ pub(crate) struct Places {
 }
 
 impl Gateway {
+    /// How many requests are under way, in all.
+    pub fn requests_under_way(&self) -> usize {
+        self.under_way.0.load(Ordering::Relaxed)
+    }
+
     /// Lets a request to a service through, unless too many are under way.
     ///
     /// # Errors

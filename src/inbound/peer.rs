@@ -14,6 +14,10 @@ pub struct Peer {
     pub tls: Option<Arc<Tls>>,
 }
 
+/// The account, and the group, that stand for all those which have no number in the user namespace of this process
+/// (user_namespaces(7); the kernel's default of `overflowuid`). It is nobody in particular.
+pub const NOBODY: u32 = 65_534;
+
 /// The process at the other end of a Unix socket, as it was when it connected (`SO_PEERCRED`, unix(7)).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Process {

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 use super::judge::{BEGUN, CALLER, Judge, NEVER};
 use super::scene::{CALLERS, Random, SERVICES, TENANTS};
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, token_of};
 use crate::witness::{BEHAVIOUR, Behaviour, NONCE, SERVICE, TENANT};
 
 /// What all applications share.
@@ -109,8 +109,8 @@ impl Step {
             .header(BEHAVIOUR, self.behaviour.to_field())
             .header(BEGUN, load.judge.now())
             .header(CALLER, self.caller);
-        if let Some(token) = CALLERS[self.caller] {
-            request = request.header("x-relais-token", token);
+        if let Some(name) = CALLERS[self.caller] {
+            request = request.header("x-relais-token", token_of(name));
         }
         if self.trick.is_some() {
             request = request.header(NEVER, "1");
@@ -119,7 +119,7 @@ impl Step {
             Some(0) => request = request.header("x-finess", other.as_str()),
             Some(1) => path = format!("{host}/@{other}/{service}/x"),
             Some(2) => request = request.header("x_finess", other.as_str()),
-            Some(3) => request = request.header("x-relais-token", CALLERS[0].unwrap_or_default()),
+            Some(3) => request = request.header("x-relais-token", token_of("alpha")),
             Some(4) => request = request.header("origin", "http://localhost"),
             // Of a user who is no tenant.
             Some(_) => request = request.header("proxy-authorization", "Basic eDp5"),
@@ -127,7 +127,7 @@ impl Step {
         }
         // A token that is there twice is refused; one that is there once by now would be a request like others.
         if self.trick == Some(3) && CALLERS[self.caller].is_none() {
-            request = request.header("x-relais-token", "relais_second");
+            request = request.header("x-relais-token", token_of("second"));
         }
         let piece = Bytes::from(vec![b'x'; self.body]);
         let body = match self.leaves {

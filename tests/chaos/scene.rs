@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use rcgen::KeyPair;
-use relais::gateway::caller::TokenHash;
 use relais::identity::finess::Finess;
 use relais::identity::profile::Fingerprint;
 use relais::simulator::pki::{self, Request};
@@ -29,12 +28,12 @@ const SERVICE_KEYS: [&str; 3] = [
     "http = \"auto\"",
 ];
 
-/// The tokens that requests show. The last but one is known nowhere, the last shows none.
+/// Whose tokens requests show. The last but one's is known nowhere, the last shows none.
 pub const CALLERS: [Option<&str>; 5] = [
-    Some("relais_alpha"),
-    Some("relais_beta"),
-    Some("relais_gamma"),
-    Some("relais_stranger"),
+    Some("alpha"),
+    Some("beta"),
+    Some("gamma"),
+    Some("stranger"),
     None,
 ];
 
@@ -205,7 +204,7 @@ fn issue(pki: &pki::Pki, keys: &[Arc<KeyPair>], tenant: usize, judge: &Judge) ->
 fn callers(version: &Version) -> String {
     let mut text = String::new();
     for (caller, from, to, services) in version.callers {
-        let hash = TokenHash::of(CALLERS[*caller].unwrap_or_default().as_bytes());
+        let hash = support::hash_of(CALLERS[*caller].unwrap_or_default());
         let tenants: Vec<_> = (*from..*to)
             .map(|tenant| sample_finess(tenant).to_string())
             .collect();
@@ -214,9 +213,12 @@ fn callers(version: &Version) -> String {
             "\n[[callers]]\nname = \"caller-{caller}\"\ntenants = {tenants:?}\ntokens = [\"{hash}\"]"
         )
         .unwrap();
-        if !services.is_empty() {
-            writeln!(text, "services = {services:?}").unwrap();
-        }
+        let services = if services.is_empty() {
+            &["*"]
+        } else {
+            *services
+        };
+        writeln!(text, "services = {services:?}").unwrap();
     }
     text
 }

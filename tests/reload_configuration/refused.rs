@@ -188,7 +188,7 @@ fn a_configuration_is_read_again_with_the_variables_that_it_was_read_with_first(
 #[tokio::test]
 async fn a_file_that_has_lost_its_callers_opens_nothing_before_a_restart() {
     let caller = format!(
-        "\n[[callers]]\nname = \"dui\"\ntenants = [\"*\"]\ntokens = [\"{}\"]\n",
+        "\n[[callers]]\nname = \"dui\"\ntenants = [\"*\"]\nservices = [\"*\"]\ntokens = [\"{}\"]\n",
         TokenHash::of(b"relais_x")
     );
     let gateway = start_with(1, &[DMP], |text| {

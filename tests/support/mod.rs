@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
@@ -27,6 +29,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use relais::app::{self, App};
 use relais::config::{Config, ListenAddress};
+use relais::gateway::caller::TokenHash;
 use relais::identity::finess::Finess;
 use relais::simulator::server::Seen;
 use relais::simulator::site::{Ports, Site, Stand};
@@ -355,6 +358,17 @@ impl Answered {
 pub async fn is_answered(gateway: &TestGateway) {
     let answer = gateway.get(gateway.tenant(0), "/up/x").await;
     assert_eq!(answer.status(), 200, "{answer:?}");
+}
+
+/// The token of a caller in these tests, made of its name.
+pub fn token_of(name: &str) -> String {
+    let random: Vec<u8> = name.bytes().cycle().take(32).collect();
+    format!("relais_{}", URL_SAFE_NO_PAD.encode(random))
+}
+
+/// Its hash, as the configuration has it.
+pub fn hash_of(name: &str) -> String {
+    TokenHash::of(token_of(name).as_bytes()).to_string()
 }
 
 /// Starts that many requests at once, each on a connection of its own.

@@ -1,6 +1,7 @@
 //! Tokens: random enough that a plain hash of one tells nothing, and kept as that hash alone.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use aws_lc_rs::{constant_time, digest, rand};
@@ -20,7 +21,7 @@ const RANDOM: usize = 32;
 const MARK: &str = "relais_";
 
 /// The SHA-256 of a token.
-#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Eq)]
 pub struct TokenHash([u8; 32]);
 
 /// Why a text is not the hash of a token.
@@ -29,17 +30,23 @@ pub struct TokenHash([u8; 32]);
 pub struct TokenHashError;
 
 impl TokenHash {
+    /// The hash of what is shown as a token, if it has the form of one. Nothing else is worth hashing: what people
+    /// choose themselves can be guessed from its hash, and an empty field is what a script sends that forgot its secret.
+    pub fn of_shown(shown: &[u8]) -> Option<Self> {
+        let random = shown.strip_prefix(MARK.as_bytes())?;
+        let is_one = URL_SAFE_NO_PAD
+            .decode(random)
+            .map(Zeroizing::new)
+            .is_ok_and(|random| random.len() == RANDOM);
+        is_one.then(|| Self::of(shown))
+    }
+
     /// The hash of a token.
     pub fn of(token: &[u8]) -> Self {
         let digest = digest::digest(&digest::SHA256, token);
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.as_ref());
         Self(bytes)
-    }
-
-    /// Whether both are the same, in a time that does not tell how much of them is.
-    pub fn is_same(&self, other: &Self) -> bool {
-        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
     }
 }
 
@@ -57,6 +64,12 @@ pub fn new_token() -> Result<Zeroizing<String>, aws_lc_rs::error::Unspecified> {
     Ok(token)
 }
 
+impl Hash for TokenHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
+
 impl FromStr for TokenHash {
     type Err = TokenHashError;
 
@@ -72,7 +85,19 @@ impl FromStr for TokenHash {
             let value = digit(pair[0])? << 4 | digit(pair[1])?;
             *byte = u8::try_from(value).map_err(|_| TokenHashError)?;
         }
-        Ok(Self(bytes))
+        let hash = Self(bytes);
+        // What hashing gives whose input is missing.
+        (hash != Self::of(b""))
+            .then_some(hash)
+            .ok_or(TokenHashError)
+    }
+}
+
+/// The time that it takes tells nothing of how much is right: that would tell of a hash, from which no token follows,
+/// but it costs nothing to be sure.
+impl PartialEq for TokenHash {
+    fn eq(&self, other: &Self) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
     }
 }
 
@@ -98,13 +123,30 @@ mod tests {
         let token = new_token().unwrap();
         let printed = TokenHash::of(token.as_bytes()).to_string();
         let kept: TokenHash = printed.parse().unwrap();
-        assert!(kept.is_same(&TokenHash::of(token.as_bytes())));
-        assert!(!kept.is_same(&TokenHash::of(new_token().unwrap().as_bytes())));
+        assert_eq!(Some(kept), TokenHash::of_shown(token.as_bytes()));
+        let other = new_token().unwrap();
+        assert_ne!(Some(kept), TokenHash::of_shown(other.as_bytes()));
         assert!(
             token.starts_with(MARK) && token.len() == MARK.len() + 43,
             "{}",
             token.len()
         );
+    }
+
+    #[test]
+    fn what_people_make_up_is_no_token() {
+        let token = new_token().unwrap();
+        for wrong in [
+            "",
+            "relais_",
+            "secret",
+            &token[..49],
+            &format!("{}=", *token),
+            &token[7..],
+        ] {
+            assert_eq!(TokenHash::of_shown(wrong.as_bytes()), None, "{wrong}");
+        }
+        assert!(TokenHash::of(b"").to_string().parse::<TokenHash>().is_err());
     }
 
     #[test]

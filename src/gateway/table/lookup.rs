@@ -6,7 +6,13 @@ use http::uri::Authority;
 
 use super::{Offered, Table};
 use crate::gateway::reply::{Code, Problem};
-use crate::services::Target;
+use crate::services::{Service, Target};
+
+/// The port of an http:// address that gives none.
+const HTTP: u16 = 80;
+
+/// The same of an https:// address.
+const HTTPS: u16 = 443;
 
 impl Table {
     /// The service of this name.
@@ -29,8 +35,14 @@ impl Table {
         Ok((index, &self.services[index]))
     }
 
+    /// What is offered under a name.
+    pub(crate) fn offered(&self, name: &str) -> Option<Arc<Offered>> {
+        let (_, offered) = self.service(name).ok()?;
+        Some(Arc::clone(offered))
+    }
+
     /// The service at an address as a forward proxy is given it, and what is left of the path after its own base. Of
-    /// several on one host it is the one whose base says most of the path.
+    /// several on one host it is the one whose base says most of the path; on a listener for one service it is that.
     ///
     /// # Errors
     /// When none is declared there.
@@ -38,41 +50,54 @@ impl Table {
         &'a self,
         authority: &Authority,
         path: &'a str,
+        bound: Option<&str>,
     ) -> Result<(&'a str, &'a str), Problem> {
-        let is_there = |target: &Target| {
-            let port = authority.port_u16();
-            // 80 is what http:// means, and what the application would have used with https:// is the service's own.
-            let is_same_port = port.is_none_or(|port| port == 80 || port == target.port());
-            is_same_port
-                && authority
-                    .host()
-                    .eq_ignore_ascii_case(target.authority.host())
-        };
+        let host = authority.host();
+        let port = port(authority)?;
+        let refused = |detail: String, hint| Problem::new(Code::ServiceUnknown, detail, hint);
+        let services = self.services.iter().map(|one| &*one.service);
+        let there: Vec<_> = services
+            .filter(|service| bound.is_none_or(|bound| bound == &*service.name))
+            .filter(|service| host.eq_ignore_ascii_case(service.target.authority.host()))
+            .filter(|service| port.is_none_or(|port| port == service.target.port()))
+            .collect();
+        // Without a port the address means what it would with https://; services elsewhere only where nothing is there.
+        let is_usual = |service: &&Service| port.is_some() || service.target.port() == HTTPS;
+        let usual: Vec<_> = there.iter().copied().filter(is_usual).collect();
+        let candidates = if usual.is_empty() { there } else { usual };
         let remainder = |target: &Target| {
             let rest = path.strip_prefix(&*target.base_path)?;
             (rest.is_empty() || rest.starts_with(['/', '?'])).then_some(rest)
         };
-        let services = || {
-            let services = self.services.iter().map(|one| &*one.service);
-            services
-                .filter(|service| is_there(&service.target))
-                .filter_map(|service| Some((&*service.name, remainder(&service.target)?)))
-        };
-        let refused = |detail: String, hint| Problem::new(Code::ServiceUnknown, detail, hint);
-        let host = authority.host();
-        let nearest = services().min_by_key(|(_, rest)| rest.len());
-        let (name, rest) = nearest.ok_or_else(|| {
-            refused(
+        let found = (candidates.into_iter())
+            .filter_map(|service| Some((&*service.name, remainder(&service.target)?)));
+        let mut found: Vec<_> = found.collect();
+        found.sort_by_key(|(_, rest)| rest.len());
+        match found[..] {
+            [] => Err(refused(
                 format!("no service is declared at that path of {host}"),
                 "only the services of the configuration are reached, at their own url, and nothing else",
-            )
-        })?;
-        if services().any(|(other, same)| other != name && same.len() == rest.len()) {
-            return Err(refused(
+            )),
+            [(_, rest), (_, other), ..] if rest.len() == other.len() => Err(refused(
                 format!("several services are declared at that path of {host}"),
                 "name the service in the path: http://HOST:PORT/SERVICE/… of Relais itself",
-            ));
+            )),
+            [found, ..] => Ok(found),
         }
-        Ok((name, rest))
     }
+}
+
+/// The port that an address really gives; none where it is 80, which is what `http://` means by itself.
+fn port(authority: &Authority) -> Result<Option<u16>, Problem> {
+    let malformed = |detail| Problem::new(Code::RequestMalformed, detail, "");
+    let rest = authority.as_str().strip_prefix(authority.host());
+    // Not there: it begins with a user.
+    let rest = rest.ok_or_else(|| malformed("the address names a user"))?;
+    let Some(digits) = rest.strip_prefix(':') else {
+        return Ok(None);
+    };
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let port = digits.parse().ok().filter(|port| *port != 0 && is_plain);
+    let port: u16 = port.ok_or_else(|| malformed("the port of the address is none"))?;
+    Ok((port != HTTP).then_some(port))
 }

@@ -78,7 +78,10 @@ pub fn check(input: &[u8]) {
         return;
     };
     if let Some(authority) = target.authority()
-        && let Ok((service, remainder)) = TABLE.1.service_at(authority, path)
+        && let Ok((service, remainder)) =
+            TABLE
+                .1
+                .service_at(authority, path, bound.service.as_deref())
     {
         let (_, offered) = TABLE
             .1

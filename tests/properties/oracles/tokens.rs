@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use http::HeaderMap;
 use relais::config::ListenAddress;
 use relais::gateway::caller::{Caller, Callers, Proof, Tenants, TokenHash};
-use relais::gateway::credentials::Credentials;
+use relais::gateway::credentials::{Credentials, Shown};
 use relais::gateway::headers::Overview;
 use relais::gateway::reply::Code;
 use relais::identity::finess::Finess;
@@ -36,7 +36,10 @@ pub fn check(input: &[u8]) {
 /// A hash is read in one form alone, whatever the case of its digits.
 fn hashes(text: &str) {
     let digits = text.strip_prefix("sha256:").unwrap_or_default();
-    let is_hash = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let is_hash = digits.len() == 64
+        && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        // That of nothing is what a script makes that forgot its secret.
+        && text.to_ascii_lowercase() != TokenHash::of(b"").to_string();
     match text.parse::<TokenHash>() {
         Ok(hash) => {
             assert!(is_hash, "{text:?}");
@@ -46,8 +49,18 @@ fn hashes(text: &str) {
         Err(_) => assert!(!is_hash, "{text:?}"),
     }
     let own = TokenHash::of(text.as_bytes());
-    assert!(own.is_same(&own));
-    assert!(!own.is_same(&TokenHash::of(format!("{text}.").as_bytes())));
+    assert_ne!(own, TokenHash::of(format!("{text}.").as_bytes()));
+    // What is hashed at all has the form of what `relais token` prints.
+    let has_form = text.len() == 50 && text.starts_with("relais_");
+    match TokenHash::of_shown(text.as_bytes()) {
+        Some(hash) => assert!(hash == own && has_form, "{text:?}"),
+        None => assert!(!has_form || !text[7..].bytes().all(is_url_safe), "{text:?}"),
+    }
+}
+
+/// As Base64 for URLs has them; the last of 43 stands for four bits alone.
+fn is_url_safe(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
 /// A token that is shown makes the caller, and only the one that has it; the listener speaks for who shows none.
@@ -55,16 +68,14 @@ fn recognition(known: &BTreeSet<&[u8]>, headers: &HeaderMap) {
     let Ok(credentials) = Credentials::read(headers, Overview::of(headers)) else {
         return;
     };
-    let shown = credentials.token();
-    if let Some(token) = shown {
-        assert!(is_in(headers, token), "{token:?} comes from nowhere");
-    }
+    let shown = credentials.shown;
     let address = ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
     let caller = |name: &str, proof| Caller {
         name: name.into(),
         proof,
         tenants: Tenants::default(),
         services: None,
+        requests: None,
     };
     let with_tokens = known.iter().map(|token| {
         let hash = TokenHash::of(token);
@@ -72,18 +83,26 @@ fn recognition(known: &BTreeSet<&[u8]>, headers: &HeaderMap) {
     });
     let of_listener = caller("listener", Proof::Listener(address.clone()));
     let callers = Callers::new(with_tokens.chain([of_listener]));
-    let recognised = callers.recognise(&address, &Peer::default(), &credentials);
-    match (shown, recognised) {
-        (Some(token), Ok(Some(caller))) => {
-            assert!(known.contains(token));
-            assert_eq!(*caller.name, TokenHash::of(token).to_string());
+    for is_proxied in [false, true] {
+        let recognised = callers.recognise(&address, &Peer::default(), shown, is_proxied);
+        match (shown, recognised) {
+            (Shown::Token(hash), Ok(Some(caller))) => {
+                assert_eq!(*caller.name, hash.to_string());
+                let token = known.iter().find(|token| TokenHash::of(token) == hash);
+                let token = token.expect("it is known");
+                assert!(is_in(headers, token), "{token:?} comes from nowhere");
+            }
+            (Shown::Token(hash), Err(problem)) => {
+                assert!(!known.iter().any(|token| TokenHash::of(token) == hash));
+                assert_eq!(problem.code, Code::CallerUnauthenticated);
+            }
+            (Shown::Else, Err(problem)) => assert_eq!(problem.code, Code::CallerUnauthenticated),
+            (Shown::Nothing, Ok(Some(caller))) if !is_proxied => {
+                assert_eq!(&*caller.name, "listener");
+            }
+            (Shown::Nothing, Err(_)) if is_proxied => {}
+            (shown, other) => panic!("{shown:?} came to {other:?}"),
         }
-        (Some(token), Err(problem)) => {
-            assert!(!known.contains(token));
-            assert_eq!(problem.code, Code::CallerUnauthenticated);
-        }
-        (None, Ok(Some(caller))) => assert_eq!(&*caller.name, "listener"),
-        (shown, other) => panic!("{shown:?} came to {other:?}"),
     }
 }
 
@@ -118,6 +137,7 @@ fn permission(asked: &[u8]) {
             legal_entities: [entity].into_iter().collect(),
         },
         services: Some(["dmp".to_owned()].into_iter().collect()),
+        requests: None,
     };
     let may = service == "dmp" && tenant.is_none_or(|one| one == listed || one == entity);
     let admitted = caller.admit(tenant, service, &Registry::default());
