@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Request;
 use relais::config::ListenAddress;
+use relais::gateway::reply::Code;
 use relais::simulator::site::{Stand, sample_finess};
 use support::raw::Raw;
 use support::{
@@ -470,6 +471,54 @@ async fn a_program_that_takes_relais_for_its_proxy_reaches_declared_services_and
             assert_eq!((&*seen.service, &*seen.path), ("dmp", "/v2/a%2Fb?x=/y"));
             assert_eq!(seen.ou, Some(format!("1{own}")));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_service_is_found_by_its_own_address_and_by_no_other() {
+    let gateway = start_with(1, &SERVICES[..1], |text| {
+        for (name, url) in [
+            ("root", "https://h.example"),
+            ("api", "https://h.example/api"),
+            ("deep", "https://h.example/api/v2"),
+            ("port", "https://h.example:8443/api"),
+            ("far", "https://far.example:8443/x"),
+            ("one", "https://two.example/x"),
+            ("other", "https://two.example/x"),
+        ] {
+            text.push_str(&format!(
+                "\n[services.{name}]\nurl = \"{url}\"\ntrust = \"public\"\ncertificate = \"none\"\n"
+            ));
+        }
+    });
+    let table = gateway.app.gateway.table.load_full();
+    let unknown = || Err(Code::ServiceUnknown);
+    for (authority, path, bound, expected) in [
+        ("h.example", "/x?y", None, Ok(("root", "/x?y"))),
+        ("H.Example:80", "/api", None, Ok(("api", ""))),
+        ("h.example", "/api?x", None, Ok(("api", "?x"))),
+        ("h.example", "/apix", None, Ok(("root", "/apix"))),
+        ("h.example:443", "/api/v2/x", None, Ok(("deep", "/x"))),
+        // Without a port it is what it would be with https://.
+        ("h.example", "/api/x", None, Ok(("api", "/x"))),
+        ("h.example:8443", "/api/x", None, Ok(("port", "/x"))),
+        ("h.example:8443", "/x", None, unknown()),
+        ("far.example", "/x/y", None, Ok(("far", "/y"))),
+        ("far.example:443", "/x/y", None, unknown()),
+        ("two.example", "/x/y", None, unknown()),
+        ("two.example", "/x/y", Some("other"), Ok(("other", "/y"))),
+        ("h.example", "/x", Some("api"), unknown()),
+        ("h.example.", "/x", None, unknown()),
+        ("elsewhere.example", "/x", None, unknown()),
+        ("me@h.example", "/x", None, Err(Code::RequestMalformed)),
+        ("h.example:99999", "/x", None, Err(Code::RequestMalformed)),
+        ("h.example:", "/x", None, Err(Code::RequestMalformed)),
+        ("h.example:0", "/x", None, Err(Code::RequestMalformed)),
+    ] {
+        let named = authority.parse().unwrap();
+        let found = table.service_at(&named, path, bound);
+        let found = found.map_err(|problem| problem.code);
+        assert_eq!(found, expected, "{authority}{path} {bound:?}");
     }
 }
 
