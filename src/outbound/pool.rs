@@ -6,6 +6,7 @@
 
 mod breaker;
 mod checkout;
+mod occupancy;
 mod prewarm;
 mod protocol;
 mod shelf;
@@ -13,7 +14,7 @@ mod succession;
 mod upkeep;
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -42,6 +43,7 @@ use shelf::Shelf;
 use succession::Succession;
 
 pub(crate) use checkout::{Waiting, before};
+pub use occupancy::Occupancy;
 pub use prewarm::Takeover;
 pub use succession::Rejected;
 
@@ -117,21 +119,6 @@ pub(crate) fn worker() -> usize {
     WORKER.get()
 }
 
-/// What the administration interface shows of a pool.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Occupancy {
-    /// Connections open, idle ones included.
-    pub open: usize,
-    /// HTTP/1.1 connections that lie idle.
-    pub idle: usize,
-    /// Those of them that are at rest: without the buffers of HTTP, which they get back for their next request.
-    pub resting: usize,
-    /// HTTP/2 connections.
-    pub h2: usize,
-    /// Requests that wait for a connection.
-    pub waiting: usize,
-}
-
 impl Pool {
     /// A pool for what `generation` (or, where the service wants no certificate, nobody) says to `service`.
     pub fn new(
@@ -201,25 +188,6 @@ impl Pool {
     ) -> Option<&str> {
         let profile = &self.generation.as_ref()?.identity().profile;
         Some(self.certificate_in_log.get_or_init(|| make(profile)))
-    }
-
-    /// How many connections there are.
-    pub fn occupancy(&self) -> Occupancy {
-        let Some(active) = self.used() else {
-            return Occupancy::default();
-        };
-        Occupancy {
-            open: self.open(active),
-            idle: active.idle.len(),
-            resting: (active.idle)
-                .look(|idle| idle.iter().filter(|idle| idle.kept.is_resting()).count())
-                .sum(),
-            h2: active.h2.len(),
-            waiting: [&active.queue, &active.picky]
-                .map(|queue| queue.waiting.load(Ordering::Relaxed))
-                .iter()
-                .sum(),
-        }
     }
 
     /// Whether it serves nobody any more.

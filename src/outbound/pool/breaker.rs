@@ -100,11 +100,12 @@ impl Pool {
 
     /// The service was not reached, or something else went wrong.
     pub(crate) fn failed(&self, error: &Error) {
-        if !self.service.breaker || !error.is_outage() || self.is_left_alone() {
+        if !self.service.breaker || !error.is_outage() || self.is_left_alone() || self.is_retired()
+        {
             return;
         }
         let failures = self.breaker.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures >= FAILURES && !self.is_retired() {
+        if failures >= FAILURES {
             self.leave_alone(error, OPEN_FOR);
         }
     }
@@ -160,6 +161,12 @@ impl Pool {
 }
 
 impl Active {
+    /// Why there is no use in going on, for a request that arrived before it was known.
+    pub(super) fn left_alone_since(&self, arrived: Instant) -> Option<Error> {
+        let failed = self.failed_since(arrived);
+        failed.filter(|error| matches!(error, Error::LeftAlone { .. }))
+    }
+
     /// Who waits for a connection would wait in vain.
     fn refuse_waiting(&self, refusal: Error, now: Instant) {
         *lock(&self.failure) = Some((now, refusal));

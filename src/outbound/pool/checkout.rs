@@ -173,8 +173,11 @@ impl Pool {
             // An HTTP/2 connection is opened by one, whose connection the others share; and without a session to
             // resume, one goes first. What fails for this one fails for all who waited, at once.
             let is_shared = wish == Wish::Any && self.protocol.is_shared();
-            let meets_it = |error: &Error| !is_its_turn || matches!(error, Error::LeftAlone { .. });
-            if let Some(error) = active.failed_since(arrived).filter(meets_it) {
+            let failed = match is_its_turn {
+                false => active.failed_since(arrived),
+                true => active.left_alone_since(arrived),
+            };
+            if let Some(error) = failed {
                 return Err(error);
             }
             if is_shared && gate.is_none() {
@@ -226,6 +229,9 @@ impl Pool {
         // Out of the queue before the dial: what comes free meanwhile is for those who still wait.
         drop(waiting);
         self.still_in_use()?;
+        if let Some(error) = active.left_alone_since(arrived) {
+            return Err(error);
+        }
         let mut turn = turn.unwrap_or_else(Turn::free);
         let dial = self.dial(wish.is_h1_only(), room, &mut turn);
         let opened = place.during(dial).await;
@@ -326,7 +332,7 @@ impl Pool {
 
 impl Active {
     /// What failed for the one that went first, if others had begun to wait by then.
-    fn failed_since(&self, arrived: Instant) -> Option<Error> {
+    pub(super) fn failed_since(&self, arrived: Instant) -> Option<Error> {
         let failure = lock(&self.failure);
         let (at, error) = failure.as_ref()?;
         (*at >= arrived).then(|| error.clone())
