@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 use crate::inbound::heads::Heads;
@@ -20,6 +21,10 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// How long it may then be silent without having closed its side. A stop waits as long for idle connections.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// Bytes that cost one unit of a task's budget, of which it has 128 (`tokio::task::coop`). So one connection is read for
+/// 8 KiB, or one read, before the worker turns to the others: some hundred frames, or one piece of a body.
+const BYTES_A_UNIT: usize = 64;
 
 /// A connection from an application that must begin, take its answers, and be left, in time.
 #[derive(Debug)]
@@ -84,6 +89,17 @@ fn late<T>(
     Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// Takes as much out of a task's budget as it costs to read so many bytes. The runtime counts a read for one, however much
+/// it brought: a flood of small frames of HTTP/2 would have its worker for a tenth of a second at a time.
+fn charge(cx: &mut Context<'_>, bytes: usize) {
+    for _ in 0..bytes / BYTES_A_UNIT {
+        match coop::poll_proceed(cx) {
+            Poll::Ready(charged) => charged.made_progress(),
+            Poll::Pending => return,
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -93,6 +109,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        charge(cx, buf.filled().len() - before);
         if this.heads.look(&mut buf.filled_mut()[before..]) {
             // hyper answers a head once it has seen an end of it.
             let end = &b"\n\n"[..buf.remaining().min(2)];
@@ -170,6 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
             match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
                 // A flood leaves no moment in which a timer could be polled.
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    charge(cx, buf.filled().len());
                     let now = Instant::now();
                     if now >= leave.at_last {
                         return Poll::Ready(Ok(()));

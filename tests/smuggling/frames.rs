@@ -71,7 +71,7 @@ impl Words {
         let evil = "GET /up/evil HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let injected = format!("1\r\n\r\n{evil}");
         let line = format!("/up/first HTTP/1.1\r\nHost: localhost\r\n\r\n{evil}");
-        let method = format!("GET /up/evil HTTP/1.1\r\nHost: localhost\r\n\r\nGET");
+        let method = "GET /up/evil HTTP/1.1\r\nHost: localhost\r\n\r\nGET";
         let trailers = |fields: &[(&str, &str)]| block(fields);
         let late = {
             let mut fields = vec![("x-a", "1".to_owned())];
@@ -128,11 +128,7 @@ impl Words {
                 0,
                 self.instead(":path", "http://localhost/up/first"),
             ),
-            (
-                ":method with a request",
-                0,
-                self.instead(":method", &method),
-            ),
+            (":method with a request", 0, self.instead(":method", method)),
             (":method with a space", 0, self.instead(":method", "GET x")),
             (
                 ":authority with CR LF",
