@@ -153,7 +153,7 @@ impl Load {
                 return;
             }
             let step = Step::random(&mut random, nonce);
-            let speaks_h2 = seed % 4 == 0;
+            let speaks_h2 = seed.is_multiple_of(4);
             if connection.is_none() {
                 connection = self.connect(speaks_h2).await;
             }
