@@ -79,6 +79,8 @@ pub struct Door {
     pub bound: Bound,
     /// Which hosts it answers to.
     pub hosts: Hosts,
+    /// Whether CONNECT to a service is taken.
+    pub takes_tunnels: bool,
 }
 
 impl Gateway {

@@ -10,15 +10,16 @@ pub mod tls;
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
@@ -27,8 +28,8 @@ use tokio::task::JoinSet;
 
 use crate::inbound::listener::{Listening, Stream};
 use crate::inbound::patience::Patient;
-use crate::inbound::peer::Peer;
-use crate::inbound::tls::Security;
+use crate::inbound::peer::{Peer, Tunnel};
+use crate::inbound::tls::{Authority, HANDSHAKE, Security};
 use crate::metrics::Metrics;
 use crate::waiting::{OneAlarm, Seldom};
 
@@ -63,6 +64,19 @@ pub trait Answer: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
+/// A worker's share of a listener.
+#[derive(Debug)]
+pub struct Entry<A> {
+    /// Where connections come from.
+    pub listening: Listening,
+    /// Absent where HTTP is spoken in clear text.
+    pub security: Option<Security>,
+    /// Absent where no tunnels are taken.
+    pub authority: Option<Arc<Authority>>,
+    /// What answers.
+    pub answer: A,
+}
+
 /// What holds for all connections from applications.
 #[derive(Clone, Debug)]
 pub struct Inbound {
@@ -81,7 +95,7 @@ impl Inbound {
     /// at most `grace`. Who has connected by then is served, too.
     pub async fn serve<A: Answer>(
         self,
-        listeners: Vec<(Listening, Option<Security>, A)>,
+        listeners: Vec<Entry<A>>,
         mut stop: watch::Receiver<bool>,
         grace: Duration,
     ) {
@@ -89,16 +103,17 @@ impl Inbound {
         let (leave, leaving) = watch::channel(false);
         let linger = LINGER.min(grace / 2);
         let mut accepting = JoinSet::new();
-        for (listener, security, answer) in listeners {
+        for entry in listeners {
             let connections = Connections {
                 inbound: self.clone(),
                 http: self.http(),
-                security,
-                answer,
+                security: entry.security,
+                authority: entry.authority,
+                answer: entry.answer,
                 leaving: leaving.clone(),
                 linger,
             };
-            accepting.spawn(Arc::new(connections).accept(listener));
+            accepting.spawn(Arc::new(connections).accept(entry.listening));
         }
         drop(leaving);
         // An error means that whoever could have said stop is gone: stop.
@@ -135,6 +150,7 @@ struct Connections<A> {
     http: auto::Builder<TokioExecutor>,
     /// Absent where HTTP is spoken in clear text.
     security: Option<Security>,
+    authority: Option<Arc<Authority>>,
     answer: A,
     /// Turns true when a stop begins. Held by each connection, so that its end is known.
     leaving: watch::Receiver<bool>,
@@ -195,7 +211,7 @@ impl<A: Answer> Connections<A> {
     }
 
     /// Serves a connection once its handshake is through, if that is in time.
-    async fn secure(&self, security: Security, tcp: TcpStream) {
+    async fn secure(self: &Arc<Self>, security: Security, tcp: TcpStream) {
         let mut leaving = self.leaving.clone();
         let accepted = {
             // Most of what a handshake needs is not needed afterwards.
@@ -212,8 +228,8 @@ impl<A: Answer> Connections<A> {
         match accepted {
             Ok((stream, tls)) => {
                 let peer = Peer {
-                    process: None,
                     tls: Some(Arc::new(tls)),
+                    ..Peer::default()
                 };
                 self.serve(Stream::Tls(Box::new(stream)), peer).await;
             }
@@ -222,17 +238,75 @@ impl<A: Answer> Connections<A> {
         }
     }
 
-    fn serve(&self, stream: Stream, peer: Peer) -> impl Future<Output = ()> + use<A> {
+    /// Takes the requests in a tunnel, if the answer to CONNECT says so.
+    fn intercept<B>(
+        self: &Arc<Self>,
+        upgrade: OnUpgrade,
+        outer: &Peer,
+        answer: &Response<B>,
+    ) -> bool {
+        let tunnel = answer.extensions().get::<Arc<Tunnel>>();
+        let (Some(tunnel), Some(authority)) = (tunnel, &self.authority) else {
+            return false;
+        };
+        let peer = Peer {
+            tunnel: Some(Arc::clone(tunnel)),
+            ..outer.clone()
+        };
+        tokio::spawn(Arc::clone(self).take(Arc::clone(authority), upgrade, peer));
+        true
+    }
+
+    /// Serves what comes in a tunnel. In a box, since a connection would otherwise have to hold another like itself.
+    fn take(
+        self: Arc<Self>,
+        authority: Arc<Authority>,
+        upgrade: OnUpgrade,
+        peer: Peer,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            // The connection around it gives up its room when the tunnel begins.
+            let Ok(room) = Arc::clone(&self.inbound.room).acquire_owned().await else {
+                return;
+            };
+            let held = (room, self.inbound.metrics.inbound_connection());
+            let host = peer
+                .tunnel
+                .as_ref()
+                .map(|tunnel| tunnel.authority.host().to_owned());
+            let accepting = Box::pin(async {
+                let upgraded = upgrade.await.map_err(io::Error::other)?;
+                let host = host.unwrap_or_default();
+                authority.accept(&host, TokioIo::new(upgraded)).await
+            });
+            let limit = HANDSHAKE.min(self.inbound.head_timeout);
+            match tokio::time::timeout(limit, accepting).await {
+                Ok(Ok(stream)) => self.serve(Stream::Tunnel(Box::new(stream)), peer).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a handshake in a tunnel failed"),
+                Err(_) => tracing::debug!("a handshake in a tunnel took too long"),
+            }
+            drop(held);
+        })
+    }
+
+    fn serve(self: &Arc<Self>, stream: Stream, peer: Peer) -> impl Future<Output = ()> + use<A> {
         let stream = Patient::new(stream, self.inbound.head_timeout);
-        let shared = Arc::new((self.answer.clone(), self.leaving.clone(), peer));
-        let service = service_fn(move |request: Request<Incoming>| {
+        let shared = Arc::new((Arc::clone(self), peer));
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
             async move {
-                let (answer, leaving, peer) = &*shared;
+                let (connections, peer) = &*shared;
                 let version = request.version();
-                let mut response = answer.answer(peer, request).await;
+                let tunnel =
+                    (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+                let mut response = connections.answer.answer(peer, request).await;
+                if let Some(upgrade) = tunnel
+                    && connections.intercept(upgrade, peer, &response)
+                {
+                    return Ok(response);
+                }
                 // It changes once. To look at what it says would take a lock.
-                if leaving.has_changed().unwrap_or(true) {
+                if connections.leaving.has_changed().unwrap_or(true) {
                     say_goodbye(version, &mut response);
                 }
                 Ok::<_, Infallible>(response)

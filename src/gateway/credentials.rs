@@ -87,6 +87,20 @@ impl Credentials {
         })
     }
 
+    /// These and those of the tunnel in which they come.
+    ///
+    /// # Errors
+    /// When both have a token: which of them is meant?
+    pub fn in_tunnel(self, tunnel: Self) -> Result<Self, Problem> {
+        match (self.token, tunnel.token) {
+            (Some(_), Some(_)) => Err(refused("the tunnel was asked for with a token already")),
+            (own, of_tunnel) => Ok(Self {
+                token: own.or(of_tunnel),
+                tenant: self.tenant,
+            }),
+        }
+    }
+
     /// The token, if one is shown.
     pub fn token(&self) -> Option<&[u8]> {
         self.token.as_ref().map(|token| token.as_slice())

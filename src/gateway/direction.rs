@@ -14,7 +14,7 @@ use super::headers::{FIELDS_MAX, Overview};
 use super::reply::{Code, Problem};
 use super::table::{Offered, Table};
 use super::{Door, Gateway, address, introspection};
-use crate::inbound::peer::Peer;
+use crate::inbound::peer::{Peer, Tunnel};
 use crate::outbound::error::Error;
 use crate::outbound::pool::Pool;
 use crate::services::Service;
@@ -31,6 +31,8 @@ pub(super) struct Chosen {
 enum Form<'a> {
     /// By its path, at Relais itself.
     Plain { path: &'a str },
+    /// A tunnel to there (RFC 9110 section 9.3.6).
+    Tunnel { authority: &'a Authority },
     /// By the service's own address, as to a forward proxy.
     Proxied {
         authority: &'a Authority,
@@ -66,20 +68,21 @@ impl Gateway {
     ) -> Result<Directed, Problem> {
         let overview = Overview::of(request.headers());
         let form = self.form(door, peer, request, overview)?;
-        door.hosts.admit(
-            peer,
-            request,
-            overview,
-            matches!(form, Form::Proxied { .. }),
-        )?;
-        let credentials = Credentials::read(request.headers(), overview)?;
+        let is_proxied = !matches!(form, Form::Plain { .. });
+        door.hosts.admit(peer, request, overview, is_proxied)?;
+        let credentials = credentials(peer, request, overview)?;
         let caller = table
             .callers()
             .recognise(&door.address, peer, &credentials)?;
         exchange.caller = caller.map(|caller| Arc::clone(&caller.name));
-        let said = Said::read(request.headers(), overview, &credentials)?;
+        let said = said(peer, request, overview, &credentials)?;
         let (path, address) = match form {
             Form::Plain { path } => (path, address::read(path, said, &door.bound)?),
+            Form::Tunnel { authority } => {
+                let named = [door.bound.tenant, said.in_header, said.in_credentials, None];
+                exchange.tenant = address::the_one(named)?;
+                return tunnel(table, authority, request).map(Directed::Own);
+            }
             Form::Proxied { authority, path } => {
                 (path, proxied(table, authority, path, said, &door.bound)?)
             }
@@ -107,7 +110,7 @@ impl Gateway {
     fn form<'a>(
         &self,
         door: &Door,
-        peer: &Peer,
+        peer: &'a Peer,
         request: &'a Request<Incoming>,
         overview: Overview,
     ) -> Result<Form<'a>, Problem> {
@@ -118,6 +121,14 @@ impl Gateway {
         }
         if request.headers().len() > FIELDS_MAX {
             return Err(Problem::too_many_fields());
+        }
+        if request.method() == Method::CONNECT
+            && door.takes_tunnels
+            && peer.tunnel.is_none()
+            && request.version() == Version::HTTP_11
+            && let Some(authority) = uri.authority()
+        {
+            return Ok(Form::Tunnel { authority });
         }
         if request.method() == Method::CONNECT {
             return Err(Problem::new(
@@ -143,6 +154,10 @@ impl Gateway {
                 "send the path: /dmp/… with X-Finess",
             ));
         }
+        if let Some(tunnel) = &peer.tunnel {
+            let authority = &tunnel.authority;
+            return Ok(Form::Proxied { authority, path });
+        }
         // HTTP/2 has an authority in each request, which says nothing.
         let authority = uri
             .authority()
@@ -162,6 +177,60 @@ impl Gateway {
             _ => Ok(Form::Plain { path }),
         }
     }
+}
+
+/// What says who makes a request: its own head, or that with which its tunnel was asked for.
+fn credentials(
+    peer: &Peer,
+    request: &Request<Incoming>,
+    overview: Overview,
+) -> Result<Credentials, Problem> {
+    let own = Credentials::read(request.headers(), overview)?;
+    match &peer.tunnel {
+        Some(tunnel) => own.in_tunnel(Credentials::read(
+            &tunnel.fields,
+            Overview::of(&tunnel.fields),
+        )?),
+        None => Ok(own),
+    }
+}
+
+/// What says for whom, likewise.
+fn said(
+    peer: &Peer,
+    request: &Request<Incoming>,
+    overview: Overview,
+    credentials: &Credentials,
+) -> Result<Said, Problem> {
+    let mut said = Said::read(request.headers(), overview, credentials)?;
+    if let Some(tunnel) = &peer.tunnel {
+        let overview = Overview::of(&tunnel.fields);
+        let credentials = Credentials::read(&tunnel.fields, overview)?;
+        let asked = Said::read(&tunnel.fields, overview, &credentials)?;
+        said.in_tunnel = address::the_one([asked.in_header, asked.in_credentials, None, None])?;
+    }
+    Ok(said)
+}
+
+/// Agrees to a tunnel to a declared service, in which Relais takes the service's place.
+fn tunnel(
+    table: &Table,
+    authority: &Authority,
+    request: &Request<Incoming>,
+) -> Result<Response<Bytes>, Problem> {
+    if !table.has_at(authority) {
+        return Err(Problem::new(
+            Code::ServiceUnknown,
+            format!("no service is declared at {authority}"),
+            "only the services of the configuration are reached, at the host and port of their url, and nothing else",
+        ));
+    }
+    let mut response = Response::new(Bytes::new());
+    response.extensions_mut().insert(Arc::new(Tunnel {
+        authority: authority.clone(),
+        fields: request.headers().clone(),
+    }));
+    Ok(response)
 }
 
 /// The service that a request to a forward proxy means (RFC 9112 section 3.2.2), and nothing but a declared one.
@@ -185,7 +254,12 @@ fn proxied<'a>(
         ));
     }
     Ok(Address {
-        tenant: address::the_one([bound.tenant, said.in_header, said.in_credentials, None])?,
+        tenant: address::the_one([
+            bound.tenant,
+            said.in_header,
+            said.in_credentials,
+            said.in_tunnel,
+        ])?,
         service,
         remainder,
     })
