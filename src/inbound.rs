@@ -23,14 +23,14 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::inbound::listener::{Listening, Stream};
 use crate::inbound::patience::Patient;
 use crate::inbound::peer::{Peer, Tunnel};
 use crate::inbound::tls::{Authority, HANDSHAKE, Security};
-use crate::metrics::Metrics;
+use crate::metrics::{Gauged, Metrics};
 use crate::waiting::{OneAlarm, Seldom};
 
 /// How long a worker that is out of file descriptors waits before it accepts again. Connections that end meanwhile
@@ -144,6 +144,9 @@ impl Inbound {
     }
 }
 
+/// A connection's room, and its place in the count. A tunnel has that of the connection in which it is.
+type Held = Arc<(OwnedSemaphorePermit, Gauged)>;
+
 /// The connections of one listener on one worker.
 struct Connections<A> {
     inbound: Inbound,
@@ -189,41 +192,25 @@ impl<A: Answer> Connections<A> {
         let Ok(room) = Arc::clone(&inbound.room).acquire_owned().await else {
             return;
         };
-        let held = (room, inbound.metrics.inbound_connection());
+        let held = Arc::new((room, inbound.metrics.inbound_connection()));
         match (&self.security, stream) {
             (Some(security), Stream::Tcp(tcp)) => {
                 let (connections, security) = (Arc::clone(self), security.clone());
                 // Not here: the next one is accepted meanwhile.
-                tokio::spawn(async move {
-                    connections.secure(security, tcp).await;
-                    drop(held);
-                });
+                tokio::spawn(async move { connections.secure(security, tcp, held).await });
             }
             (_, stream) => {
                 let peer = stream.peer();
-                let served = self.serve(stream, peer);
-                tokio::spawn(async move {
-                    served.await;
-                    drop(held);
-                });
+                tokio::spawn(self.serve(stream, peer, held));
             }
         }
     }
 
     /// Serves a connection once its handshake is through, if that is in time.
-    async fn secure(self: &Arc<Self>, security: Security, tcp: TcpStream) {
-        let mut leaving = self.leaving.clone();
-        let accepted = {
-            // Most of what a handshake needs is not needed afterwards.
-            let accepting = Box::pin(security.accept(tcp, self.inbound.head_timeout));
-            let leave = async {
-                let _ = leaving.wait_for(|leaving| *leaving).await;
-                tokio::time::sleep(self.linger).await;
-            };
-            tokio::select! {
-                accepted = accepting => accepted,
-                () = leave => return,
-            }
+    async fn secure(self: &Arc<Self>, security: Security, tcp: TcpStream, held: Held) {
+        let accepting = security.accept(tcp, self.inbound.head_timeout);
+        let Some(accepted) = self.unless_leaving(accepting).await else {
+            return;
         };
         match accepted {
             Ok((stream, tls)) => {
@@ -231,10 +218,25 @@ impl<A: Answer> Connections<A> {
                     tls: Some(Arc::new(tls)),
                     ..Peer::default()
                 };
-                self.serve(Stream::Tls(Box::new(stream)), peer).await;
+                self.serve(Stream::Tls(Box::new(stream)), peer, held).await;
             }
             // Whoever can connect can have this written.
             Err(error) => tracing::debug!(%error, "a TLS handshake with an application failed"),
+        }
+    }
+
+    /// Waits for a handshake, unless a stop begins and it is not through soon.
+    async fn unless_leaving<T>(&self, accepting: impl Future<Output = T>) -> Option<T> {
+        let mut leaving = self.leaving.clone();
+        // Most of what a handshake needs is not needed afterwards.
+        let accepting = Box::pin(accepting);
+        let leave = async {
+            let _ = leaving.wait_for(|leaving| *leaving).await;
+            tokio::time::sleep(self.linger).await;
+        };
+        tokio::select! {
+            accepted = accepting => Some(accepted),
+            () = leave => None,
         }
     }
 
@@ -242,7 +244,7 @@ impl<A: Answer> Connections<A> {
     fn intercept<B>(
         self: &Arc<Self>,
         upgrade: OnUpgrade,
-        outer: &Peer,
+        (outer, held): (&Peer, &Held),
         answer: &Response<B>,
     ) -> bool {
         let tunnel = answer.extensions().get::<Arc<Tunnel>>();
@@ -253,7 +255,8 @@ impl<A: Answer> Connections<A> {
             tunnel: Some(Arc::clone(tunnel)),
             ..outer.clone()
         };
-        tokio::spawn(Arc::clone(self).take(Arc::clone(authority), upgrade, peer));
+        let authority = Arc::clone(authority);
+        tokio::spawn(Arc::clone(self).take(authority, upgrade, peer, Arc::clone(held)));
         true
     }
 
@@ -263,45 +266,48 @@ impl<A: Answer> Connections<A> {
         authority: Arc<Authority>,
         upgrade: OnUpgrade,
         peer: Peer,
+        held: Held,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
-            // The connection around it gives up its room when the tunnel begins.
-            let Ok(room) = Arc::clone(&self.inbound.room).acquire_owned().await else {
-                return;
-            };
-            let held = (room, self.inbound.metrics.inbound_connection());
             let host = peer
                 .tunnel
                 .as_ref()
                 .map(|tunnel| tunnel.authority.host().to_owned());
-            let accepting = Box::pin(async {
+            let limit = HANDSHAKE.min(self.inbound.head_timeout);
+            let accepting = tokio::time::timeout(limit, async {
                 let upgraded = upgrade.await.map_err(io::Error::other)?;
                 let host = host.unwrap_or_default();
                 authority.accept(&host, TokioIo::new(upgraded)).await
             });
-            let limit = HANDSHAKE.min(self.inbound.head_timeout);
-            match tokio::time::timeout(limit, accepting).await {
-                Ok(Ok(stream)) => self.serve(Stream::Tunnel(Box::new(stream)), peer).await,
-                Ok(Err(error)) => tracing::debug!(%error, "a handshake in a tunnel failed"),
-                Err(_) => tracing::debug!("a handshake in a tunnel took too long"),
+            match self.unless_leaving(async { accepting.await? }).await {
+                Some(Ok(stream)) => {
+                    self.serve(Stream::Tunnel(Box::new(stream)), peer, held)
+                        .await;
+                }
+                Some(Err(error)) => tracing::debug!(%error, "a handshake in a tunnel failed"),
+                None => {}
             }
-            drop(held);
         })
     }
 
-    fn serve(self: &Arc<Self>, stream: Stream, peer: Peer) -> impl Future<Output = ()> + use<A> {
+    fn serve(
+        self: &Arc<Self>,
+        stream: Stream,
+        peer: Peer,
+        held: Held,
+    ) -> impl Future<Output = ()> + use<A> {
         let stream = Patient::new(stream, self.inbound.head_timeout);
-        let shared = Arc::new((Arc::clone(self), peer));
+        let shared = Arc::new((Arc::clone(self), peer, held));
         let service = service_fn(move |mut request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
             async move {
-                let (connections, peer) = &*shared;
+                let (connections, peer, held) = &*shared;
                 let version = request.version();
                 let tunnel =
                     (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
                 let mut response = connections.answer.answer(peer, request).await;
                 if let Some(upgrade) = tunnel
-                    && connections.intercept(upgrade, peer, &response)
+                    && connections.intercept(upgrade, (peer, held), &response)
                 {
                     return Ok(response);
                 }

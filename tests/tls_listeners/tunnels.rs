@@ -96,6 +96,7 @@ async fn a_request_in_a_tunnel_reaches_the_service_under_the_tenants_certificate
     let one = intercepting("");
     let mut raw = Raw::over(one.tunnel(&one.for_tenant(), &["http/1.1"]).await);
     for _ in 0..2 {
+        assert_eq!(one.gateway.metric("relais_inbound_connections", &[]), 1.0);
         raw.write(one.get(&one.service)).await;
         let answer = raw.answer(false).await.unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -103,6 +104,11 @@ async fn a_request_in_a_tunnel_reaches_the_service_under_the_tenants_certificate
         assert_eq!(seen["path"], "/x?y");
         assert_eq!(seen["ou"], format!("1{}", one.gateway.tenant(0)));
     }
+    drop(raw);
+    eventually("its room is free", || {
+        one.gateway.metric("relais_inbound_connections", &[]) == 0.0
+    })
+    .await;
 }
 
 #[tokio::test]
