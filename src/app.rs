@@ -45,6 +45,7 @@ use crate::identity::revocation::Revocations;
 use crate::identity::states;
 use crate::inbound::Inbound;
 use crate::inbound::inherited::Inherited;
+use crate::inbound::tls::Authority;
 use crate::metrics::Metrics;
 use crate::notices::{Notices, Webhook};
 use crate::outbound::Outbound;
@@ -171,9 +172,21 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
     );
     let listeners = (config.listeners.into_iter().zip(sources.securities.each()))
         .map(|(listener, security)| {
-            listening::open(listener, security, config.workers, &mut inherited)
+            let authority = listener.intercept.as_ref().map(|files| {
+                Authority::read(files, &config.identities)
+                    .with_context(|| format!("listeners.intercept: {}", files.authority.display()))
+            });
+            let authority = authority.transpose()?.map(Arc::new);
+            let workers = config.workers;
+            Ok(listening::open(
+                listener,
+                security,
+                authority,
+                workers,
+                &mut inherited,
+            )?)
         })
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let admin = config
         .admin
         .map(|admin| admin::bind(admin.address, &mut inherited))
@@ -305,6 +318,7 @@ impl Bound {
                     socket,
                     is_unix: listener.is_unix,
                     security: listener.security.clone(),
+                    authority: listener.authority.clone(),
                     entrance: entrance.clone(),
                 });
             }

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod ask;
+mod ca;
 pub mod check;
 pub mod csr;
 pub mod demo;
@@ -59,6 +60,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Make a private key and the request for its certificate, for one structure or for all of a CSV file.
     Csr(csr::Arguments),
+    /// Make an authority for listeners that take https:// requests by CONNECT ([listeners.intercept]).
+    Ca(ca::Arguments),
     /// Make a token with which a program is recognised ([[callers]]).
     ///
     /// The token is printed once and kept nowhere; the configuration holds its hash.
@@ -99,6 +102,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Csr(arguments) => csr::run(&arguments),
+        Command::Ca(arguments) => ca::run(&arguments),
         Command::Install(arguments) => install::run(&arguments),
         Command::Token => token::run(),
     };

@@ -130,6 +130,17 @@ pub struct Listener {
     pub allowed_hosts: Vec<String>,
     /// How it speaks TLS. Default: it speaks HTTP in clear text.
     pub tls: Option<ListenerTls>,
+    /// What CONNECT is answered under. Default: it is refused.
+    pub intercept: Option<Intercept>,
+}
+
+/// The authority under whose certificates Relais takes, in a service's place, what applications send in a tunnel.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Intercept {
+    /// Its certificate, in PEM. No default; `relais ca` makes one.
+    pub authority: PathBuf,
+    /// Its private key. No default. [`Identities::key_readers`] says who else may be able to read it.
+    pub key: PathBuf,
 }
 
 /// What a listener proves itself with in TLS, and which certificates it asks of applications.

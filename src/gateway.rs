@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod diagnosis;
 mod direction;
 pub mod exchange;
+mod form;
 pub mod guard;
 pub mod headers;
 mod introspection;
@@ -87,6 +88,8 @@ pub struct Door {
     pub bound: Bound,
     /// Which hosts it answers to.
     pub hosts: Hosts,
+    /// Whether CONNECT to a service is taken.
+    pub takes_tunnels: bool,
 }
 
 impl Gateway {

@@ -11,26 +11,27 @@ pub mod tls;
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::inbound::listener::{Listening, Stream};
 use crate::inbound::patience::Patient;
-use crate::inbound::peer::Peer;
-use crate::inbound::tls::Security;
-use crate::metrics::Metrics;
+use crate::inbound::peer::{Peer, Tunnel};
+use crate::inbound::tls::{Authority, HANDSHAKE, Security};
+use crate::metrics::{Gauged, Metrics};
 use crate::waiting::{OneAlarm, Seldom};
 
 /// How long a worker that is out of file descriptors waits before it accepts again. Connections that end meanwhile
@@ -64,6 +65,19 @@ pub trait Answer: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
+/// A worker's share of a listener.
+#[derive(Debug)]
+pub struct Entry<A> {
+    /// Where connections come from.
+    pub listening: Listening,
+    /// Absent where HTTP is spoken in clear text.
+    pub security: Option<Security>,
+    /// Absent where no tunnels are taken.
+    pub authority: Option<Arc<Authority>>,
+    /// What answers.
+    pub answer: A,
+}
+
 /// What holds for all connections from applications.
 #[derive(Clone, Debug)]
 pub struct Inbound {
@@ -82,7 +96,7 @@ impl Inbound {
     /// at most `grace`. Who has connected by then is served, too.
     pub async fn serve<A: Answer>(
         self,
-        listeners: Vec<(Listening, Option<Security>, A)>,
+        listeners: Vec<Entry<A>>,
         mut stop: watch::Receiver<bool>,
         grace: Duration,
     ) {
@@ -90,16 +104,17 @@ impl Inbound {
         let (leave, leaving) = watch::channel(false);
         let linger = LINGER.min(grace / 2);
         let mut accepting = JoinSet::new();
-        for (listener, security, answer) in listeners {
+        for entry in listeners {
             let connections = Connections {
                 inbound: self.clone(),
                 http: self.http(),
-                security,
-                answer,
+                security: entry.security,
+                authority: entry.authority,
+                answer: entry.answer,
                 leaving: leaving.clone(),
                 linger,
             };
-            accepting.spawn(Arc::new(connections).accept(listener));
+            accepting.spawn(Arc::new(connections).accept(entry.listening));
         }
         drop(leaving);
         // An error means that whoever could have said stop is gone: stop.
@@ -130,12 +145,16 @@ impl Inbound {
     }
 }
 
+/// A connection's room, and its place in the count. A tunnel has that of the connection in which it is.
+type Held = Arc<(OwnedSemaphorePermit, Gauged)>;
+
 /// The connections of one listener on one worker.
 struct Connections<A> {
     inbound: Inbound,
     http: auto::Builder<TokioExecutor>,
     /// Absent where HTTP is spoken in clear text.
     security: Option<Security>,
+    authority: Option<Arc<Authority>>,
     answer: A,
     /// Turns true when a stop begins. Held by each connection, so that its end is known.
     leaving: watch::Receiver<bool>,
@@ -174,67 +193,128 @@ impl<A: Answer> Connections<A> {
         let Ok(room) = Arc::clone(&inbound.room).acquire_owned().await else {
             return;
         };
-        let held = (room, inbound.metrics.inbound_connection());
+        let held = Arc::new((room, inbound.metrics.inbound_connection()));
         match (&self.security, stream) {
             (Some(security), Stream::Tcp(tcp)) => {
                 let (connections, security) = (Arc::clone(self), security.clone());
                 // Not here: the next one is accepted meanwhile.
-                tokio::spawn(async move {
-                    connections.secure(security, tcp).await;
-                    drop(held);
-                });
+                tokio::spawn(async move { connections.secure(security, tcp, held).await });
             }
             (_, stream) => {
                 let peer = stream.peer();
-                let served = self.serve(stream, peer);
-                tokio::spawn(async move {
-                    served.await;
-                    drop(held);
-                });
+                tokio::spawn(self.serve(stream, peer, held));
             }
         }
     }
 
     /// Serves a connection once its handshake is through, if that is in time.
-    async fn secure(&self, security: Security, tcp: TcpStream) {
-        let mut leaving = self.leaving.clone();
-        let accepted = {
-            // Most of what a handshake needs is not needed afterwards.
-            let accepting = Box::pin(security.accept(tcp, self.inbound.head_timeout));
-            let leave = async {
-                let _ = leaving.wait_for(|leaving| *leaving).await;
-                tokio::time::sleep(self.linger).await;
-            };
-            tokio::select! {
-                accepted = accepting => accepted,
-                () = leave => return,
-            }
+    async fn secure(self: &Arc<Self>, security: Security, tcp: TcpStream, held: Held) {
+        let accepting = security.accept(tcp, self.inbound.head_timeout);
+        let Some(accepted) = self.unless_leaving(accepting).await else {
+            return;
         };
         match accepted {
             Ok((stream, tls)) => {
                 let peer = Peer {
-                    process: None,
                     tls: Some(Arc::new(tls)),
+                    ..Peer::default()
                 };
-                self.serve(Stream::Tls(Box::new(stream)), peer).await;
+                self.serve(Stream::Tls(Box::new(stream)), peer, held).await;
             }
             // Whoever can connect can have this written.
             Err(error) => tracing::debug!(%error, "a TLS handshake with an application failed"),
         }
     }
 
-    fn serve(&self, stream: Stream, peer: Peer) -> impl Future<Output = ()> + use<A> {
+    /// Waits for a handshake, unless a stop begins and it is not through soon.
+    async fn unless_leaving<T>(&self, accepting: impl Future<Output = T>) -> Option<T> {
+        let mut leaving = self.leaving.clone();
+        // Most of what a handshake needs is not needed afterwards.
+        let accepting = Box::pin(accepting);
+        let leave = async {
+            let _ = leaving.wait_for(|leaving| *leaving).await;
+            tokio::time::sleep(self.linger).await;
+        };
+        tokio::select! {
+            accepted = accepting => Some(accepted),
+            () = leave => None,
+        }
+    }
+
+    /// Takes the requests in a tunnel, if the answer to CONNECT says so.
+    fn intercept<B>(
+        self: &Arc<Self>,
+        upgrade: OnUpgrade,
+        (outer, held): (&Peer, &Held),
+        answer: &Response<B>,
+    ) -> bool {
+        let tunnel = answer.extensions().get::<Arc<Tunnel>>();
+        let (Some(tunnel), Some(authority)) = (tunnel, &self.authority) else {
+            return false;
+        };
+        let peer = Peer {
+            tunnel: Some(Arc::clone(tunnel)),
+            ..outer.clone()
+        };
+        let authority = Arc::clone(authority);
+        tokio::spawn(Arc::clone(self).take(authority, upgrade, peer, Arc::clone(held)));
+        true
+    }
+
+    /// Serves what comes in a tunnel. In a box, since a connection would otherwise have to hold another like itself.
+    fn take(
+        self: Arc<Self>,
+        authority: Arc<Authority>,
+        upgrade: OnUpgrade,
+        peer: Peer,
+        held: Held,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let host = peer
+                .tunnel
+                .as_ref()
+                .map(|tunnel| tunnel.authority.host().to_owned());
+            let limit = HANDSHAKE.min(self.inbound.head_timeout);
+            let accepting = tokio::time::timeout(limit, async {
+                let upgraded = upgrade.await.map_err(io::Error::other)?;
+                let host = host.unwrap_or_default();
+                authority.accept(&host, TokioIo::new(upgraded)).await
+            });
+            match self.unless_leaving(async { accepting.await? }).await {
+                Some(Ok(stream)) => {
+                    self.serve(Stream::Tunnel(Box::new(stream)), peer, held)
+                        .await;
+                }
+                Some(Err(error)) => tracing::debug!(%error, "a handshake in a tunnel failed"),
+                None => {}
+            }
+        })
+    }
+
+    fn serve(
+        self: &Arc<Self>,
+        stream: Stream,
+        peer: Peer,
+        held: Held,
+    ) -> impl Future<Output = ()> + use<A> {
         let stream = Patient::new(stream, self.inbound.head_timeout);
-        let shared = Arc::new((self.answer.clone(), self.leaving.clone(), peer));
-        let service = service_fn(move |request: Request<Incoming>| {
+        let shared = Arc::new((Arc::clone(self), peer, held));
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
             async move {
-                let (answer, leaving, peer) = &*shared;
+                let (connections, peer, held) = &*shared;
                 let version = request.version();
                 let asks_to_leave = heads::asks_to_leave(&request);
-                let mut response = answer.answer(peer, request).await;
+                let tunnel =
+                    (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+                let mut response = connections.answer.answer(peer, request).await;
+                if let Some(upgrade) = tunnel
+                    && connections.intercept(upgrade, (peer, held), &response)
+                {
+                    return Ok(response);
+                }
                 // It changes once. To look at what it says would take a lock.
-                if asks_to_leave || leaving.has_changed().unwrap_or(true) {
+                if asks_to_leave || connections.leaving.has_changed().unwrap_or(true) {
                     say_goodbye(version, &mut response);
                 }
                 Ok::<_, Infallible>(response)

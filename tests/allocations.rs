@@ -29,7 +29,7 @@ use relais::gateway::table::Table;
 use relais::identity::finess::Finess;
 use relais::inbound::listener::Listening;
 use relais::inbound::peer::Peer;
-use relais::inbound::{Answer, Inbound};
+use relais::inbound::{Answer, Entry, Inbound};
 use relais::outbound::error::Error;
 use relais::outbound::lease::Origin;
 use relais::services::HttpVersions;
@@ -166,7 +166,12 @@ fn gateway(way: Way, gateway: &TestGateway) -> f64 {
         let (_stop, stopped) = watch::channel(false);
         inbound
             .serve(
-                vec![(Listening::Tcp(listener), None, entrance)],
+                vec![Entry {
+                    listening: Listening::Tcp(listener),
+                    security: None,
+                    authority: None,
+                    answer: entrance,
+                }],
                 stopped,
                 DEADLINE,
             )

@@ -11,6 +11,7 @@ mod tls_listeners {
     mod hosts;
     mod renewal;
     mod sessions;
+    mod tunnels;
 }
 
 use std::fmt::Write as _;

@@ -160,6 +160,15 @@ fn listeners(bound: &[Listener], new: &[Listener]) -> (Vec<Restart>, Vec<Listene
                     told.push(Restart::new(&key, speaks(listener), speaks(&found)));
                     found.tls.clone_from(&listener.tls);
                 }
+                if found.intercept != listener.intercept {
+                    let takes = |one: &Listener| match &one.intercept {
+                        Some(files) => files.authority.display().to_string(),
+                        None => NONE.to_owned(),
+                    };
+                    let key = format!("listeners[{index}].intercept");
+                    told.push(Restart::new(&key, takes(listener), takes(&found)));
+                    found.intercept.clone_from(&listener.intercept);
+                }
                 all.push(found);
             }
             None => {

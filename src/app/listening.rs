@@ -16,7 +16,7 @@ use crate::inbound::Answer;
 use crate::inbound::inherited::Inherited;
 use crate::inbound::listener::{self, BindError, SocketFile};
 use crate::inbound::peer::Peer;
-use crate::inbound::tls::Security;
+use crate::inbound::tls::{Authority, Security};
 
 /// A listener with at least one socket for each worker.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Opened {
     pub(super) sockets: Vec<Socket>,
     /// Absent where HTTP is spoken in clear text.
     pub(super) security: Option<Security>,
+    /// Absent where no tunnels are taken.
+    pub(super) authority: Option<Arc<Authority>>,
     /// Removed when the gateway ends.
     pub(super) file: Option<SocketFile>,
 }
@@ -58,6 +60,7 @@ impl Answer for Entrance {
 pub(super) fn open(
     listener: Listener,
     security: Option<Security>,
+    authority: Option<Arc<Authority>>,
     workers: NonZeroUsize,
     inherited: &mut Inherited,
 ) -> Result<Opened, BindError> {
@@ -79,6 +82,7 @@ pub(super) fn open(
             allowed: listener.allowed_hosts,
             checked: !is_unix,
         },
+        takes_tunnels: authority.is_some(),
     };
     tracing::info!(address = %door.name, "listening");
     Ok(Opened {
@@ -86,6 +90,7 @@ pub(super) fn open(
         is_unix,
         door,
         security,
+        authority,
         file: SocketFile::of(&bound),
         sockets: bound.into_sockets(),
     })
@@ -106,6 +111,7 @@ impl Door {
                 allowed: listener.allowed_hosts.clone(),
                 checked: self.hosts.checked,
             },
+            takes_tunnels: self.takes_tunnels,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A worker: a thread that serves requests, with a runtime, sockets and idle connections of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::listening::Entrance;
 use super::supervisor::Heart;
-use crate::inbound::tls::Security;
-use crate::inbound::{Inbound, listener};
+use crate::inbound::tls::{Authority, Security};
+use crate::inbound::{Entry, Inbound, listener};
 use crate::outbound::Outbound;
 
 /// How all workers end together.
@@ -29,6 +30,7 @@ pub(super) struct Share {
     pub(super) socket: Socket,
     pub(super) is_unix: bool,
     pub(super) security: Option<Security>,
+    pub(super) authority: Option<Arc<Authority>>,
     pub(super) entrance: Entrance,
 }
 
@@ -50,8 +52,12 @@ pub(super) fn work(
         outbound.add_worker(index);
         let listeners = (shares.into_iter())
             .map(|share| {
-                let listening = listener::Bound::attach(share.socket, share.is_unix)?;
-                Ok((listening, share.security, share.entrance))
+                Ok(Entry {
+                    listening: listener::Bound::attach(share.socket, share.is_unix)?,
+                    security: share.security,
+                    authority: share.authority,
+                    answer: share.entrance,
+                })
             })
             .collect::<std::io::Result<_>>()
             .context("a listener cannot be watched")?;

@@ -1,4 +1,5 @@
-//! `[listeners.tls]`: what a listener proves itself with, and which certificates it asks of applications.
+//! `[listeners.tls]`: what a listener proves itself with, and which certificates it asks of applications. And
+//! `[listeners.intercept]`: what it proves in a service's place.
 
 use std::path::PathBuf;
 
@@ -6,7 +7,7 @@ use super::problem::What;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::reader::Reader;
 use super::section::Section;
-use super::{ClientCertificates, ListenerTls, files, parse};
+use super::{ClientCertificates, Intercept, ListenerTls, files, parse};
 
 /// Whether applications must show a certificate.
 const CLIENT_CERTIFICATE: &[(&str, bool)] = &[("required", true), ("optional", false)];
@@ -59,6 +60,22 @@ pub(super) fn read(mut section: Section<'_>) -> Option<ListenerTls> {
         certificate,
         key,
         clients,
+    })
+}
+
+/// Reads what CONNECT is answered under.
+pub(super) fn intercept(mut section: Section<'_>) -> Option<Intercept> {
+    let reader = section.reader;
+    let authority = section.require("authority", |raw| {
+        file(raw, reader, files::certificates, "with certificates")
+    });
+    let key = section.require("key", |raw| {
+        file(raw, reader, files::readable, "with a private key")
+    });
+    section.finish();
+    Some(Intercept {
+        authority: authority?.value,
+        key: key?.value,
     })
 }
 

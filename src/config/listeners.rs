@@ -104,6 +104,8 @@ fn listener(
     let tenant = section.take_finess("tenant");
     let service = section.take("service", |raw| services::declared(raw, names));
     let allowed_hosts = section.take("allowed_hosts", parse::hosts);
+    let has_intercept = section.has("intercept");
+    let intercept = (section.section("intercept")).and_then(listener_tls::intercept);
     let has_tls = section.has("tls");
     let tls = section.section("tls");
     let spot = tls.as_ref().map(|tls| tls.spot.clone());
@@ -132,7 +134,7 @@ fn listener(
     section.finish();
     addresses.extend(address.clone());
     // What cannot be read must not leave a listener in clear text.
-    if has_tls && tls.is_none() {
+    if has_tls && tls.is_none() || has_intercept && intercept.is_none() {
         return None;
     }
     Some(Listener {
@@ -141,6 +143,7 @@ fn listener(
         service: service.map(|found| found.value),
         allowed_hosts: allowed_hosts.map(|found| found.value).unwrap_or_default(),
         tls,
+        intercept,
     })
 }
 

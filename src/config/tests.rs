@@ -23,7 +23,14 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
     fs::write(folder.path().join("trust/igc-sante.pem"), PEM).unwrap();
     fs::write(folder.path().join("passwords.txt"), "secret\n").unwrap();
     fs::create_dir(folder.path().join("tls")).unwrap();
-    for file in ["relais.pem", "relais.key", "clients.pem", "clients.crl"] {
+    for file in [
+        "relais.pem",
+        "relais.key",
+        "clients.pem",
+        "clients.crl",
+        "relais-ca.pem",
+        "relais-ca.key",
+    ] {
         fs::write(folder.path().join("tls").join(file), PEM).unwrap();
     }
     fs::write(folder.path().join("tenants.csv"), "finess\n").unwrap();

@@ -28,7 +28,7 @@ pub struct Bound {
 }
 
 /// Where a request wants to go, on whose behalf.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Address<'a> {
     /// The tenant, if one is named.
     pub tenant: Option<Finess>,
@@ -45,6 +45,8 @@ pub struct Said {
     pub in_header: Option<Finess>,
     /// In proxy credentials.
     pub in_credentials: Option<Finess>,
+    /// When its tunnel was asked for.
+    pub in_tunnel: Option<Finess>,
 }
 
 impl Said {
@@ -60,6 +62,7 @@ impl Said {
         Ok(Self {
             in_header: tenant_in_header(headers, overview)?,
             in_credentials: credentials.tenant,
+            in_tunnel: None,
         })
     }
 }

@@ -113,6 +113,19 @@ impl Credentials {
             tenant,
         })
     }
+
+    /// These and those of the tunnel in which they come.
+    ///
+    /// # Errors
+    /// When both have a token: which of them is meant?
+    pub fn in_tunnel(self, tunnel: Self) -> Result<Self, Problem> {
+        let shown = match (self.shown, tunnel.shown) {
+            (own, Shown::Nothing) => own,
+            (Shown::Nothing, of_tunnel) => of_tunnel,
+            _ => return Err(refused("the tunnel was asked for with a token already")),
+        };
+        Ok(Self { shown, ..self })
+    }
 }
 
 fn refused(detail: &str) -> Problem {

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::uri::{Authority, Scheme};
-use http::{Method, Request, Response, Version};
+use http::uri::Authority;
+use http::{Request, Response};
 use hyper::body::Incoming;
-use percent_encoding::percent_decode_str;
 
 use super::address::{Address, Bound, Said};
 use super::caller::Known;
 use super::credentials::{Credentials, Shown};
 use super::exchange::Exchange;
-use super::headers::{FIELDS_MAX, Overview};
+use super::form::Form;
+use super::headers::Overview;
 use super::reply::{Code, Problem};
 use super::table::{Offered, Table};
 use super::{Door, Gateway, address, introspection};
 use crate::identity::finess::Finess;
-use crate::inbound::peer::Peer;
+use crate::inbound::peer::{Peer, Tunnel};
 use crate::outbound::error::Error;
 use crate::outbound::pool::Pool;
 use crate::services::Service;
@@ -28,17 +28,6 @@ pub(super) struct Chosen {
     /// The pool that it stands in for, if it does.
     pub(super) principal: Option<Arc<Pool>>,
     pub(super) offered: Arc<Offered>,
-}
-
-/// How a request names where it goes.
-enum Form<'a> {
-    /// By its path, at Relais itself.
-    Plain { path: &'a str },
-    /// By the service's own address, as to a forward proxy.
-    Proxied {
-        authority: &'a Authority,
-        path: &'a str,
-    },
 }
 
 /// Where a request goes.
@@ -100,24 +89,22 @@ impl Gateway {
     ) -> Result<Directed<'a>, Problem> {
         let overview = Overview::of(request.headers());
         let form = self.form(door, peer, request, overview)?;
-        door.hosts.admit(
-            peer,
-            request,
-            overview,
-            matches!(form, Form::Proxied { .. }),
-        )?;
-        let credentials = Credentials::read(request.headers(), overview)?;
+        let is_proxied = !matches!(form, Form::Plain { .. });
+        door.hosts.admit(peer, request, overview, is_proxied)?;
+        let credentials = credentials(peer, request, overview)?;
         let asker = Asker {
             peer,
             shown: credentials.shown,
-            is_proxied: matches!(form, Form::Proxied { .. }),
+            is_proxied,
         };
+        let said = || said(peer, request, overview, &credentials);
         let read = || {
-            let said = Said::read(request.headers(), overview, &credentials)?;
             Ok(match form {
-                Form::Plain { path } => (path, address::read(path, said, &door.bound)?),
+                Form::Plain { path } => (path, address::read(path, said()?, &door.bound)?),
+                // What it is for is said inside.
+                Form::Tunnel { .. } => ("", Address::default()),
                 Form::Proxied { authority, path } => {
-                    (path, proxied(table, authority, path, said, &door.bound)?)
+                    (path, proxied(table, authority, path, said()?, &door.bound)?)
                 }
             })
         };
@@ -130,6 +117,12 @@ impl Gateway {
         });
         let caller = recognised?;
         exchange.caller = caller.map(|caller| Arc::clone(&caller.name));
+        if let Form::Tunnel { authority } = form {
+            let said = said()?;
+            let named = [door.bound.tenant, said.in_header, said.in_credentials, None];
+            exchange.tenant = address::the_one(named)?;
+            return tunnel(table, authority, request).map(Directed::Own);
+        }
         let (path, address) = read()?;
         exchange.tenant = address.tenant;
         let may = |service: &str| match caller {
@@ -155,91 +148,60 @@ impl Gateway {
             overview,
         }))
     }
+}
 
-    /// How a request names where it goes, with a head of tolerable size.
-    fn form<'a>(
-        &self,
-        door: &Door,
-        peer: &Peer,
-        request: &'a Request<Incoming>,
-        overview: Overview,
-    ) -> Result<Form<'a>, Problem> {
-        let uri = request.uri();
-        let path = uri.path_and_query().map_or("", |path| path.as_str());
-        if path.len() + overview.size() > self.request_head {
-            return Err(Problem::head_too_large(self.request_head));
-        }
-        if request.headers().len() > FIELDS_MAX {
-            return Err(Problem::too_many_fields());
-        }
-        if request.method() == Method::CONNECT {
-            return Err(Problem::new(
-                Code::RequestMalformed,
-                "CONNECT is not served: in a tunnel the application would make the TLS handshake itself, and Relais \
-                 could show no certificate",
-                "use the service's address with http:// in place of https://, or send the path to Relais itself: \
-                 http://HOST:PORT/dmp/… with X-Finess",
-            ));
-        }
-        if request.method() == Method::TRACE {
-            // What comes back would hold what Relais adds for the service, an API key for one (RFC 9110 section 9.3.8).
-            return Err(Problem::new(
-                Code::RequestMalformed,
-                "TRACE is not passed on: the answer would show what only the service is to see",
-                "",
-            ));
-        }
-        if has_dot_segment(uri.path()) {
-            return Err(Problem::new(
-                Code::RequestMalformed,
-                "the path has a segment . or .., which would lead elsewhere for who resolves it",
-                "send the path as it is meant (RFC 3986 section 5.2.4)",
-            ));
-        }
-        if !path.starts_with('/') {
-            return Err(Problem::new(
-                Code::RequestMalformed,
-                "the request names no path",
-                "send the path: /dmp/… with X-Finess",
-            ));
-        }
-        // HTTP/2 has an authority in each request, which says nothing.
-        let authority = uri
-            .authority()
-            .filter(|_| request.version() < Version::HTTP_2);
-        // A server must take its own address in this form, too (RFC 9112 section 3.2.2).
-        let is_own = |authority: &Authority| {
-            let port = authority.port_u16().unwrap_or(80);
-            door.port == Some(port) && door.hosts.is_ours(peer, authority.host())
-        };
-        match authority {
-            Some(authority) if !is_own(authority) => {
-                if uri.scheme() != Some(&Scheme::HTTP) {
-                    return Err(Problem::new(
-                        Code::RequestMalformed,
-                        "only http:// is taken in this form: TLS towards the service is Relais's to speak",
-                        "write the service's address with http:// in place of https://",
-                    ));
-                }
-                Ok(Form::Proxied { authority, path })
-            }
-            _ => Ok(Form::Plain { path }),
-        }
+/// What says who makes a request: its own head, or that with which its tunnel was asked for.
+fn credentials(
+    peer: &Peer,
+    request: &Request<Incoming>,
+    overview: Overview,
+) -> Result<Credentials, Problem> {
+    let own = Credentials::read(request.headers(), overview)?;
+    match &peer.tunnel {
+        Some(tunnel) => own.in_tunnel(Credentials::read(
+            &tunnel.fields,
+            Overview::of(&tunnel.fields),
+        )?),
+        None => Ok(own),
     }
 }
 
-/// Whether servers that resolve dot segments, decoded or not, would find another path: one that leaves the service's
-/// base, or enters another service on the same host. Tomcat takes `..;x` for one, and Windows has another separator.
-fn has_dot_segment(path: &str) -> bool {
-    if !path.contains("/.") && !path.contains('%') && !path.contains('\\') {
-        return false;
+/// What says for whom, likewise.
+fn said(
+    peer: &Peer,
+    request: &Request<Incoming>,
+    overview: Overview,
+    credentials: &Credentials,
+) -> Result<Said, Problem> {
+    let mut said = Said::read(request.headers(), overview, credentials)?;
+    if let Some(tunnel) = &peer.tunnel {
+        let overview = Overview::of(&tunnel.fields);
+        let credentials = Credentials::read(&tunnel.fields, overview)?;
+        let asked = Said::read(&tunnel.fields, overview, &credentials)?;
+        said.in_tunnel = address::the_one([asked.in_header, asked.in_credentials, None, None])?;
     }
-    let decoded = percent_decode_str(path).collect::<Vec<_>>();
-    let mut segments = decoded.split(|byte| matches!(byte, b'/' | b'\\'));
-    segments.any(|segment| {
-        let end = segment.iter().position(|byte| *byte == b';');
-        matches!(&segment[..end.unwrap_or(segment.len())], b"." | b"..")
-    })
+    Ok(said)
+}
+
+/// Agrees to a tunnel to a declared service, in which Relais takes the service's place.
+fn tunnel(
+    table: &Table,
+    authority: &Authority,
+    request: &Request<Incoming>,
+) -> Result<Response<Bytes>, Problem> {
+    if !table.has_at(authority) {
+        return Err(Problem::new(
+            Code::ServiceUnknown,
+            format!("no service is declared at {authority}"),
+            "only the services of the configuration are reached, at the host and port of their url, and nothing else",
+        ));
+    }
+    let mut response = Response::new(Bytes::new());
+    response.extensions_mut().insert(Arc::new(Tunnel {
+        authority: authority.clone(),
+        fields: request.headers().clone(),
+    }));
+    Ok(response)
 }
 
 /// The service that a request to a forward proxy means (RFC 9112 section 3.2.2), and nothing but a declared one.
@@ -252,7 +214,7 @@ fn proxied<'a>(
 ) -> Result<Address<'a>, Problem> {
     let (service, remainder) = table.service_at(authority, path, bound.service.as_deref())?;
     // A browser that takes Relais for its proxy comes by the listener as well, and names no tenant.
-    let named = address::the_one([None, said.in_header, said.in_credentials, None])?;
+    let named = address::the_one([None, said.in_header, said.in_credentials, said.in_tunnel])?;
     if bound.tenant.is_some() && named.is_none() {
         return Err(Problem::new(
             Code::TenantMissing,
@@ -293,40 +255,4 @@ fn within_limit(request: &Request<Incoming>, service: &Service) -> Result<(), Pr
         return Err(Error::TooLarge(service.limits.request_body).into());
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::has_dot_segment;
-
-    #[test]
-    fn a_path_that_leads_elsewhere_for_who_resolves_it_is_told_from_one_that_does_not() {
-        for path in [
-            "/a/../b",
-            "/a/..",
-            "/./a",
-            "/a/.",
-            "/a/%2e%2E/b",
-            "/a/.%2e",
-            "/a/..;x=1/b",
-            "/a/..\\b",
-            "/a/%2e%2e%2fb",
-            "/a/%5c..%5cb",
-            "/a%2f..%2fb",
-        ] {
-            assert!(has_dot_segment(path), "{path}");
-        }
-        for path in [
-            "/",
-            "/a/...",
-            "/a/.b",
-            "/a/b.c",
-            "/.well-known/x",
-            "/a%2Fb",
-            "/a/%20..",
-            "/a..b/c",
-        ] {
-            assert!(!has_dot_segment(path), "{path}");
-        }
-    }
 }

@@ -59,7 +59,7 @@ impl Hosts {
                 "the request carries a Sec-Fetch-Site of another site",
             ));
         }
-        if !self.checked {
+        if !self.checked && peer.tunnel.is_none() {
             return Ok(());
         }
         let host = host_of(request, overview)?;
@@ -67,6 +67,11 @@ impl Hosts {
         // Relais has to go by the target alone; somebody on the way may go by the other (RFC 9112 section 3.2.2).
         if target.is_some_and(|target| !target.eq_ignore_ascii_case(host)) {
             return Err(malformed("the request's Host is not that of its target"));
+        }
+        // An application that keeps tunnels may send one what it means for another.
+        let tunnel = peer.tunnel.as_ref().map(|tunnel| tunnel.authority.host());
+        if tunnel.is_some_and(|tunnel| !tunnel.eq_ignore_ascii_case(host)) {
+            return Err(misdirected());
         }
         if is_proxied {
             // A browser marks nothing that it sends to a proxy for an http:// address (Sec-Fetch-Site is for https://),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -274,6 +276,8 @@ pub enum Stream {
     Unix(UnixStream),
     /// Over TLS, after the handshake. In a box: it is larger by far, and most listeners have none.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Over TLS in a tunnel, in which an application believes to reach a service.
+    Tunnel(Box<TlsStream<TokioIo<Upgraded>>>),
 }
 
 impl Listening {
@@ -319,14 +323,17 @@ impl Stream {
     /// Who is at the other end.
     pub(super) fn peer(&self) -> Peer {
         let process = match self {
-            Self::Tcp(_) | Self::Tls(_) => None,
+            Self::Tcp(_) | Self::Tls(_) | Self::Tunnel(_) => None,
             // The kernel always knows; without its answer nobody is taken for anybody.
             Self::Unix(stream) => stream.peer_cred().ok().map(|peer| Process {
                 uid: peer.uid(),
                 gid: peer.gid(),
             }),
         };
-        Peer { process, tls: None }
+        Peer {
+            process,
+            ..Peer::default()
+        }
     }
 
     fn new(socket: Socket, is_unix: bool) -> io::Result<Self> {
@@ -345,6 +352,7 @@ macro_rules! either {
             Self::Tcp($stream) => $call,
             Self::Unix($stream) => $call,
             Self::Tls($stream) => $call,
+            Self::Tunnel($stream) => $call,
         }
     };
 }

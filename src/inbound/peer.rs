@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+use http::uri::Authority;
+
 use crate::identity::profile::Fingerprint;
 use crate::inbound::tls::Names;
 
@@ -12,6 +15,18 @@ pub struct Peer {
     pub process: Option<Process>,
     /// What TLS established, on a listener that speaks it.
     pub tls: Option<Arc<Tls>>,
+    /// The tunnel in which requests come, if they do.
+    pub tunnel: Option<Arc<Tunnel>>,
+}
+
+/// What was asked of with CONNECT. An answer to it that has this among its extensions says that the requests in the
+/// tunnel are to be taken here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tunnel {
+    /// Where the application believes that it leads.
+    pub authority: Authority,
+    /// The head's fields: who asks, and for whom.
+    pub fields: HeaderMap,
 }
 
 /// The account, and the group, that stand for all those which have no number in the user namespace of this process

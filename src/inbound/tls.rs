@@ -3,6 +3,7 @@
 //! Each listener has a `ServerConfig` of its own, and in it ticket keys of its own, so that a session which began on
 //! one is never resumed on another.
 
+mod authority;
 mod names;
 mod terms;
 
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+pub use self::authority::Authority;
 pub use self::names::Names;
 pub use self::terms::{Terms, TermsError};
 use crate::config::{KeyReaders, ListenerTls};
@@ -23,7 +25,7 @@ use crate::inbound::peer::{Certificate, Tls};
 use crate::outbound::pace;
 
 /// How long a handshake may take, where heads may take longer: two round trips, and nothing that a person does.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The TLS of one listener, as its files are by now. Clones are of the same.
 #[derive(Clone, Debug)]

@@ -41,6 +41,17 @@ impl Table {
         Some(Arc::clone(offered))
     }
 
+    /// Whether a service is declared at exactly that host and port.
+    pub fn has_at(&self, authority: &Authority) -> bool {
+        self.services.iter().any(|offered| {
+            let target = &offered.service.target;
+            authority.port_u16() == Some(target.port())
+                && authority
+                    .host()
+                    .eq_ignore_ascii_case(target.authority.host())
+        })
+    }
+
     /// The service at an address as a forward proxy is given it, and what is left of the path after its own base. Of
     /// several on one host it is the one whose base says most of the path; on a listener for one service it is that.
     ///

@@ -18,7 +18,7 @@ use crate::identity::profile::Profile;
 use crate::outbound::tls::provider;
 
 /// In the order of preference: one connection of HTTP/2 saves an application the handshakes of many.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+pub(super) const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// What a listener's handshakes go by. Immutable: a file that has changed makes another, and sessions of the one before
 /// are not resumed under it.

@@ -1,0 +1,160 @@
+//! How a request names where it goes: by a path at Relais itself, by a service's own address, or in a tunnel to it.
+
+use http::uri::{Authority, Scheme};
+use http::{Method, Request, Version};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+
+use super::headers::{FIELDS_MAX, Overview};
+use super::reply::{Code, Problem};
+use super::{Door, Gateway};
+use crate::inbound::peer::Peer;
+
+/// How a request names where it goes.
+#[derive(Clone, Copy)]
+pub(super) enum Form<'a> {
+    /// By its path, at Relais itself.
+    Plain { path: &'a str },
+    /// A tunnel to there (RFC 9110 section 9.3.6).
+    Tunnel { authority: &'a Authority },
+    /// By the service's own address, as to a forward proxy.
+    Proxied {
+        authority: &'a Authority,
+        path: &'a str,
+    },
+}
+
+impl Gateway {
+    /// How a request names where it goes, with a head of tolerable size.
+    pub(super) fn form<'a>(
+        &self,
+        door: &Door,
+        peer: &'a Peer,
+        request: &'a Request<Incoming>,
+        overview: Overview,
+    ) -> Result<Form<'a>, Problem> {
+        let uri = request.uri();
+        let path = uri.path_and_query().map_or("", |path| path.as_str());
+        if path.len() + overview.size() > self.request_head {
+            return Err(Problem::head_too_large(self.request_head));
+        }
+        if request.headers().len() > FIELDS_MAX {
+            return Err(Problem::too_many_fields());
+        }
+        if request.method() == Method::CONNECT
+            && door.takes_tunnels
+            && peer.tunnel.is_none()
+            && request.version() == Version::HTTP_11
+            && let Some(authority) = uri.authority()
+        {
+            return Ok(Form::Tunnel { authority });
+        }
+        if request.method() == Method::CONNECT {
+            return Err(Problem::new(
+                Code::RequestMalformed,
+                "CONNECT is not served: in a tunnel the application would make the TLS handshake itself, and Relais \
+                 could show no certificate",
+                "use the service's address with http:// in place of https://, or send the path to Relais itself: \
+                 http://HOST:PORT/dmp/… with X-Finess",
+            ));
+        }
+        if request.method() == Method::TRACE {
+            // What comes back would hold what Relais adds for the service, an API key for one (RFC 9110 section 9.3.8).
+            return Err(Problem::new(
+                Code::RequestMalformed,
+                "TRACE is not passed on: the answer would show what only the service is to see",
+                "",
+            ));
+        }
+        if has_dot_segment(uri.path()) {
+            return Err(Problem::new(
+                Code::RequestMalformed,
+                "the path has a segment . or .., which would lead elsewhere for who resolves it",
+                "send the path as it is meant (RFC 3986 section 5.2.4)",
+            ));
+        }
+        if !path.starts_with('/') {
+            return Err(Problem::new(
+                Code::RequestMalformed,
+                "the request names no path",
+                "send the path: /dmp/… with X-Finess",
+            ));
+        }
+        if let Some(tunnel) = &peer.tunnel {
+            let authority = &tunnel.authority;
+            return Ok(Form::Proxied { authority, path });
+        }
+        // HTTP/2 has an authority in each request, which says nothing.
+        let authority = uri
+            .authority()
+            .filter(|_| request.version() < Version::HTTP_2);
+        // A server must take its own address in this form, too (RFC 9112 section 3.2.2).
+        let is_own = |authority: &Authority| {
+            let port = authority.port_u16().unwrap_or(80);
+            door.port == Some(port) && door.hosts.is_ours(peer, authority.host())
+        };
+        match authority {
+            Some(authority) if !is_own(authority) => {
+                if uri.scheme() != Some(&Scheme::HTTP) {
+                    return Err(Problem::new(
+                        Code::RequestMalformed,
+                        "only http:// is taken in this form: TLS towards the service is Relais's to speak",
+                        "write the service's address with http:// in place of https://",
+                    ));
+                }
+                Ok(Form::Proxied { authority, path })
+            }
+            _ => Ok(Form::Plain { path }),
+        }
+    }
+}
+
+/// Whether servers that resolve dot segments, decoded or not, would find another path: one that leaves the service's
+/// base, or enters another service on the same host. Tomcat takes `..;x` for one, and Windows has another separator.
+fn has_dot_segment(path: &str) -> bool {
+    if !path.contains("/.") && !path.contains('%') && !path.contains('\\') {
+        return false;
+    }
+    let decoded = percent_decode_str(path).collect::<Vec<_>>();
+    let mut segments = decoded.split(|byte| matches!(byte, b'/' | b'\\'));
+    segments.any(|segment| {
+        let end = segment.iter().position(|byte| *byte == b';');
+        matches!(&segment[..end.unwrap_or(segment.len())], b"." | b"..")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_dot_segment;
+
+    #[test]
+    fn a_path_that_leads_elsewhere_for_who_resolves_it_is_told_from_one_that_does_not() {
+        for path in [
+            "/a/../b",
+            "/a/..",
+            "/./a",
+            "/a/.",
+            "/a/%2e%2E/b",
+            "/a/.%2e",
+            "/a/..;x=1/b",
+            "/a/..\\b",
+            "/a/%2e%2e%2fb",
+            "/a/%5c..%5cb",
+            "/a%2f..%2fb",
+        ] {
+            assert!(has_dot_segment(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/a/...",
+            "/a/.b",
+            "/a/b.c",
+            "/.well-known/x",
+            "/a%2Fb",
+            "/a/%20..",
+            "/a..b/c",
+        ] {
+            assert!(!has_dot_segment(path), "{path}");
+        }
+    }
+}
