@@ -210,7 +210,7 @@ async fn what_speaks_of_one_connection_or_names_the_tenant_does_not_cross() {
     let text = gateway.get_bytes("/up/x").replace(
         "\r\n\r\n",
         "\r\nConnection: keep-alive, X-Private, X-Finess, Host\r\nX-Private: 1\r\nKeep-Alive: 5\r\n\
-         Proxy-Authorization: Basic x\r\nProxy-Connection: x\r\nTE: gzip\r\nUpgrade: h2c\r\n\
+         Proxy-Authorization: Bearer x\r\nProxy-Connection: x\r\nTE: gzip\r\nUpgrade: h2c\r\n\
          HTTP2-Settings: x\r\nAuthorization: Bearer t\r\nSOAPAction: \"urn:x\"\r\nX-Twice: 1\r\n\
          X-Twice: 2\r\nUser-Agent: DUI\r\n\r\n",
     );
