@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -132,6 +133,48 @@ fn a_takeover_works_between_processes_of_one_account_that_cannot_see_into_each_o
         successor.can_be_taken_over();
         gateway = successor;
     }
+}
+
+/// T17: its owner could give anybody the right to read it, and put another in its place.
+#[test]
+fn a_key_that_belongs_to_another_account_is_not_used() {
+    let unprivileged = Unprivileged::new();
+    if !geteuid().is_root() {
+        // Nobody else can give a file away.
+        return;
+    }
+    let site = &unprivileged.place.site;
+    let text = fs::read_to_string(&site.configuration).unwrap();
+    let group = "[identities]\nkey_readers = \"group\"";
+    let text = text.replacen("[identities]", group, 1);
+    fs::write(&site.configuration, text).unwrap();
+    let folder = site.directory.join("certs").join(site.tenants[0].as_str());
+    let key = folder.join("auth_cli.pem");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let check = || {
+        let mut check = unprivileged.run(&unprivileged.program);
+        check.args(["check", "--config"]).arg(&site.configuration);
+        String::from_utf8(check.output().unwrap().stdout).unwrap()
+    };
+    let said = check();
+    assert!(!said.contains("belongs to"), "{said}");
+    chown(&key, Some(NOBODY - 1), Some(NOBODY)).unwrap();
+    let said = check();
+    let hint = format!("chown {NOBODY} {}", key.display());
+    assert!(
+        said.contains("belongs to user 65533") && said.contains(&hint),
+        "{said}"
+    );
+
+    // So could whoever may write into its folder.
+    chown(&key, Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let said = check();
+    let hint = format!("chmod 775 {}", folder.display());
+    assert!(
+        said.contains("others can write into this folder of keys") && said.contains(&hint),
+        "{said}"
+    );
 }
 
 /// T17: rustls writes TLS secrets to that file only where its `key_log` is set.
@@ -383,4 +426,33 @@ fn a_sandboxed_gateway_says_that_a_folder_named_later_needs_a_restart() {
     let said = relais(&place, "reload");
     assert!(said.contains("process.sandbox"), "{said}");
     exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
+}
+
+/// T20: a name leads to the gateway's own listener, which no look at the configuration can tell.
+#[test]
+fn a_service_whose_name_leads_to_the_gateway_itself_is_not_called() {
+    let place = Place::new();
+    let port = place.address.port();
+    let mut more = format!("[services.loop]\nurl = \"https://localhost:{port}\"\n");
+    more += "trust = \"public\"\ncertificate = \"org-auth-cli\"\n";
+    // Where names lead to both.
+    if TcpListener::bind(("::1", port)).is_ok() {
+        more += &format!("[[listeners]]\naddress = \"[::1]:{port}\"\n");
+    }
+    let text = fs::read_to_string(&place.site.configuration).unwrap();
+    fs::write(&place.site.configuration, format!("{text}\n{more}")).unwrap();
+    let _gateway = place.start("first");
+    let request = place.request().replacen("/dmp/", "/loop/", 1);
+    let answer = exchange(&mut connect(place.address).unwrap(), &request).unwrap_err();
+    assert!(answer.starts_with("http/1.1 502"), "{answer}");
+    for part in [
+        "upstream_unreachable",
+        "listens there itself",
+        &format!(":{port}"),
+    ] {
+        assert!(answer.contains(part), "{answer}");
+    }
+    // It did not even knock.
+    let log = fs::read_to_string(place.site.directory.join("access.log")).unwrap();
+    assert!(log.lines().count() <= 1, "{log}");
 }
