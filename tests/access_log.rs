@@ -5,7 +5,6 @@ mod support;
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -121,9 +120,9 @@ async fn no_line_is_lost_when_the_log_is_removed_under_load() {
     let mut removed = String::new();
     for _ in 0..ROTATIONS {
         eventually("the log is written to", || is_written_to(&log)).await;
-        let mut file = fs::File::open(&log).unwrap();
+        let file = fs::File::open(&log).unwrap();
         fs::remove_file(&log).unwrap();
-        file.read_to_string(&mut removed).unwrap();
+        removed.push_str(&std::io::read_to_string(file).unwrap());
     }
     let answered = load.end().await;
     gateway.app.gateway.log.flush(DEADLINE);
