@@ -60,9 +60,9 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Make a private key and the request for its certificate, for one structure or for all of a CSV file.
     Csr(csr::Arguments),
-    /// Make an authority for listeners that take https:// requests by CONNECT ([listeners.intercept]).
+    /// Make an authority for listeners that take https:// requests by CONNECT (`[listeners.intercept]`).
     Ca(ca::Arguments),
-    /// Make a token with which a program is recognised ([[callers]]).
+    /// Make a token with which a program is recognised (`[[callers]]`).
     ///
     /// The token is printed once and kept nowhere; the configuration holds its hash.
     Token,

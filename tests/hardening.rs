@@ -4,13 +4,14 @@
 mod support;
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rustix::process::{Signal, geteuid};
-use support::process::{Gateway, Place, connect, exchange, until};
+use support::process::{Gateway, Place, connect, exchange};
 
 /// The account under which things are run that root may do and others not (`nobody`).
 const NOBODY: u32 = 65534;
@@ -134,6 +135,48 @@ fn a_takeover_works_between_processes_of_one_account_that_cannot_see_into_each_o
     }
 }
 
+/// T17: its owner could give anybody the right to read it, and put another in its place.
+#[test]
+fn a_key_that_belongs_to_another_account_is_not_used() {
+    let unprivileged = Unprivileged::new();
+    if !geteuid().is_root() {
+        // Nobody else can give a file away.
+        return;
+    }
+    let site = &unprivileged.place.site;
+    let text = fs::read_to_string(&site.configuration).unwrap();
+    let group = "[identities]\nkey_readers = \"group\"";
+    let text = text.replacen("[identities]", group, 1);
+    fs::write(&site.configuration, text).unwrap();
+    let folder = site.directory.join("certs").join(site.tenants[0].as_str());
+    let key = folder.join("auth_cli.pem");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let check = || {
+        let mut check = unprivileged.run(&unprivileged.program);
+        check.args(["check", "--config"]).arg(&site.configuration);
+        String::from_utf8(check.output().unwrap().stdout).unwrap()
+    };
+    let said = check();
+    assert!(!said.contains("belongs to"), "{said}");
+    chown(&key, Some(NOBODY - 1), Some(NOBODY)).unwrap();
+    let said = check();
+    let hint = format!("chown {NOBODY} {}", key.display());
+    assert!(
+        said.contains("belongs to user 65533") && said.contains(&hint),
+        "{said}"
+    );
+
+    // So could whoever may write into its folder.
+    chown(&key, Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let said = check();
+    let hint = format!("chmod 775 {}", folder.display());
+    assert!(
+        said.contains("others can write into this folder of keys") && said.contains(&hint),
+        "{said}"
+    );
+}
+
 /// T17: rustls writes TLS secrets to that file only where its `key_log` is set.
 #[test]
 fn tls_secrets_are_written_nowhere_whatever_the_environment_says() {
@@ -250,137 +293,31 @@ fn sockets_and_the_access_log_are_their_groups_and_nobody_elses() {
     gateway.signal(Signal::TERM);
 }
 
-/// Whether this kernel does Landlock, as the gateway itself says in its log.
-fn is_sandboxed(place: &Place, name: &str) -> bool {
-    let said = || fs::read_to_string(place.log(name)).unwrap();
-    until("it says what became of the sandbox", || {
-        said().contains("sandbox")
-    });
-    !said().contains("this kernel has no Landlock")
-}
-
-fn sandboxed(place: &Place, name: &str, more: &[&str]) -> Gateway {
-    let mut command = place.serve(name, more);
-    let gateway = Gateway(
-        command
-            .env("RELAIS__PROCESS__SANDBOX", "true")
-            .spawn()
-            .unwrap(),
-    );
-    gateway.can_be_taken_over();
-    gateway
-}
-
-fn relais(place: &Place, command: &str) -> String {
-    let mut relais = Command::new(env!("CARGO_BIN_EXE_relais"));
-    relais
-        .args([command, "--config"])
-        .arg(&place.site.configuration);
-    let output = relais.output().unwrap();
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-/// Puts lines before a section of the configuration.
-fn configure(place: &Place, section: &str, lines: &str) {
-    let text = fs::read_to_string(&place.site.configuration).unwrap();
-    assert!(text.contains(section), "{text}");
-    let text = text.replacen(section, &format!("{lines}\n{section}"), 1);
-    fs::write(&place.site.configuration, text).unwrap();
-}
-
+/// T20: a name leads to the gateway's own listener, which no look at the configuration can tell.
 #[test]
-fn a_sandboxed_gateway_serves_reloads_rotates_and_is_taken_over() {
+fn a_service_whose_name_leads_to_the_gateway_itself_is_not_called() {
     let place = Place::new();
-    let mut gateway = sandboxed(&place, "first", &[]);
-    let enforced = is_sandboxed(&place, "first");
-    let status = relais(&place, "status");
-    let expected = if enforced {
-        "sandbox  enforced"
-    } else {
-        "sandbox  not enforced"
-    };
-    // An older kernel may know less than all.
-    assert!(
-        status.contains(expected) || status.contains("partly"),
-        "{status}"
-    );
-    let ask = || exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
-    ask();
-
-    // A new certificate, in a folder of its own that was not there before.
-    let certs = place.site.directory.join("certs");
-    let found = files_in(&certs);
-    let loaded = |said: &str| said.contains("nothing has changed");
-    fs::create_dir(certs.join("later")).unwrap();
-    for file in &found {
-        let mode = fs::metadata(file).unwrap().permissions();
-        let later = certs.join("later").join(file.file_name().unwrap());
-        fs::rename(file, &later).unwrap();
-        fs::set_permissions(&later, mode).unwrap();
+    let port = place.address.port();
+    let mut more = format!("[services.loop]\nurl = \"https://localhost:{port}\"\n");
+    more += "trust = \"public\"\ncertificate = \"org-auth-cli\"\n";
+    // Where names lead to both.
+    if TcpListener::bind(("::1", port)).is_ok() {
+        more += &format!("[[listeners]]\naddress = \"[::1]:{port}\"\n");
     }
-    until("what was moved is in use", || {
-        let said = relais(&place, "reload");
-        loaded(&said) && !said.contains("error")
-    });
-    ask();
-
-    let log = place.site.directory.join("access.log");
-    fs::rename(&log, log.with_extension("1")).unwrap();
-    ask();
-    until("the log is made anew", || {
-        fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 0)
-    });
-
-    let successor = sandboxed(&place, "second", &["--takeover", &gateway.id()]);
-    place.wait_for("second", "was asked to stop");
-    assert_eq!(gateway.ended(), Some(0));
-    ask();
-    successor.signal(Signal::TERM);
-    gateway = successor;
-    assert_eq!(gateway.ended(), Some(0));
-    // It could remove what it had made, though another had made it.
-    assert!(!place.socket.exists());
-}
-
-#[test]
-fn a_sandboxed_gateway_says_that_a_folder_named_later_needs_a_restart() {
-    let place = Place::new();
-    let _gateway = sandboxed(&place, "first", &[]);
-    if !is_sandboxed(&place, "first") {
-        return;
-    }
-    let elsewhere = tempfile::tempdir().unwrap();
-    let moved = elsewhere.path().join("certs");
-    fs::create_dir(&moved).unwrap();
     let text = fs::read_to_string(&place.site.configuration).unwrap();
-    let text = text.replacen(
-        "directory = \"certs\"",
-        &format!("directory = {moved:?}"),
-        1,
-    );
-    assert!(text.contains("/certs\""), "{text}");
-    fs::write(&place.site.configuration, text).unwrap();
-    let said = relais(&place, "reload");
-    let folder = moved.display().to_string();
-    assert!(
-        said.contains("process.sandbox") && said.contains(&folder),
-        "{said}"
-    );
-    exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
-
-    // A file is refused with the reason, and the configuration that names it is not taken up.
-    let trust = elsewhere.path().join("trust.pem");
-    fs::copy(
-        place.site.directory.join("trust/igc-sante-test.pem"),
-        &trust,
-    )
-    .unwrap();
-    configure(&place, "[log]", &format!("[revocation]\ntrust = {trust:?}"));
-    let said = relais(&place, "reload");
-    assert!(said.contains("process.sandbox"), "{said}");
-    exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
+    fs::write(&place.site.configuration, format!("{text}\n{more}")).unwrap();
+    let _gateway = place.start("first");
+    let request = place.request().replacen("/dmp/", "/loop/", 1);
+    let answer = exchange(&mut connect(place.address).unwrap(), &request).unwrap_err();
+    assert!(answer.starts_with("http/1.1 502"), "{answer}");
+    for part in [
+        "upstream_unreachable",
+        "listens there itself",
+        &format!(":{port}"),
+    ] {
+        assert!(answer.contains(part), "{answer}");
+    }
+    // It did not even knock.
+    let log = fs::read_to_string(place.site.directory.join("access.log")).unwrap();
+    assert!(log.lines().count() <= 1, "{log}");
 }
