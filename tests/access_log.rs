@@ -165,7 +165,7 @@ async fn refusals_are_on_record_with_who_and_what_is_known() {
             "/dmp/x",
             unknown,
             "caller_unauthenticated",
-            (None, None, None),
+            (None, Some(own), Some("dmp")),
         ),
         (
             other,

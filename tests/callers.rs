@@ -229,6 +229,12 @@ async fn nothing_that_a_head_says_widens_what_a_caller_may_do() {
             format!("{token}x-finess: {own}\r\nx_finess: {other}\r\n"),
             400,
         ),
+        // Out of what the caller may use, for a server that resolves it.
+        (
+            "/dmp/../ror/x".to_owned(),
+            format!("{token}x-finess: {own}\r\n"),
+            400,
+        ),
         // Named by Connection it is read all the same, and taken off (CVE-2025-48865).
         (
             "/dmp/x".to_owned(),

@@ -13,7 +13,7 @@ use relais::identity::finess::Finess;
 use relais::services::HttpVersions;
 use relais::simulator::pki::{self, Issued, Request};
 use relais::simulator::site::{Stand, sample_finess};
-use support::{TestGateway, eventually, start_with, within};
+use support::{TestGateway, eventually, settled, start_with, within};
 
 const H1: Stand = Stand {
     http: HttpVersions::H1,
@@ -76,6 +76,7 @@ async fn from_a_reload_on_requests_use_the_new_certificate_and_others_keep_their
     for service in ["dmp", "roc"] {
         cn(&gateway, tenant, service).await.unwrap();
         cn(&gateway, other, service).await.unwrap();
+        settled(&gateway).await;
     }
     let handshakes = |at: usize| {
         let (full, resumed) = gateway.site.simulators[at].1.handshakes();

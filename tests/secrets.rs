@@ -102,7 +102,7 @@ fn no_secret_is_in_any_output() {
          [revocation]\ncrls = [\"http://127.0.0.1:9/a.crl\"]\ncache = \"cache\"\n\
          [notices]\nwebhook = \"http://127.0.0.1:9/{WEBHOOK}\"\n\
          [notices.headers]\nX-KEY = \"{WEBHOOK_KEY}\"\n\
-         [[callers]]\nname = \"dui\"\ntokens = [\"{hash}\"]\ntenants = [\"*\"]\n"
+         [[callers]]\nname = \"dui\"\ntokens = [\"{hash}\"]\ntenants = [\"*\"]\nservices = [\"*\"]\n"
     );
     fs::write(&place.site.configuration, format!("{text}\n{more}")).unwrap();
 

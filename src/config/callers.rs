@@ -175,15 +175,15 @@ fn account(raw: &Raw<'_>, what: &str, named: impl Fn(&str) -> Option<u32>) -> Pa
 }
 
 fn of_a_listener(address: ListenAddress, bound: &Bound) -> Parsed<ListenAddress> {
-    if matches!(address, ListenAddress::Tcp(address) if address.port() == 0) {
-        let expected = "the address of one of [[listeners]], with a port of its own";
-        return Err(Mismatch::expected(expected).hint("several can have port 0"));
-    }
     let all = bound.listeners.as_deref().unwrap_or_default();
-    if bound.listeners.is_none() || all.iter().any(|one| one.address == address) {
+    let found = all.iter().filter(|one| one.address == address).count();
+    if bound.listeners.is_none() || found == 1 {
         return Ok(address);
     }
-    // One that the configuration has no listener for can be recognised by nothing.
+    if found > 1 {
+        let expected = "the address of exactly one of [[listeners]]";
+        return Err(Mismatch::expected(expected).hint("give the listener a port of its own"));
+    }
     let known: Vec<_> = all.iter().map(|one| describe(&one.address)).collect();
     Err(Mismatch::expected("the address of one of [[listeners]]")
         .hint(format!("there are: {}", known.join(", "))))

@@ -11,7 +11,7 @@ use super::address::{Address, Bound, Said};
 use super::caller::Known;
 use super::credentials::{Credentials, Shown};
 use super::exchange::Exchange;
-use super::form::Form;
+use super::form::{self, Form};
 use super::headers::Overview;
 use super::reply::{Code, Problem};
 use super::table::{Offered, Table};
@@ -129,6 +129,13 @@ impl Gateway {
             Some(caller) => caller.admit(address.tenant, service, table.registry()),
             None => Ok(()),
         };
+        if form::climbs(address.remainder) {
+            return Err(Problem::new(
+                Code::RequestMalformed,
+                "the path leads above where it begins, out of what the service is declared to be",
+                "send the path without segments .. that climb (RFC 3986 section 5.2.4)",
+            ));
+        }
         if address.service == address::OWN {
             let answer = introspection::answer(table, request.method(), &address, may)?;
             return Ok(Directed::Own(answer));

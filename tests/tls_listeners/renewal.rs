@@ -173,7 +173,7 @@ async fn keys_that_cannot_be_followed_keep_the_whole_configuration_from_being_ta
     let path = &secured.gateway.site.configuration;
     let text = fs::read_to_string(path).unwrap()
         + &format!(
-            "\n[[callers]]\nname = \"site\"\nlistener = \"127.0.0.2:0\"\ntenants = [\"{tenant}\"]\n"
+            "\n[[callers]]\nname = \"site\"\nlistener = \"127.0.0.2:0\"\ntenants = [\"{tenant}\"]\nservices = [\"*\"]\n"
         );
     fs::write(path, text).unwrap();
     let report = secured.reload().await;
