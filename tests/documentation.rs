@@ -45,3 +45,47 @@ fn each_rule_is_listed_once_and_has_a_name_a_source_and_a_way_out() {
     // The last of the enumeration: its position says how many there are.
     assert_eq!(Rule::ALL.len(), Rule::FinessKey as usize + 1);
 }
+
+/// Everything that is written in Rust below a folder.
+fn code_below(folder: &Path, code: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            code_below(&path, code);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            code.push_str(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn each_trap_is_answered_by_tests_that_there_are_or_by_a_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = String::new();
+    for folder in ["src", "tests"] {
+        code_below(&root.join(folder), &mut code);
+    }
+    let page = std::fs::read_to_string(root.join("docs/security.md")).unwrap();
+    for number in 1..=20 {
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| T{number} |")));
+        let row = row.unwrap_or_else(|| panic!("T{number} is not in docs/security.md"));
+        let answer = row.split('|').nth(3).unwrap();
+        assert!(answer.trim().len() > 20, "T{number}: {answer}");
+    }
+    // What is in code font, of one word and long, is the name of a test.
+    let names = page.split('`').skip(1).step_by(2).filter(|name| {
+        name.len() > 25
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    });
+    for name in names {
+        let is_there = code.contains(&format!("fn {name}("));
+        assert!(
+            is_there,
+            "docs/security.md names a test that is not there: {name}"
+        );
+    }
+}
