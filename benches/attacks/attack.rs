@@ -1,7 +1,8 @@
 //! What attackers send in bulk, and what a caller that does nothing wrong notices of it. Run by benches/attacks/run.sh.
 //!
 //! Starts a gateway as a process of its own in front of a simulated service. For each attack, a few connections ask one
-//! request after the other, before it and during it; their latencies are compared, and what the gateway's process holds.
+//! request after the other: before it, while another gateway is attacked, and during it; their latencies are compared,
+//! and what the gateway's process holds.
 #![allow(
     clippy::unwrap_used,
     unreachable_pub,
@@ -12,8 +13,10 @@
 #[path = "../../tests/support/frames.rs"]
 mod frames;
 
+mod caller;
+
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,10 +25,11 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use relais::simulator::site::{Ports, Site, Stand};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use caller::{measure, percentile};
 use frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, block, frame,
@@ -78,6 +82,12 @@ enum Attack {
     EmptyData,
 }
 
+/// Until an attack is in full swing.
+const FULL_SWING: Duration = Duration::from_millis(500);
+
+/// What is closed by then was not kept.
+const CLOSES_WITHIN: Duration = Duration::from_secs(7);
+
 /// The gateway's process; killed at the end.
 struct Gateway(Child);
 
@@ -115,81 +125,6 @@ struct Target {
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
-}
-
-/// The plain caller: latencies of all its requests, sorted, and how many failed.
-async fn measure(target: &Target, args: &Args) -> (Vec<Duration>, usize) {
-    let until = Instant::now() + Duration::from_secs(args.seconds);
-    let mut callers = JoinSet::new();
-    for _ in 0..args.callers {
-        let (address, pause) = (target.address, Duration::from_micros(args.pause));
-        let request = format!(
-            "GET /dmp/x HTTP/1.1\r\nhost: localhost\r\nx-finess: {}\r\n\r\n",
-            target.tenant
-        );
-        callers.spawn(async move {
-            let (mut took, mut failed) = (Vec::new(), 0);
-            let mut open = None;
-            while Instant::now() < until {
-                let begun = Instant::now();
-                let mut stream = match open.take() {
-                    Some(stream) => stream,
-                    None => TcpStream::connect(address).await.unwrap(),
-                };
-                if exchange(&mut stream, request.as_bytes()).await.is_some() {
-                    open = Some(stream);
-                } else {
-                    failed += 1;
-                }
-                took.push(begun.elapsed());
-                tokio::time::sleep(pause).await;
-            }
-            (took, failed)
-        });
-    }
-    let (mut took, mut failed) = (Vec::new(), 0);
-    for (one, missed) in callers.join_all().await {
-        took.extend(one);
-        failed += missed;
-    }
-    took.sort();
-    (took, failed)
-}
-
-/// One request, and its answer read to the end.
-async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Option<()> {
-    stream.write_all(request).await.ok()?;
-    let mut answer = Vec::new();
-    let mut piece = [0; 8192];
-    loop {
-        let length = stream.read(&mut piece).await.ok()?;
-        if length == 0 {
-            return None;
-        }
-        answer.extend_from_slice(&piece[..length]);
-        let text = String::from_utf8_lossy(&answer);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
-            continue;
-        };
-        let head = head.to_ascii_lowercase();
-        let announced = head.split("content-length: ").nth(1)?;
-        let announced: usize = announced.lines().next()?.parse().ok()?;
-        if body.len() >= announced {
-            return head.starts_with("http/1.1 200").then_some(());
-        }
-    }
-}
-
-fn percentile(took: &[Duration], share: f64) -> f64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a place in a list"
-    )]
-    let place = (took.len() as f64 * share) as usize;
-    let at = took.get(place.min(took.len().saturating_sub(1)));
-    at.map_or(f64::NAN, |took| took.as_secs_f64() * 1000.0)
 }
 
 fn opening() -> Vec<u8> {
@@ -330,6 +265,25 @@ fn attack(kind: Attack, target: &Arc<Target>, args: &Args) -> thread::JoinHandle
     })
 }
 
+/// Starts a gateway, and waits until it listens.
+async fn start(args: &Args, configuration: &Path, port: u16) -> (Gateway, SocketAddr) {
+    let log = std::fs::File::create(configuration.with_extension("log")).unwrap();
+    let mut command = Command::new(&args.relais);
+    command.args(["serve", "--config"]).arg(configuration);
+    command.stdout(Stdio::null()).stderr(log);
+    let gateway = Gateway(command.spawn().expect("the gateway's program starts"));
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let begun = Instant::now();
+    while TcpStream::connect(address).await.is_err() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "the gateway does not listen"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    (gateway, address)
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let args = Args::parse();
@@ -339,20 +293,18 @@ async fn main() {
         admin: free_port(),
     };
     let site = Site::build(directory.path(), 1, &[Stand::new("dmp")], ports).unwrap();
-    let log = std::fs::File::create(directory.path().join("relais.log")).unwrap();
-    let mut command = Command::new(&args.relais);
-    command.args(["serve", "--config"]).arg(&site.configuration);
-    command.stdout(Stdio::null()).stderr(log);
-    let gateway = Gateway(command.spawn().expect("the gateway's program starts"));
-    let address = SocketAddr::from(([127, 0, 0, 1], ports.data));
-    let begun = Instant::now();
-    while TcpStream::connect(address).await.is_err() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "the gateway does not listen"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let (gateway, address) = start(&args, &site.configuration, ports.data).await;
+    // Another, which is attacked in its place: what the caller of this one notices of that, the shared cores are to
+    // blame for.
+    let other_ports = [free_port(), free_port()];
+    let text = std::fs::read_to_string(&site.configuration).unwrap();
+    let text = text
+        .replace(&ports.data.to_string(), &other_ports[0].to_string())
+        .replace(&ports.admin.to_string(), &other_ports[1].to_string())
+        .replace("access.log", "other-access.log");
+    let other_configuration = directory.path().join("other.toml");
+    std::fs::write(&other_configuration, text).unwrap();
+    let (_other, other_address) = start(&args, &other_configuration, other_ports[0]).await;
 
     let all = Attack::value_variants();
     let chosen = if args.only.is_empty() {
@@ -362,17 +314,21 @@ async fn main() {
     };
     println!(
         "| attack | connections | sent | requests before | during | failed | p50 before, ms | during | p99 before, ms | \
-         during | ratio | RSS before, MiB | most | after | descriptors before | most | after |"
+         another attacked | during | ratio to before | to another attacked | RSS before, MiB | most | after | \
+         descriptors before | most | after |"
     );
-    println!("|---|{}", "---:|".repeat(16));
+    println!("|---|{}", "---:|".repeat(18));
     for kind in chosen {
-        let target = Arc::new(Target {
-            address,
-            tenant: site.tenants[0].to_string(),
-            is_over: AtomicBool::new(false),
-            connections: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-        });
+        let target = |address| {
+            Arc::new(Target {
+                address,
+                tenant: site.tenants[0].to_string(),
+                is_over: AtomicBool::new(false),
+                connections: AtomicU64::new(0),
+                sent: AtomicU64::new(0),
+            })
+        };
+        let (target, other) = (target(address), target(other_address));
         // Connections, sessions and buffers as they are in use.
         measure(
             &target,
@@ -383,29 +339,34 @@ async fn main() {
         )
         .await;
         let (before, failed_before) = measure(&target, &args).await;
+        let attacking = attack(*kind, &other, &args);
+        tokio::time::sleep(FULL_SWING).await;
+        let (beside, failed_beside) = measure(&target, &args).await;
+        other.is_over.store(true, Ordering::Relaxed);
+        attacking.join().unwrap();
+        tokio::time::sleep(CLOSES_WITHIN).await;
         let held = (gateway.resident(), gateway.descriptors());
         let attacking = attack(*kind, &target, &args);
-        // Until it is in full swing.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(FULL_SWING).await;
         let (during, failed) = measure(&target, &args).await;
         let most = (gateway.resident(), gateway.descriptors());
         target.is_over.store(true, Ordering::Relaxed);
         attacking.join().unwrap();
-        // What is closed by then was not kept.
-        tokio::time::sleep(Duration::from_secs(7)).await;
+        tokio::time::sleep(CLOSES_WITHIN).await;
         let after = (gateway.resident(), gateway.descriptors());
-        let (calm, stormy) = (percentile(&before, 0.99), percentile(&during, 0.99));
+        let [calm, shared, stormy] = [&before, &beside, &during].map(|took| percentile(took, 0.99));
         println!(
-            "| {} | {} | {} | {} | {} | {} | {:.2} | {:.2} | {calm:.2} | {stormy:.2} | {:.2} | {:.0} | {:.0} | {:.0} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {:.2} | {:.2} | {calm:.2} | {shared:.2} | {stormy:.2} | {:.1} | {:.1} | {:.0} | {:.0} | {:.0} | {} | {} | {} |",
             kind.to_possible_value().unwrap().get_name(),
             target.connections.load(Ordering::Relaxed),
             target.sent.load(Ordering::Relaxed),
             before.len(),
             during.len(),
-            failed_before + failed,
+            failed_before + failed_beside + failed,
             percentile(&before, 0.5),
             percentile(&during, 0.5),
             stormy / calm,
+            stormy / shared,
             held.0,
             most.0,
             after.0,
