@@ -77,7 +77,7 @@ impl Authority {
         stream: S,
     ) -> io::Result<TlsStream<S>> {
         let config = self.config(host).map_err(io::Error::other)?;
-        let stream = pace::in_steps(TlsAcceptor::from(config).accept(stream)).await?;
+        let stream = pace::in_steps_inbound(TlsAcceptor::from(config).accept(stream)).await?;
         let asked_for = stream.get_ref().1.server_name();
         match asked_for.is_none_or(|name| name.eq_ignore_ascii_case(host)) {
             true => Ok(stream),
