@@ -168,7 +168,23 @@ pub(super) fn climbs(path_and_query: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::climbs;
+    use super::*;
+
+    #[test]
+    fn the_port_of_an_address_in_clear_text_is_none_where_it_goes_without_saying() {
+        for (authority, expected) in [
+            ("h.example", Some(None)),
+            ("h.example:80", Some(None)),
+            ("h.example:443", Some(Some(443))),
+            ("[::1]:8443", Some(Some(8443))),
+            ("h.example:99999", None),
+            ("h.example:", None),
+            ("h.example:0", None),
+        ] {
+            let port = port(&authority.parse().unwrap());
+            assert_eq!(port.ok(), expected, "{authority}");
+        }
+    }
 
     #[test]
     fn a_path_that_leads_above_its_beginning_is_told_however_it_is_written() {

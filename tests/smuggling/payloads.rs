@@ -260,6 +260,14 @@ impl Words {
                 ),
             ),
             (
+                "absolute form with userinfo",
+                0,
+                self.addressed(
+                    "GET http://other.example:80@localhost/up/first HTTP/1.1",
+                    "Host: localhost\r\n",
+                ),
+            ),
+            (
                 "absolute form of elsewhere",
                 0,
                 self.addressed(
