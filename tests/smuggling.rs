@@ -14,6 +14,7 @@ mod smuggling {
 }
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use relais::simulator::site::Stand;
 use smuggling::exchange::{Arrivals, Outcome, over_h1, over_h2, record};
@@ -78,4 +79,27 @@ async fn no_service_sees_a_request_that_was_not_plainly_sent_over_http_2() {
         judge(&payload, &outcome, &mut wrong);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is refused in the middle of a body is no body that goes on slowly.
+#[tokio::test]
+async fn a_body_that_is_not_plain_ends_its_exchange_at_once() {
+    let (gateway, _upstream, _, words) = recorded();
+    let zeros = "0".repeat(130);
+    for end in [
+        "0\r\nX: 1\n\r\n",
+        "0\r\n\n",
+        "0\r\nX: 1\r\n\n",
+        "4;a\nbody\r\n",
+        &format!("{zeros}4\r\n"),
+    ] {
+        let mut raw = gateway.raw().await;
+        let tenant = &words.tenant;
+        raw.write(format!(
+            "POST /up/first HTTP/1.1\r\nHost: localhost\r\n{tenant}Transfer-Encoding: chunked\r\n\r\n{end}"
+        ))
+        .await;
+        let rest = tokio::time::timeout(Duration::from_secs(8), raw.rest()).await;
+        assert!(rest.is_ok(), "{end:?}");
+    }
 }

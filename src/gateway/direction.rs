@@ -103,8 +103,9 @@ impl Gateway {
                 Form::Plain { path } => (path, address::read(path, said()?, &door.bound)?),
                 // What it is for is said inside.
                 Form::Tunnel { .. } => ("", Address::default()),
-                Form::Proxied { authority, path } => {
-                    (path, proxied(table, authority, path, said()?, &door.bound)?)
+                Form::Proxied { host, port, path } => {
+                    let there = table.service_at(host, port, path, door.bound.service.as_deref());
+                    (path, proxied(there?, said()?, &door.bound)?)
                 }
             })
         };
@@ -213,13 +214,10 @@ fn tunnel(
 
 /// The service that a request to a forward proxy means (RFC 9112 section 3.2.2), and nothing but a declared one.
 fn proxied<'a>(
-    table: &'a Table,
-    authority: &Authority,
-    path: &'a str,
+    (service, remainder): (&'a str, &'a str),
     said: Said,
-    bound: &'a Bound,
+    bound: &Bound,
 ) -> Result<Address<'a>, Problem> {
-    let (service, remainder) = table.service_at(authority, path, bound.service.as_deref())?;
     // A browser that takes Relais for its proxy comes by the listener as well, and names no tenant.
     let named = address::the_one([None, said.in_header, said.in_credentials, said.in_tunnel])?;
     if bound.tenant.is_some() && named.is_none() {

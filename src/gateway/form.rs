@@ -10,6 +10,9 @@ use super::reply::{Code, Problem};
 use super::{Door, Gateway};
 use crate::inbound::peer::Peer;
 
+/// The port that `http://` means by itself.
+const HTTP: u16 = 80;
+
 /// How a request names where it goes.
 #[derive(Clone, Copy)]
 pub(super) enum Form<'a> {
@@ -19,7 +22,9 @@ pub(super) enum Form<'a> {
     Tunnel { authority: &'a Authority },
     /// By the service's own address, as to a forward proxy.
     Proxied {
-        authority: &'a Authority,
+        host: &'a str,
+        /// Absent where the address means what it would with https://.
+        port: Option<u16>,
         path: &'a str,
     },
 }
@@ -40,6 +45,14 @@ impl Gateway {
         }
         if request.headers().len() > FIELDS_MAX {
             return Err(Problem::too_many_fields());
+        }
+        // Some take what is before the @ for the host, and this is where requests go by.
+        if (uri.authority()).is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(malformed("the address names a user"));
+        }
+        // With it HTTP/2 begins (RFC 9113 section 3.4): as a method, it makes others take what follows for frames.
+        if request.method().as_str() == "PRI" {
+            return Err(malformed("PRI is no method"));
         }
         if request.method() == Method::CONNECT
             && door.takes_tunnels
@@ -74,8 +87,12 @@ impl Gateway {
             ));
         }
         if let Some(tunnel) = &peer.tunnel {
-            let authority = &tunnel.authority;
-            return Ok(Form::Proxied { authority, path });
+            return Ok(Form::Proxied {
+                host: tunnel.authority.host(),
+                // What it was agreed to by.
+                port: tunnel.authority.port_u16(),
+                path,
+            });
         }
         // HTTP/2 has an authority in each request, which says nothing.
         let authority = uri
@@ -83,7 +100,7 @@ impl Gateway {
             .filter(|_| request.version() < Version::HTTP_2);
         // A server must take its own address in this form, too (RFC 9112 section 3.2.2).
         let is_own = |authority: &Authority| {
-            let port = authority.port_u16().unwrap_or(80);
+            let port = authority.port_u16().unwrap_or(HTTP);
             door.port == Some(port) && door.hosts.is_ours(peer, authority.host())
         };
         match authority {
@@ -95,11 +112,31 @@ impl Gateway {
                         "write the service's address with http:// in place of https://",
                     ));
                 }
-                Ok(Form::Proxied { authority, path })
+                Ok(Form::Proxied {
+                    host: authority.host(),
+                    port: port(authority)?,
+                    path,
+                })
             }
             _ => Ok(Form::Plain { path }),
         }
     }
+}
+
+/// The port that an address in clear text gives; none where it is 80, which is what `http://` means by itself.
+fn port(authority: &Authority) -> Result<Option<u16>, Problem> {
+    let rest = (authority.as_str()).strip_prefix(authority.host());
+    let Some(digits) = rest.unwrap_or_default().strip_prefix(':') else {
+        return Ok(None);
+    };
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let port = digits.parse().ok().filter(|port| *port != 0 && is_plain);
+    let port: u16 = port.ok_or_else(|| malformed("the port of the address is none"))?;
+    Ok((port != HTTP).then_some(port))
+}
+
+fn malformed(detail: &str) -> Problem {
+    Problem::new(Code::RequestMalformed, detail, "")
 }
 
 /// Whether a path and query would lead above where it begins for a server that resolves dot segments (RFC 3986 section
@@ -131,7 +168,23 @@ pub(super) fn climbs(path_and_query: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::climbs;
+    use super::*;
+
+    #[test]
+    fn the_port_of_an_address_in_clear_text_is_none_where_it_goes_without_saying() {
+        for (authority, expected) in [
+            ("h.example", Some(None)),
+            ("h.example:80", Some(None)),
+            ("h.example:443", Some(Some(443))),
+            ("[::1]:8443", Some(Some(8443))),
+            ("h.example:99999", None),
+            ("h.example:", None),
+            ("h.example:0", None),
+        ] {
+            let port = port(&authority.parse().unwrap());
+            assert_eq!(port.ok(), expected, "{authority}");
+        }
+    }
 
     #[test]
     fn a_path_that_leads_above_its_beginning_is_told_however_it_is_written() {

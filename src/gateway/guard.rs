@@ -12,6 +12,9 @@ use crate::gateway::headers::{Field, Overview};
 use crate::gateway::reply::{Code, Problem};
 use crate::inbound::peer::Peer;
 
+/// The port that `https://` means by itself, as is spoken in a tunnel.
+const HTTPS: u16 = 443;
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Which values of `Host` are taken for this gateway.
@@ -62,16 +65,27 @@ impl Hosts {
         if !self.checked && peer.tunnel.is_none() {
             return Ok(());
         }
-        let host = host_of(request, overview)?;
-        let target = request.uri().authority().map(|target| target.host());
+        let (host, port) = host_of(request, overview)?;
+        let target = request.uri().authority();
         // Relais has to go by the target alone; somebody on the way may go by the other (RFC 9112 section 3.2.2).
-        if target.is_some_and(|target| !target.eq_ignore_ascii_case(host)) {
+        if target.is_some_and(|target| !target.host().eq_ignore_ascii_case(host)) {
             return Err(malformed("the request's Host is not that of its target"));
         }
-        // An application that keeps tunnels may send one what it means for another.
-        let tunnel = peer.tunnel.as_ref().map(|tunnel| tunnel.authority.host());
-        if tunnel.is_some_and(|tunnel| !tunnel.eq_ignore_ascii_case(host)) {
-            return Err(misdirected());
+        if let Some(tunnel) = &peer.tunnel {
+            // An application that keeps tunnels may send one what it means for another.
+            let leads_to = |host: &str, port: &str| {
+                let port = if port.is_empty() {
+                    Some(HTTPS)
+                } else {
+                    port.parse().ok()
+                };
+                tunnel.authority.host().eq_ignore_ascii_case(host)
+                    && tunnel.authority.port_u16() == port
+            };
+            let target = target.map(|target| split(target.as_str())).transpose()?;
+            if !leads_to(host, port) || target.is_some_and(|(host, port)| !leads_to(host, port)) {
+                return Err(misdirected());
+            }
         }
         if is_proxied {
             // A browser marks nothing that it sends to a proxy for an http:// address (Sec-Fetch-Site is for https://),
@@ -119,7 +133,8 @@ fn is_localhost(host: &str) -> bool {
     last.eq_ignore_ascii_case("localhost") && !above.is_empty()
 }
 
-fn host_of<B>(request: &Request<B>, overview: Overview) -> Result<&str, Problem> {
+/// The host that a request is for, and the digits of its port, if there are any.
+fn host_of<B>(request: &Request<B>, overview: Overview) -> Result<(&str, &str), Problem> {
     let headers = request.headers();
     if request.version() == Version::HTTP_2
         && let Some(authority) = request.uri().authority()
@@ -129,7 +144,7 @@ fn host_of<B>(request: &Request<B>, overview: Overview) -> Result<&str, Problem>
         if overview.has(Field::Host) && headers.get_all(HOST).iter().any(differs) {
             return Err(malformed("the request's Host is not its :authority"));
         }
-        return Ok(authority.host());
+        return split(authority.as_str());
     }
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -138,17 +153,23 @@ fn host_of<B>(request: &Request<B>, overview: Overview) -> Result<&str, Problem>
     let host = host
         .to_str()
         .map_err(|_| malformed("the request's Host is not a name"))?;
+    split(host)
+}
+
+/// A host and the digits of its port.
+fn split(host: &str) -> Result<(&str, &str), Problem> {
     let end = match host.strip_prefix('[').and_then(|rest| rest.find(']')) {
         Some(end) => end + 2,
         None => host.find(':').unwrap_or(host.len()),
     };
     let (host, port) = host.split_at(end);
     // What is behind the name and no port may be a name to somebody else: `localhost:80@elsewhere`.
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
-        return Err(malformed("the request's Host is not a name and a port"));
+    let is_port = |port: &&str| port.bytes().all(|byte| byte.is_ascii_digit());
+    match port.strip_prefix(':').filter(is_port) {
+        Some(port) => Ok((host, port)),
+        None if port.is_empty() => Ok((host, "")),
+        None => Err(malformed("the request's Host is not a name and a port")),
     }
-    Ok(host)
 }
 
 fn malformed(detail: &str) -> Problem {

@@ -1,12 +1,12 @@
 //! What an application may keep waiting, where hyper sets no limit.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::coop;
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep};
 
 use crate::inbound::heads::Heads;
@@ -22,9 +22,13 @@ const LINGER: Duration = Duration::from_secs(5);
 /// How long it may then be silent without having closed its side. A stop waits as long for idle connections.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Bytes that cost one unit of a task's budget, of which it has 128 (`tokio::task::coop`). So one connection is read for
-/// 8 KiB, or one read, before the worker turns to the others: some hundred frames, or one piece of a body.
-const BYTES_A_UNIT: usize = 64;
+/// Bytes that one connection is read for, or one read if it brings more, before the worker turns to the others: some
+/// hundred frames, or one piece of a body.
+const BYTES_A_TURN: usize = 8 * 1024;
+
+/// What a read counts for at least: the runtime lets a task have 128 reads and writes at a time (`tokio::task::coop`),
+/// and half of them are left for writes.
+const BYTES_A_READ: usize = BYTES_A_TURN / 64;
 
 /// A connection from an application that must begin, take its answers, and be left, in time.
 #[derive(Debug)]
@@ -32,6 +36,10 @@ pub(super) struct Patient<S> {
     stream: S,
     limit: Duration,
     heads: Heads,
+    /// Where a request was refused: what hyper is still to read.
+    end: Option<&'static [u8]>,
+    /// Bytes that were read since the others had their turn.
+    turn: usize,
     /// How much of the preface has come, while it may still be one.
     opening: Option<usize>,
     reading: Option<Pin<Box<Sleep>>>,
@@ -56,6 +64,8 @@ impl<S> Patient<S> {
             stream,
             limit,
             heads: Heads::default(),
+            end: None,
+            turn: 0,
             opening: Some(0),
             reading: None,
             writing: None,
@@ -89,14 +99,41 @@ fn late<T>(
     Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Takes as much out of a task's budget as it costs to read so many bytes. The runtime counts a read for one, however much
-/// it brought: a flood of small frames of HTTP/2 would have its worker for a tenth of a second at a time.
-fn charge(cx: &mut Context<'_>, bytes: usize) {
-    for _ in 0..bytes / BYTES_A_UNIT {
-        match coop::poll_proceed(cx) {
-            Poll::Ready(charged) => charged.made_progress(),
-            Poll::Pending => return,
+/// Reads, but lets others have their turn where much has come. The runtime counts a read for one, however much it brought:
+/// a flood of small frames of HTTP/2 would have its worker for a tenth of a second at a time. Its budget is left alone,
+/// since writes need it: those of HTTP/2 come after all that there is to read.
+fn poll_read_in_turn<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    turn: &mut usize,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    if *turn >= BYTES_A_TURN {
+        *turn = 0;
+        // Has the task woken once the runtime has looked at its sockets and timers.
+        let _ = pin!(yield_now()).poll(cx);
+        return Poll::Pending;
+    }
+    let before = buf.filled().len();
+    let read = Pin::new(stream).poll_read(cx, buf);
+    let come = buf.filled().len() - before;
+    *turn = match read.is_pending() {
+        true => 0,
+        false => *turn + come.max(BYTES_A_READ),
+    };
+    read
+}
+
+impl<S> Patient<S> {
+    /// Gives hyper what is left of the end of a request that was refused, and nothing more.
+    fn poll_end(&mut self, end: &'static [u8], buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if end.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
+        let (now, later) = end.split_at(end.len().min(buf.remaining()));
+        buf.put_slice(now);
+        self.end = Some(later);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -107,13 +144,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(end) = this.end {
+            return this.poll_end(end, buf);
+        }
         let before = buf.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        charge(cx, buf.filled().len() - before);
-        if this.heads.look(&mut buf.filled_mut()[before..]) {
-            // hyper answers a head once it has seen an end of it.
-            let end = &b"\n\n"[..buf.remaining().min(2)];
-            buf.put_slice(end);
+        let read = poll_read_in_turn(&mut this.stream, &mut this.turn, cx, buf);
+        if let Some(spoilt) = this.heads.look(&mut buf.filled_mut()[before..]) {
+            buf.set_filled(before + spoilt.passed);
+            this.opening = None;
+            this.reading = None;
+            this.end = Some(spoilt.end);
+            // With nothing read, hyper would take it for the end of the connection.
+            if spoilt.passed == 0 || buf.remaining() > 0 && !spoilt.end.is_empty() {
+                return this.poll_end(spoilt.end, buf);
+            }
+            return read;
         }
         let Some(matched) = this.opening else {
             return read;
@@ -184,10 +229,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         let mut scratch = [0; 16 * 1024];
         loop {
             let mut buf = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
+            match poll_read_in_turn(&mut this.stream, &mut this.turn, cx, &mut buf) {
                 // A flood leaves no moment in which a timer could be polled.
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
-                    charge(cx, buf.filled().len());
                     let now = Instant::now();
                     if now >= leave.at_last {
                         return Poll::Ready(Ok(()));
@@ -234,6 +278,59 @@ mod tests {
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Pending
         }
+    }
+
+    #[tokio::test]
+    async fn who_sends_without_end_gives_way_and_keeps_the_budget_for_answers() {
+        use tokio::io::AsyncWriteExt as _;
+        use tokio::task::coop::has_budget_remaining;
+        for size in [1, 8, 1024] {
+            let (mut application, stream) = tokio::io::duplex(256 * 1024);
+            application.write_all(&[b'x'; 64 * 1024]).await.unwrap();
+            let mut stream = Patient::new(stream, Duration::from_secs(10));
+            let mut turns = Vec::new();
+            yield_now().await;
+            std::future::poll_fn(|cx| {
+                let mut read = 0;
+                loop {
+                    let mut piece = vec![0; size];
+                    let mut buf = ReadBuf::new(&mut piece);
+                    match Pin::new(&mut stream).poll_read(cx, &mut buf) {
+                        Poll::Ready(Ok(())) => read += buf.filled().len(),
+                        Poll::Ready(Err(error)) => panic!("{error}"),
+                        Poll::Pending => break,
+                    }
+                }
+                assert!(has_budget_remaining(), "in pieces of {size}");
+                turns.push(read);
+                // It is woken although nothing more comes.
+                match turns.len() {
+                    2 => Poll::Ready(()),
+                    _ => Poll::Pending,
+                }
+            })
+            .await;
+            assert!(turns.iter().all(|read| (1..=BYTES_A_TURN).contains(read)));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_refused_head_is_read_however_small_the_buffer() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut application, stream) = tokio::io::duplex(1024);
+        let head = b"GET / HTTP/1.1\nHost: x\r\n\r\n";
+        application.write_all(head).await.unwrap();
+        let mut stream = Patient::new(stream, Duration::from_secs(10));
+        let mut read = Vec::new();
+        let error = loop {
+            let mut piece = [0; 3];
+            match stream.read(&mut piece).await {
+                Ok(length) => read.extend_from_slice(&piece[..length]),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(read, b"GET / HTTP/1.1\0\r\n\r\n");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 
     #[tokio::test]

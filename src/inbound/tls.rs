@@ -81,10 +81,18 @@ impl Security {
         let accepting = TlsAcceptor::from(Arc::clone(&terms.config)).accept(tcp);
         // A handshake is up to a millisecond of work for the worker; those that come by the hundred take turns with
         // everything else that it does.
-        let accepted = tokio::time::timeout(HANDSHAKE.min(limit), pace::in_steps(accepting));
+        let accepted =
+            tokio::time::timeout(HANDSHAKE.min(limit), pace::in_steps_inbound(accepting));
         let stream = accepted.await??;
         let session = stream.get_ref().1;
         let shown = session.peer_certificates().and_then(<[_]>::first);
+        // A handshake may be held open over the reload from which on its certificate is refused. A renewal of the
+        // listener's own certificate changes nothing here.
+        if shown.is_some() && !terms.takes_the_same(&self.0.load()) {
+            return Err(io::Error::other(
+                "which certificates are taken has changed during the handshake",
+            ));
+        }
         let certificate = shown.map(|der| proven(der)).transpose()?;
         let tls = Tls {
             server_name: session

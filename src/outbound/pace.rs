@@ -10,8 +10,11 @@ use tokio::task::yield_now;
 use crate::outbound::tls;
 
 thread_local! {
-    /// Held by whoever takes a step.
-    static PACE: Arc<Semaphore> = Arc::new(Semaphore::new(1));
+    /// Held by whoever takes a step towards a service.
+    static OUTBOUND: Arc<Semaphore> = Arc::new(Semaphore::new(1));
+    /// The same towards an application: whoever can connect can have steps taken, and those to services do not queue
+    /// behind them but take turns with them.
+    static INBOUND: Arc<Semaphore> = Arc::new(Semaphore::new(1));
 }
 
 /// Makes this thread ready for handshakes. The first draw of random numbers in a process gathers entropy for longer
@@ -21,14 +24,22 @@ pub(crate) fn prepare() {
     let _ = tls::provider().secure_random.fill(&mut [0; 32]);
 }
 
-/// Drives `work`, each step of which may occupy the thread for a millisecond: rustls signs and verifies where it is
+/// Drives a handshake with a service, each step of which may occupy the thread for a millisecond: rustls signs and verifies where it is
 /// polled. A thousand certificates that are used for the first time at once would otherwise keep a worker's other
 /// requests waiting for as many steps as are ready; here whatever else is ready, timers and sockets included, comes
 /// before the next step of anybody's.
 ///
 /// What waits for the network is not held, so a distant service slows nobody's handshake.
 pub(crate) async fn in_steps<F: Future>(work: F) -> F::Output {
-    let pace = PACE.with(Arc::clone);
+    at(OUTBOUND.with(Arc::clone), work).await
+}
+
+/// The same for a handshake with an application.
+pub(crate) async fn in_steps_inbound<F: Future>(work: F) -> F::Output {
+    at(INBOUND.with(Arc::clone), work).await
+}
+
+async fn at<F: Future>(pace: Arc<Semaphore>, work: F) -> F::Output {
     let mut work = pin!(work);
     let due = Arc::new(Due::default());
     let waker = Waker::from(Arc::clone(&due));
@@ -102,6 +113,17 @@ mod tests {
         for handshake in handshakes {
             handshake.await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn handshakes_of_applications_do_not_keep_those_with_services_waiting() {
+        let taken = Arc::new(AtomicUsize::new(0));
+        for _ in 0..100 {
+            tokio::spawn(in_steps_inbound(steps(100, Arc::clone(&taken))));
+        }
+        yield_now().await;
+        in_steps(steps(3, Arc::default())).await;
+        assert!(taken.load(Ordering::Relaxed) < 20);
     }
 
     #[tokio::test]

@@ -136,6 +136,11 @@ impl Words {
                 self.instead(":authority", "localhost\r\nx-a: 1"),
             ),
             (
+                ":authority with a name and a port for userinfo",
+                0,
+                self.instead(":authority", "other.example:80@localhost"),
+            ),
+            (
                 ":authority with userinfo",
                 0,
                 self.instead(":authority", "localhost@other.example"),

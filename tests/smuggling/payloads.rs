@@ -179,6 +179,7 @@ impl Words {
             ("no empty line after the last chunk", 0, self.chunked(&format!("4\r\nbody\r\n0\r\n{evil}"))),
             ("trailers that frame", 1, self.chunked("4\r\nbody\r\n0\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\nHost: evil\r\n\r\n")),
             ("trailer with a tenant", 1, self.chunked(&format!("4\r\nbody\r\n0\r\n{}\r\n", self.other))),
+            ("chunk size with 130 zeros", 0, self.chunked(&format!("{}4\r\nbody\r\n0\r\n\r\n", "0".repeat(130)))),
             ("trailer ended by a bare LF", 0, self.chunked(&format!("4\r\nbody\r\n0\r\nX-A: 1\n\n{evil}"))),
         ]
     }
@@ -256,6 +257,14 @@ impl Words {
                 self.addressed(
                     "GET http://localhost/up/first HTTP/1.1",
                     "Host: other.example\r\n",
+                ),
+            ),
+            (
+                "absolute form with userinfo",
+                0,
+                self.addressed(
+                    "GET http://other.example:80@localhost/up/first HTTP/1.1",
+                    "Host: localhost\r\n",
                 ),
             ),
             (
@@ -344,6 +353,16 @@ impl Words {
             ),
             ("HTTP/1.2", 0, self.line("GET /up/first HTTP/1.2")),
             ("HTTP/2.0 in text", 0, self.line("GET /up/first HTTP/2.0")),
+            (
+                "PRI as a method, and a field ended by bare LF",
+                0,
+                self.head("PRI /up/first HTTP/1.1", "X-A: 1\n"),
+            ),
+            (
+                "PRI as a method, and a request ended by bare LF",
+                0,
+                self.line("PRI /up/first HTTP/1.1") + &self.get("").replace("\r\n", "\n"),
+            ),
             ("http/1.1", 0, self.line("GET /up/first http/1.1")),
             ("HTTP/0.9", 0, "GET /up/first\r\n".to_owned()),
             (

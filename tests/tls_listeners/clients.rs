@@ -108,6 +108,54 @@ async fn a_revoked_certificate_opens_no_connection_from_the_reload_on() {
     assert_eq!(secured.ask(Some(&first)).await, None, "still revoked");
 }
 
+/// Holds the handshake of `shown` open while `change` is reloaded. Whether its connection is served then.
+async fn is_served_after(secured: &Secured, shown: &Issued, change: impl FnOnce()) -> bool {
+    let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, listener) = (relay.local_addr().unwrap(), secured.address(0));
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = tokio::sync::oneshot::channel::<()>();
+    let relaying = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut application, _) = relay.accept().await.unwrap();
+        let mut gateway = TcpStream::connect(listener).await.unwrap();
+        let mut hello = vec![0; 4096];
+        let length = application.read(&mut hello).await.unwrap();
+        gateway.write_all(&hello[..length]).await.unwrap();
+        // Once it answers, the terms of this handshake are settled.
+        gateway.readable().await.unwrap();
+        begun.send(()).unwrap();
+        may_go_on.await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut application, &mut gateway).await;
+    });
+    let config = secured.config(Some(shown));
+    let opening = tokio::spawn(async move { open(address, &config, NAME).await });
+    within(has_begun).await.unwrap();
+    change();
+    assert!(secured.reload().await.changed);
+    go_on.send(()).unwrap();
+    let served = match within(opening).await.unwrap() {
+        Ok(stream) => secured.ask_on(&mut Raw::over(stream)).await.is_some(),
+        Err(_) => false,
+    };
+    relaying.abort();
+    served
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_held_open_over_a_revocation_opens_no_connection() {
+    let clients = Pki::new(Environment::Test);
+    let shown = application(&clients, "host-1");
+    let keys = format!("{ASKED}\ncrls = [\"clients.crl\"]");
+    let secured = secured_by(clients, &[&keys], "");
+    // A renewal of the listener's own certificate is not noticed.
+    let renewed = server(&secured.gateway.site.pki, &[NAME, "other.test"]);
+    let renew = || put_server(&secured.folder, &renewed);
+    assert!(is_served_after(&secured, &shown, renew).await);
+    let list = revoked(&secured.clients, &[&shown.serial()]);
+    let revoke = || fs::write(secured.folder.join("clients.crl"), list).unwrap();
+    assert!(!is_served_after(&secured, &shown, revoke).await);
+}
+
 #[tokio::test]
 async fn where_there_are_lists_a_certificate_of_which_none_speaks_is_refused() {
     let secured = secured(&[&format!("{ASKED}\ncrls = [\"clients.crl\"]")], "");

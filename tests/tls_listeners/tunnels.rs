@@ -73,9 +73,13 @@ impl Intercepting {
     }
 
     async fn tunnel(&self, lines: &str, alpn: &[&str]) -> TlsStream<TcpStream> {
-        let (raw, status) = self.connect(&self.service, lines).await;
+        self.tunnel_to(&self.service, lines, alpn).await
+    }
+
+    async fn tunnel_to(&self, to: &str, lines: &str, alpn: &[&str]) -> TlsStream<TcpStream> {
+        let (raw, status) = self.connect(to, lines).await;
         assert_eq!(status, 200);
-        let name = self.service.split(':').next().unwrap().to_owned();
+        let name = to.split(':').next().unwrap().to_owned();
         let name = ServerName::try_from(name).unwrap();
         within(TlsConnector::from(self.config(alpn)).connect(name, raw.stream))
             .await
@@ -162,6 +166,52 @@ async fn a_tunnel_leads_to_a_declared_service_and_nowhere_else() {
         400,
         "a tunnel in a tunnel"
     );
+}
+
+#[tokio::test]
+async fn of_services_on_one_host_a_tunnel_leads_to_the_one_at_its_port() {
+    let service = |name, url| format!("\n[services.{name}]\nurl = \"{url}\"\ntrust = \"public\"\n");
+    let extra = service("low", "https://localhost:80") + &service("usual", "https://localhost");
+    let one = intercepting(&extra);
+    for (to, name, own, others) in [
+        (
+            "localhost:80",
+            "low",
+            &["localhost:80"][..],
+            &["localhost", "localhost:443", &*one.service][..],
+        ),
+        (
+            "localhost:443",
+            "usual",
+            &["localhost", "LOCALHOST:443"],
+            &["localhost:80", &one.service],
+        ),
+        (&one.service, "dmp", &[&one.service], &["localhost"]),
+    ] {
+        for (hosts, is_there) in [(own, true), (others, false)] {
+            for host in hosts {
+                let mut raw = Raw::over(one.tunnel_to(to, &one.for_tenant(), &[]).await);
+                raw.write(one.get(host)).await;
+                let status = raw.answer(false).await.unwrap().status;
+                assert_eq!(status != 421, is_there, "{host} in a tunnel to {to}");
+                if is_there {
+                    assert_eq!(one.gateway.log().pop().unwrap()["service"], name, "{to}");
+                }
+            }
+        }
+        let target = format!("GET http://localhost:1/x HTTP/1.1\r\nhost: {to}\r\n\r\n");
+        let mut raw = Raw::over(one.tunnel_to(to, &one.for_tenant(), &[]).await);
+        raw.write(target).await;
+        assert_eq!(raw.answer(false).await.unwrap().status, 421, "{to}");
+    }
+    let with_user = format!("other.test:80@{}", one.service);
+    let mut raw = one.gateway.raw().await;
+    raw.write(format!(
+        "CONNECT {with_user} HTTP/1.1\r\nhost: {}\r\n\r\n",
+        one.service
+    ))
+    .await;
+    assert_eq!(raw.answer(false).await.unwrap().status, 400);
 }
 
 #[tokio::test]

@@ -8,10 +8,7 @@ use super::{Offered, Table};
 use crate::gateway::reply::{Code, Problem};
 use crate::services::{Service, Target};
 
-/// The port of an http:// address that gives none.
-const HTTP: u16 = 80;
-
-/// The same of an https:// address.
+/// The port of an https:// address that gives none.
 const HTTPS: u16 = 443;
 
 impl Table {
@@ -59,12 +56,11 @@ impl Table {
     /// When none is declared there.
     pub fn service_at<'a>(
         &'a self,
-        authority: &Authority,
+        host: &str,
+        port: Option<u16>,
         path: &'a str,
         bound: Option<&str>,
     ) -> Result<(&'a str, &'a str), Problem> {
-        let host = authority.host();
-        let port = port(authority)?;
         let refused = |detail: String, hint| Problem::new(Code::ServiceUnknown, detail, hint);
         let services = self.services.iter().map(|one| &*one.service);
         let there: Vec<_> = services
@@ -96,19 +92,4 @@ impl Table {
             [found, ..] => Ok(found),
         }
     }
-}
-
-/// The port that an address really gives; none where it is 80, which is what `http://` means by itself.
-fn port(authority: &Authority) -> Result<Option<u16>, Problem> {
-    let malformed = |detail| Problem::new(Code::RequestMalformed, detail, "");
-    let rest = authority.as_str().strip_prefix(authority.host());
-    // Not there: it begins with a user.
-    let rest = rest.ok_or_else(|| malformed("the address names a user"))?;
-    let Some(digits) = rest.strip_prefix(':') else {
-        return Ok(None);
-    };
-    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let port = digits.parse().ok().filter(|port| *port != 0 && is_plain);
-    let port: u16 = port.ok_or_else(|| malformed("the port of the address is none"))?;
-    Ok((port != HTTP).then_some(port))
 }

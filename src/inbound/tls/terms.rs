@@ -99,6 +99,11 @@ impl Terms {
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.pair == other.pair && self.clients == other.clients
     }
+
+    /// Whether the same certificates of applications are taken as under others.
+    pub(super) fn takes_the_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other) || self.clients == other.clients
+    }
 }
 
 impl Clients {

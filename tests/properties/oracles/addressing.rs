@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::uri::Authority;
 use http::{HeaderMap, Uri};
 use relais::gateway::address::{self, Address, Bound, Said};
 use relais::gateway::credentials::Credentials;
@@ -78,16 +79,18 @@ pub fn check(input: &[u8]) {
         return;
     };
     if let Some(authority) = target.authority()
-        && let Ok((service, remainder)) =
-            TABLE
-                .1
-                .service_at(authority, path, bound.service.as_deref())
+        && let Ok((service, remainder)) = TABLE.1.service_at(
+            authority.host(),
+            authority.port_u16(),
+            path,
+            bound.service.as_deref(),
+        )
     {
         let (_, offered) = TABLE
             .1
             .service(service)
             .unwrap_or_else(|problem| panic!("{problem:?}"));
-        reached(&offered.service, authority.host(), path, remainder);
+        reached(&offered.service, authority, path, remainder);
     }
     let in_path = path.strip_prefix("/@").map(|rest| {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -153,10 +156,15 @@ fn split(address: &Address<'_>, path: &str, bound: &Bound) {
     );
 }
 
-/// A service is reached at its own host, and at that path which was asked for.
-fn reached(service: &Service, host: &str, path: &str, remainder: &str) {
+/// A service is reached at its own host and port, and at that path which was asked for.
+fn reached(service: &Service, authority: &Authority, path: &str, remainder: &str) {
     let target = &service.target;
-    assert!(target.authority.host().eq_ignore_ascii_case(host));
+    assert!((target.authority.host()).eq_ignore_ascii_case(authority.host()));
+    assert!(
+        authority
+            .port_u16()
+            .is_none_or(|port| port == target.port())
+    );
     assert_eq!(format!("{}{remainder}", target.base_path), path);
     if path.starts_with('/') {
         let asked = target.path_and_query(remainder);
