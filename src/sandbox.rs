@@ -138,24 +138,26 @@ pub(crate) fn out_of_reach(config: &Config) -> Option<PathBuf> {
     let cache = config.revocation.cache.as_ref();
     let other_cache = cache.filter(|_| cache != entered.cache.as_ref()).cloned();
     let folders = readable(config).into_iter();
-    let mut unreadable = folders.filter(|folder| is_out_of_reach(folder));
+    let real = |folder: &Path| fs::canonicalize(folder).is_ok_and(|real| entered.covers(&real));
+    let mut unreadable = folders.filter(|folder| !entered.covers(folder) && !real(folder));
     other_cache.or_else(|| unreadable.next())
 }
 
-/// Whether a file or folder is none that can be read.
+/// Whether the sandbox is why a file or folder cannot be read: where it is, and not where a link to it is, counts.
 pub(crate) fn is_out_of_reach(path: &Path) -> bool {
     let Some(entered) = ENTERED.get() else {
         return false;
     };
-    let is_within = |path: &Path| {
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    entered.state != State::NotEnforced && !entered.covers(&real)
+}
+
+impl Sandbox {
+    fn covers(&self, path: &Path) -> bool {
         let system = SYSTEM.iter().chain(&OWN).map(Path::new);
-        let mut folders = entered.readable.iter().map(PathBuf::as_path).chain(system);
+        let mut folders = self.readable.iter().map(PathBuf::as_path).chain(system);
         folders.any(|folder| path.starts_with(folder))
-    };
-    let real = fs::canonicalize(path);
-    entered.state != State::NotEnforced
-        && !is_within(path)
-        && !real.is_ok_and(|real| is_within(&real))
+    }
 }
 
 /// The folders in which files are that are read: by their names, and where links lead now.
