@@ -211,9 +211,9 @@ pub enum Reload {
 /// Who may be able to read a private key's file, by its mode.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KeyReaders {
-    /// Only its owner (`0600` or less).
+    /// Only its owner (`0600` or less), who is root or the gateway's account.
     Owner,
-    /// Its owner and group (Kubernetes secrets mounted with `fsGroup`).
+    /// Its owner, whoever that is, and its group (Kubernetes secrets mounted with `fsGroup`, accounts that deploy keys).
     Group,
     /// Anyone: for examples and tests.
     Anyone,

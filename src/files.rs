@@ -39,7 +39,10 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
             Some(Errno::NXIO) => not_a_file(),
             Some(Errno::ACCESS) if sandbox::is_out_of_reach(path) => io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                "it is in a folder that the sandbox was not set up for (process.sandbox): restart the gateway",
+                "it is, or leads to, a file outside of the folders that the sandbox was set up for: a link that leads out of \
+                 the folders named in the configuration cannot be followed; move the file into one of them, or restart \
+                 the gateway if the configuration names its folder by now, or without the sandbox \
+                 (process.sandbox, RELAIS__PROCESS__SANDBOX=false)",
             ),
             _ => error,
         })?;

@@ -23,9 +23,11 @@ pub(crate) fn begin() -> io::Result<()> {
     // What others are meant to have is given to them explicitly: Unix sockets and the access log to their group. The
     // umask of whoever starts the process then changes nothing.
     umask(Mode::RWXG | Mode::RWXO);
-    limit_core(|_| Some(0))?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    Ok(())
+    // What protects most first, and each whatever becomes of the other.
+    let dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let limited = limit_core(|_| Some(0));
+    dumpable?;
+    limited
 }
 
 /// Takes the first half of that back, to find a defect with a core file or a debugger (`process.core_dumps`).
@@ -33,9 +35,10 @@ pub(crate) fn begin() -> io::Result<()> {
 /// # Errors
 /// What the system says.
 pub(crate) fn allow_core_dumps() -> io::Result<()> {
-    limit_core(|most| most)?;
-    set_dumpable_behavior(DumpableBehavior::Dumpable)?;
-    Ok(())
+    let dumpable = set_dumpable_behavior(DumpableBehavior::Dumpable);
+    let limited = limit_core(|most| most);
+    dumpable?;
+    limited
 }
 
 /// Sets the soft limit on core files; the hard one, which could not be raised again, stays.

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use landlock::{
     ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
     RulesetCreatedAttr as _, RulesetStatus, make_bitflags, path_beneath_rules,
@@ -82,12 +82,19 @@ impl State {
 /// started.
 ///
 /// # Errors
-/// When the kernel could and does not, or a folder to write to cannot be made.
+/// When the kernel could and does not, or a folder to write to cannot be made or is `/`.
 pub(crate) fn enter(config: &Config) -> anyhow::Result<State> {
     if let Some(cache) = &config.revocation.cache {
         // A folder can be given only once it is there.
         fs::create_dir_all(cache).context("the folder for revocation lists (revocation.cache)")?;
     }
+    let (log, sockets) = (log(config), sockets(config));
+    let mut writable = log.iter().chain(&sockets).chain(&config.revocation.cache);
+    ensure!(
+        !writable.any(|folder| folder.parent().is_none()),
+        "the access log, Unix sockets and revocation.cache cannot lie in / itself with process.sandbox: \
+         all files could be written to"
+    );
     let readable = readable(config);
     let system = SYSTEM.iter().chain(&OWN).map(PathBuf::from);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
@@ -99,8 +106,8 @@ pub(crate) fn enter(config: &Config) -> anyhow::Result<State> {
             readable.iter().cloned().chain(system),
             read,
         ))?
-        .add_rules(path_beneath_rules(log(config), LOG))?
-        .add_rules(path_beneath_rules(sockets(config), SOCKET))?
+        .add_rules(path_beneath_rules(log, LOG))?
+        .add_rules(path_beneath_rules(sockets, SOCKET))?
         .add_rules(path_beneath_rules(&config.revocation.cache, CACHE))?
         .restrict_self()
         .context("the sandbox cannot be entered (process.sandbox)")?;
@@ -131,24 +138,26 @@ pub(crate) fn out_of_reach(config: &Config) -> Option<PathBuf> {
     let cache = config.revocation.cache.as_ref();
     let other_cache = cache.filter(|_| cache != entered.cache.as_ref()).cloned();
     let folders = readable(config).into_iter();
-    let mut unreadable = folders.filter(|folder| is_out_of_reach(folder));
+    let real = |folder: &Path| fs::canonicalize(folder).is_ok_and(|real| entered.covers(&real));
+    let mut unreadable = folders.filter(|folder| !entered.covers(folder) && !real(folder));
     other_cache.or_else(|| unreadable.next())
 }
 
-/// Whether a file or folder is none that can be read.
+/// Whether the sandbox is why a file or folder cannot be read: where it is, and not where a link to it is, counts.
 pub(crate) fn is_out_of_reach(path: &Path) -> bool {
     let Some(entered) = ENTERED.get() else {
         return false;
     };
-    let is_within = |path: &Path| {
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    entered.state != State::NotEnforced && !entered.covers(&real)
+}
+
+impl Sandbox {
+    fn covers(&self, path: &Path) -> bool {
         let system = SYSTEM.iter().chain(&OWN).map(Path::new);
-        let mut folders = entered.readable.iter().map(PathBuf::as_path).chain(system);
+        let mut folders = self.readable.iter().map(PathBuf::as_path).chain(system);
         folders.any(|folder| path.starts_with(folder))
-    };
-    let real = fs::canonicalize(path);
-    entered.state != State::NotEnforced
-        && !is_within(path)
-        && !real.is_ok_and(|real| is_within(&real))
+    }
 }
 
 /// The folders in which files are that are read: by their names, and where links lead now.
@@ -160,15 +169,16 @@ fn readable(config: &Config) -> BTreeSet<PathBuf> {
     let named: Vec<_> = named.chain(credentials).collect();
     (named.iter().cloned())
         .chain(named.iter().filter_map(real))
-        .filter_map(folder_of)
+        .map(folder_of)
         .collect()
 }
 
-/// The folder itself, or that of a file: what will take the file's place is there.
-fn folder_of(path: PathBuf) -> Option<PathBuf> {
-    match path.is_dir() {
-        true => Some(path),
-        false => path.parent().map(Path::to_owned),
+/// The folder itself, or that of a file: what will take the file's place is there. A file in `/` is given itself, because
+/// its folder is all there is; what takes its place is read after a restart.
+fn folder_of(path: PathBuf) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !path.is_dir() && folder.parent().is_some() => folder.to_owned(),
+        _ => path,
     }
 }
 
@@ -192,4 +202,22 @@ fn sockets(config: &Config) -> Vec<PathBuf> {
             ListenAddress::Tcp(_) => None,
         });
     paths.map(Path::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_gives_its_folder_away_unless_that_is_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key.pem");
+        assert_eq!(folder_of(file), folder.path());
+        let own = folder.path().to_owned();
+        assert_eq!(folder_of(own.clone()), own);
+        let in_root = PathBuf::from("/key.pem");
+        assert_eq!(folder_of(in_root.clone()), in_root);
+        let one_below = folder_of(PathBuf::from("/certs/key.pem"));
+        assert_eq!(one_below, Path::new("/certs"));
+    }
 }

@@ -238,7 +238,7 @@ pub struct Service {
     pub rate: Option<NonZeroU32>,
     /// Requests a second that each tenant may make.
     pub rate_per_tenant: Option<NonZeroU32>,
-    /// Whether requests are refused at once while the service cannot be reached.
+    /// Whether requests are refused at once while no connection to the service can be opened.
     pub breaker: bool,
 }
 

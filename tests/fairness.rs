@@ -19,7 +19,7 @@ use support::{
     Answered, Client, DEADLINE, H2c, TestGateway, eventually, hash_of, in_front_of, start,
     start_on, token_of, waiting_for_a_connection, whole, within,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -280,7 +280,7 @@ enum Does {
     Close,
     /// It answers with a SOAP fault, and closes.
     Fault,
-    /// It says nothing.
+    /// It says nothing, not even in a handshake, and closes once it is to do something else.
     Nothing,
 }
 
@@ -289,11 +289,13 @@ enum Does {
 struct Moody {
     does: Arc<AtomicU8>,
     ignored: Arc<AtomicUsize>,
+    changed: Arc<Notify>,
 }
 
 impl Moody {
     fn now(&self, does: Does) {
         self.does.store(does as u8, Ordering::Release);
+        self.changed.notify_waiters();
     }
 
     fn does(&self, what: Does) -> bool {
@@ -311,12 +313,22 @@ impl Moody {
                 if own.does(Does::Close) {
                     return;
                 }
+                let changed = own.changed.notified();
+                if own.does(Does::Nothing) {
+                    own.ignored.fetch_add(1, Ordering::AcqRel);
+                    let mut raw = Raw::over(tcp);
+                    tokio::select! {
+                        _ = raw.rest() => {}
+                        () = changed => {}
+                    }
+                    return;
+                }
                 let Ok(stream) = acceptor.accept(tcp).await else {
                     return;
                 };
                 let mut raw = Raw::over(stream);
                 while let Some(head) = raw.head().await {
-                    if own.does(Does::Nothing) || head.starts_with("GET /silent ") {
+                    if head.starts_with("GET /silent ") {
                         own.ignored.fetch_add(1, Ordering::AcqRel);
                         raw.rest().await;
                     } else if own.does(Does::Fault) {
@@ -427,8 +439,13 @@ async fn a_service_that_is_not_reached_is_left_alone_and_then_tried_by_one_reque
 async fn who_waits_for_a_connection_is_refused_when_the_service_turns_out_to_be_gone() {
     const WAITING: usize = 20;
     let moody = Moody::default();
-    let extra = "pool.max_connections = 5\ntimeouts.response = \"2s\"";
-    let (gateway, _upstream) = moody.behind_a_gateway(extra);
+    let (gateway, _upstream) = moody.behind_a_gateway("pool.max_connections = 5");
+    // With sessions to resume, several open connections at once; without, one goes first.
+    moody.now(Does::Fault);
+    for _ in 0..8 {
+        let answer = gateway.get(gateway.tenant(0), "/up/x").await;
+        assert_eq!(answer.status(), 500, "{answer:?}");
+    }
     moody.now(Does::Nothing);
     let mut requests = Vec::new();
     for count in 1..=5 {
@@ -441,11 +458,16 @@ async fn who_waits_for_a_connection_is_refused_when_the_service_turns_out_to_be_
     for _ in 0..WAITING {
         requests.push(begin(&gateway, get(gateway.tenant(0), "/up/x")));
     }
+    eventually("they wait", || {
+        waiting_for_a_connection(&gateway) >= WAITING
+    })
+    .await;
+    moody.now(Does::Close);
     let mut left_alone = 0;
     for request in requests {
         let answer = within(request).await.unwrap();
         if !is_left_alone(&answer) {
-            assert_eq!(answer.status(), 504, "{answer:?}");
+            assert_eq!(answer.status(), 502, "{answer:?}");
             continue;
         }
         left_alone += 1;
@@ -498,18 +520,80 @@ async fn what_an_application_gives_up_is_no_failure_of_the_service() {
 #[tokio::test]
 async fn what_is_not_reached_under_one_certificate_is_tried_under_another() {
     let moody = Moody::default();
-    let (gateway, _upstream) = moody.behind_a_gateway("timeouts.response = \"50ms\"");
+    let (gateway, _upstream) = moody.behind_a_gateway("");
+    moody.now(Does::Close);
     for _ in 0..5 {
-        let answer = gateway.get(gateway.tenant(0), "/up/silent").await;
-        assert_eq!(answer.status(), 504, "{answer:?}");
+        let answer = gateway.get(gateway.tenant(0), "/up/x").await;
+        assert_eq!(answer.status(), 502, "{answer:?}");
     }
-    let answer = gateway.get(gateway.tenant(0), "/up/silent").await;
-    assert!(is_left_alone(&answer) || answer.status() == 504);
+    moody.now(Does::Answer);
     for _ in 0..20 {
         let answer = gateway.get(gateway.tenant(1), "/up/x").await;
         assert_eq!(answer.status(), 200, "{answer:?}");
     }
     assert_eq!(breakers_open(&gateway).await, (1.0, 1));
+}
+
+/// Sites share certificates: one that asks for what takes too long keeps nobody else out.
+#[tokio::test]
+async fn requests_that_are_never_answered_are_no_failure_to_reach_the_service() {
+    let moody = Moody::default();
+    let (gateway, _upstream) = moody.behind_a_gateway("timeouts.response = \"50ms\"");
+    for _ in 0..10 {
+        let answer = gateway.get(gateway.tenant(0), "/up/silent").await;
+        assert_eq!(answer.status(), 504, "{answer:?}");
+    }
+    assert_eq!(breakers_open(&gateway).await, (0.0, 0));
+    let answer = gateway.get(gateway.tenant(0), "/up/x").await;
+    assert_eq!(answer.status(), 200, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_trial_that_has_its_connection_lets_the_others_through_before_it_is_answered() {
+    let moody = Moody::default();
+    let (gateway, _upstream) = moody.behind_a_gateway("");
+    moody.now(Does::Close);
+    for _ in 0..5 {
+        let answer = gateway.get(gateway.tenant(0), "/up/x").await;
+        assert_eq!(answer.status(), 502, "{answer:?}");
+    }
+    moody.now(Does::Answer);
+    let until = Instant::now() + DEADLINE;
+    let trial = loop {
+        let mut request = begin(&gateway, get(gateway.tenant(0), "/up/silent"));
+        eventually("it tries or is refused", || {
+            request.is_finished() || moody.ignored.load(Ordering::Acquire) > 0
+        })
+        .await;
+        if !request.is_finished() {
+            break request;
+        }
+        assert!(is_left_alone(&within(&mut request).await.unwrap()));
+        assert!(Instant::now() < until, "nobody ever tries");
+    };
+    let answer = gateway.get(gateway.tenant(0), "/up/x").await;
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    assert_eq!(breakers_open(&gateway).await, (0.0, 0));
+    trial.abort();
+}
+
+#[tokio::test]
+async fn upgrades_that_a_service_of_http_2_alone_refuses_are_no_failure_to_reach_it() {
+    let tls = Tls {
+        alpn: &["h2"],
+        ..Tls::default()
+    };
+    let (gateway, upstream) = in_front_of(&tls, "", |_, _| async {});
+    for attempt in 1..=10 {
+        let mut upgrade = get(gateway.tenant(0), "/up/x");
+        let headers = upgrade.headers_mut();
+        headers.insert("connection", http::HeaderValue::from_static("upgrade"));
+        headers.insert("upgrade", http::HeaderValue::from_static("shout"));
+        let answer = within(begin(&gateway, upgrade)).await.unwrap();
+        assert!(!is_left_alone(&answer), "{answer:?}");
+        assert!(upstream.accepted() >= attempt);
+    }
+    assert_eq!(breakers_open(&gateway).await, (0.0, 0));
 }
 
 // T7

@@ -136,3 +136,29 @@ fn a_sandboxed_gateway_says_that_a_folder_named_later_needs_a_restart() {
     assert!(said.contains("process.sandbox"), "{said}");
     exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
 }
+
+#[test]
+fn a_link_that_leads_out_of_the_sandbox_is_told_as_one() {
+    let place = Place::new();
+    let _gateway = sandboxed(&place, "first", &[]);
+    if !is_sandboxed(&place, "first") {
+        return;
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let certs = place.site.directory.join("certs");
+    let own = certs
+        .join(place.site.tenants[0].as_str())
+        .join("auth_cli.pem");
+    let outside = elsewhere.path().join("auth_cli.pem");
+    fs::rename(&own, &outside).unwrap();
+    std::os::unix::fs::symlink(&outside, &own).unwrap();
+    let said = relais(&place, "reload");
+    for part in [
+        "leads out of",
+        "move the file",
+        "RELAIS__PROCESS__SANDBOX=false",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    exchange(&mut connect(place.address).unwrap(), &place.request()).unwrap();
+}

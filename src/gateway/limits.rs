@@ -32,11 +32,11 @@ struct Counted(Arc<Count>);
 
 impl Count {
     fn enter(self: &Arc<Self>, most: usize) -> Option<Counted> {
-        let one_more = |count: usize| (count < most).then_some(count + 1);
-        (self.0)
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
-            .is_ok()
-            .then(|| Counted(Arc::clone(self)))
+        // Counted before it is looked at, so that workers that meet here never have to try again; what is dropped at once
+        // leaves its place, and may at worst have another refused that is at the limit too.
+        let counted = self.0.fetch_add(1, Ordering::Relaxed);
+        let place = Counted(Arc::clone(self));
+        (counted < most).then_some(place)
     }
 }
 
@@ -47,19 +47,27 @@ impl Drop for Counted {
 }
 
 /// What is under way to one service. A tenant is the structure that a request speaks for, and not the certificate under
-/// which it does: sites that share their legal entity's, or the éditeur's, leave each other room all the same.
+/// which it does: what one site has under way is bounded, though it shares its legal entity's certificate, or the éditeur's,
+/// with others. They share its connections too, and leave each other some only where the limit is below
+/// `pool.max_connections`.
 #[derive(Debug)]
 pub struct Load {
     all: Arc<Count>,
     /// Those that have something under way, and no others.
-    tenants: [Mutex<FxHashMap<Finess, usize>>; PARTS],
+    tenants: [Part; PARTS],
 }
+
+/// On a cache line of its own (64 bytes on the processors of servers), so that workers that count different tenants do
+/// not slow each other down.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Part(Mutex<FxHashMap<Finess, usize>>);
 
 impl Default for Load {
     fn default() -> Self {
         Self {
             all: Arc::default(),
-            tenants: array::from_fn(|_| Mutex::default()),
+            tenants: array::from_fn(|_| Part::default()),
         }
     }
 }
@@ -75,7 +83,7 @@ impl Load {
     fn part(&self, tenant: Finess) -> MutexGuard<'_, FxHashMap<Finess, usize>> {
         // The remainder is never as much as a part too many.
         let part = FxBuildHasher.hash_one(tenant) as usize % PARTS;
-        (self.tenants[part].lock()).unwrap_or_else(PoisonError::into_inner)
+        (self.tenants[part].0.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter_for(self: &Arc<Self>, tenant: Finess, most: usize) -> Option<CountedFor> {
@@ -219,7 +227,9 @@ mod tests {
         drop(held);
         let parts = load.tenants.iter();
         assert_eq!(
-            parts.map(|part| part.lock().unwrap().len()).sum::<usize>(),
+            parts
+                .map(|part| part.0.lock().unwrap().len())
+                .sum::<usize>(),
             0
         );
     }

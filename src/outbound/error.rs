@@ -148,18 +148,30 @@ impl Error {
         )
     }
 
-    /// Whether the service was not reached, or has not answered. What it said itself is none, a refusal of the
-    /// certificate included; nor is what the application did, or what there was no room for here.
+    /// Whether the service was not reached. How long it takes to answer is no matter of the connection, and may be one of
+    /// what was asked; what it said itself is none either; nor is what the application did, or what there was no room
+    /// for here.
     pub(crate) fn is_outage(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Connect { .. }
-                | Self::Dns { .. }
-                | Self::Handshake(_)
-                | Self::Timeout(
-                    Stage::Connect | Stage::Handshake | Stage::TakeBody | Stage::Answer
-                )
-        )
+            | Self::Dns { .. }
+            | Self::Timeout(Stage::Connect | Stage::Handshake) => true,
+            Self::Handshake(_) => !self.refuses_protocol(),
+            _ => false,
+        }
+    }
+
+    /// Whether it shows that the service is there: it said so itself, or took a connection before it fell silent.
+    pub(crate) fn is_from_the_service(&self) -> bool {
+        match self {
+            Self::CertificateRejected(_)
+            | Self::CertificateNotRequested
+            | Self::Protocol(_)
+            | Self::Timeout(Stage::TakeBody | Stage::Answer | Stage::ContinueBody)
+            | Self::Untrusted(_) => true,
+            Self::Handshake(_) => self.refuses_protocol(),
+            _ => false,
+        }
     }
 
     /// Whether the service speaks none of the protocols that it was offered (RFC 7301), or chose another.

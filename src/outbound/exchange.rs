@@ -61,7 +61,6 @@ async fn send_admitted(
             None => Error::CutOff(how),
         });
     }
-    pool.failed(&error);
     // Only a connection that lay idle fails for reasons older than the request; and a service that says why it
     // closed (an alert) would say it again.
     let stale = lease.origin() == Origin::Reused && matches!(error, Error::Protocol(_));
@@ -81,7 +80,6 @@ async fn send_admitted(
         Ok(mut lease) => match exchange(&mut lease, unsent, progress.as_deref(), service).await {
             Ok(response) => return Ok(answered(pool, response, lease)),
             Err(error) => {
-                pool.failed(&error);
                 lease.end(&error);
                 // Twice is enough.
                 *unsent = None;
@@ -100,7 +98,7 @@ async fn send_admitted(
 /// The service has answered: it takes the certificate, and it is there.
 fn answered(pool: &Pool, response: Response<Incoming>, lease: Lease) -> Answer {
     pool.accepted();
-    pool.answered();
+    pool.reached();
     Answer { response, lease }
 }
 

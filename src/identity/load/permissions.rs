@@ -5,8 +5,10 @@ use std::fs::Metadata;
 use super::problem::ProblemKind;
 use crate::config::KeyReaders;
 
-/// Refuses an opened file that more people can read than `readers` allows, or that belongs to another account: its owner
-/// can give anybody the right to read it, and put another key into it.
+/// Refuses an opened file that more people can read than `readers` allows. Where that is its owner alone, it is also
+/// refused if it belongs to another account, which could give anybody the right to read it, and put another key into it.
+/// Who has others read it has said that they are trusted: an account that deploys keys, or a container's, which the
+/// system shows as nobody's (user namespaces).
 #[cfg(unix)]
 pub(super) fn check(metadata: &Metadata, readers: KeyReaders) -> Result<(), ProblemKind> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -19,6 +21,9 @@ pub(super) fn check(metadata: &Metadata, readers: KeyReaders) -> Result<(), Prob
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & excess != 0 {
         return Err(ProblemKind::ReadableByOthers { mode, allowed });
+    }
+    if readers != KeyReaders::Owner {
+        return Ok(());
     }
     let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
     match is_trusted(owner, own) {

@@ -201,7 +201,9 @@ fn hint(path: &Path, kind: &ProblemKind) -> String {
             "write the password in UTF-8, on a line of its own".to_owned()
         }
         ProblemKind::ReadableByOthers { allowed, .. } => format!("run: chmod {allowed:o} {file}"),
-        ProblemKind::OfAnotherAccount { own, .. } => format!("run: chown {own} {file}"),
+        ProblemKind::OfAnotherAccount { own, .. } => format!(
+            "run: chown {own} {file}; or set `key_readers = \"group\"` if whoever it belongs to is trusted"
+        ),
         ProblemKind::KeyMismatch { .. } => {
             "put the key that the certificate's request was made with beside it".to_owned()
         }

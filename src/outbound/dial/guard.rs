@@ -2,13 +2,30 @@
 //!
 //! Only services of the configuration are reached, but where they are is what DNS says: whoever can answer for a
 //! service's name could otherwise point the gateway at this machine, at itself, or at what answers on a link-local
-//! address (169.254.169.254 hands out the credentials of cloud machines). What was looked at is what is connected to, so
-//! a name cannot lead elsewhere between the two.
+//! address (169.254.169.254 hands out the credentials of cloud machines). Clouds have others, of which two are known here:
+//! private addresses are left alone, because services may be there, so this is no firewall. What was looked at is what is
+//! connected to, so a name cannot lead elsewhere between the two.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::outbound::error::Error;
 use crate::services::Target;
+
+/// Where Azure and, over IPv6, AWS tell machines about themselves, beside the link-local addresses.
+const METADATA: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// The first 96 bits of IPv6 addresses that a network translates to IPv4 (NAT64; RFC 6052, section 2.1).
+const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
+
+/// Addresses that no machine has (RFC 5737, RFC 3849).
+const NOBODYS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
 
 /// Why an address is not connected to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -20,7 +37,9 @@ pub enum Forbidden {
     #[error("it is a multicast or broadcast address, and no service's")]
     Multicast,
     /// The neighbours on the same wire: where clouds serve credentials, and no national service.
-    #[error("it is link-local: no service is there, but a cloud's credentials may be")]
+    #[error(
+        "it is link-local or a cloud's own: no service is there, but the credentials of machines may be"
+    )]
     LinkLocal,
     /// This machine, though the URL names another.
     #[error(
@@ -30,6 +49,9 @@ pub enum Forbidden {
     /// A listener of this very gateway.
     #[error("this gateway listens there itself: its requests would go round in a loop")]
     Itself,
+    /// This machine lacks what it takes to tell.
+    #[error("it may be this gateway itself, and no file descriptor is left to find out")]
+    Untold,
 }
 
 /// The addresses of a target that may be connected to, in their order.
@@ -61,8 +83,7 @@ pub(super) fn permitted(
 
 /// What is to be said against an address, whoever listens there.
 pub(crate) fn objection(target: &Target, address: SocketAddr) -> Option<Forbidden> {
-    // `::ffff:127.0.0.1` is 127.0.0.1 to the system.
-    let ip = address.ip().to_canonical();
+    let ip = reached(address);
     let is_link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
@@ -74,7 +95,7 @@ pub(crate) fn objection(target: &Target, address: SocketAddr) -> Option<Forbidde
         Some(Forbidden::Unspecified)
     } else if ip.is_multicast() || is_broadcast {
         Some(Forbidden::Multicast)
-    } else if is_link_local {
+    } else if is_link_local || METADATA.contains(&ip) {
         Some(Forbidden::LinkLocal)
     } else if ip.is_loopback() && target.address.is_none() && !names_this_machine(target.host()) {
         Some(Forbidden::Loopback)
@@ -85,14 +106,54 @@ pub(crate) fn objection(target: &Target, address: SocketAddr) -> Option<Forbidde
 
 /// Whether it is one of the own listeners.
 pub(crate) fn is_own(address: SocketAddr, own: &[SocketAddr]) -> Option<Forbidden> {
-    let ip = address.ip().to_canonical();
-    let is_it = |one: &SocketAddr| {
+    let ip = reached(address);
+    let mut same_port = (own.iter()).filter(|one| one.port() == address.port());
+    let mut on_all = false;
+    if same_port.any(|one| {
         let own = one.ip().to_canonical();
-        // One that listens on all addresses does so on each that this machine has, which are those that can be bound.
-        one.port() == address.port()
-            && (own == ip || own.is_unspecified() && UdpSocket::bind((ip, 0)).is_ok())
+        on_all |= own.is_unspecified();
+        own == ip
+    }) {
+        return Some(Forbidden::Itself);
+    }
+    // One that listens on all addresses does so on each that this machine has.
+    match on_all.then(|| is_here(ip, address.port()))? {
+        Ok(true) => Some(Forbidden::Itself),
+        Ok(false) => None,
+        Err(_) => Some(Forbidden::Untold),
+    }
+}
+
+/// Whether this machine has an address. Nothing is sent.
+fn is_here(ip: IpAddr, port: u16) -> io::Result<bool> {
+    let (any, nobodys) = match ip {
+        IpAddr::V4(_) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), NOBODYS[0]),
+        IpAddr::V6(_) => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), NOBODYS[1]),
     };
-    own.iter().any(is_it).then_some(Forbidden::Itself)
+    let socket = match UdpSocket::bind((any, 0)) {
+        Ok(socket) => socket,
+        Err(error) if super::lack(&error).is_some() => return Err(error),
+        // The machine has no addresses of this family.
+        Err(_) => return Ok(false),
+    };
+    // To reach itself, a machine speaks from the very address; unless it is the second of its network, which can be told
+    // by binding it. Where any can be bound (`net.ipv4.ip_nonlocal_bind`, as with keepalived), that tells nothing.
+    let speaks = socket
+        .connect((ip, port))
+        .and_then(|()| socket.local_addr());
+    let binds = |ip: IpAddr| UdpSocket::bind((ip, 0)).is_ok();
+    Ok(speaks.is_ok_and(|from| from.ip() == ip) || binds(ip) && !binds(nobodys))
+}
+
+/// What is reached at an address: `::ffff:127.0.0.1` is 127.0.0.1 to the system, and `64:ff9b::7f00:1` to a network.
+fn reached(address: SocketAddr) -> IpAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V6(ip) if ip.segments()[..6] == NAT64 => {
+            let [.., a, b, c, d] = ip.octets();
+            Ipv4Addr::new(a, b, c, d).into()
+        }
+        ip => ip,
+    }
 }
 
 /// Whether a URL's host is this machine by itself: a loopback address, or a name that resolvers never ask others about
@@ -139,6 +200,10 @@ mod tests {
             ("127.8.8.8:443", Forbidden::Loopback),
             ("[::1]:443", Forbidden::Loopback),
             ("[::ffff:127.0.0.1]:443", Forbidden::Loopback),
+            ("[64:ff9b::169.254.169.254]:80", Forbidden::LinkLocal),
+            ("[64:ff9b::127.0.0.1]:443", Forbidden::Loopback),
+            ("168.63.129.16:80", Forbidden::LinkLocal),
+            ("[fd00:ec2::254]:80", Forbidden::LinkLocal),
         ] {
             assert_eq!(why("service.example", address), Some(reason), "{address}");
         }
@@ -147,6 +212,7 @@ mod tests {
             "10.1.2.3:443",
             "[2001:db8::1]:443",
             "[fd00::1]:443",
+            "[64:ff9b::192.0.2.1]:443",
         ] {
             assert_eq!(why("service.example", address), None, "{address}");
         }

@@ -2,7 +2,8 @@
 //! a while, and then one at a time tries.
 //!
 //! A pool has its own, and so each certificate at each service: what one meets says nothing of the others. Only failures
-//! to reach the service count ([`Error::is_outage`]). Whatever it answers, a SOAP fault or a 503, closes the breaker.
+//! to reach the service count ([`Error::is_outage`]), because tenants may share a certificate: one whose own requests are
+//! answered late must not keep the others out. A connection that is open closes the breaker, before anything is answered.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -59,6 +60,76 @@ impl Open {
     }
 }
 
+impl Breaker {
+    fn is_open(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) >= FAILURES
+    }
+
+    /// Lets a request through, with the name of its trial if it is one. A trial that takes longer than `bound` keeps
+    /// nobody else from trying.
+    fn admit(&self, now: Instant, bound: Duration) -> Result<Option<Instant>, Error> {
+        if !self.is_open() {
+            return Ok(None);
+        }
+        let mut open = lock(&self.open);
+        let Some(open) = open.as_mut() else {
+            return Ok(None);
+        };
+        let is_tried = open.tried_since.is_some_and(|since| now < since + bound);
+        if now < open.until || is_tried {
+            return Err(open.refusal(now));
+        }
+        open.tried_since = Some(now);
+        Ok(Some(now))
+    }
+
+    /// Counts a failure. What those who wait are told, if it was the last straw.
+    fn count(&self, error: &Error, now: Instant, gauge: impl FnOnce() -> Gauged) -> Option<Error> {
+        if self.is_open() || self.failures.fetch_add(1, Ordering::Relaxed) + 1 < FAILURES {
+            return None;
+        }
+        let mut state = lock(&self.open);
+        let open = state.get_or_insert_with(|| Open {
+            last: Arc::new(error.clone()),
+            pause: OPEN_FOR,
+            until: now + OPEN_FOR,
+            tried_since: None,
+            _counted: gauge(),
+        });
+        // Under the lock, or it could be open and no request would know.
+        self.failures.store(FAILURES, Ordering::Relaxed);
+        Some(open.refusal(now))
+    }
+
+    /// Stays open for twice as long, because the trial failed. What those who wait are told, unless another has begun.
+    fn prolong(&self, error: &Error, since: Instant, now: Instant) -> Option<Error> {
+        let mut state = lock(&self.open);
+        let open = (state.as_mut()).filter(|open| open.tried_since == Some(since))?;
+        open.last = Arc::new(error.clone());
+        open.pause = (open.pause * 2).min(OPEN_FOR_AT_MOST);
+        open.until = now + open.pause;
+        open.tried_since = None;
+        Some(open.refusal(now))
+    }
+
+    /// Another may try: nothing came of the trial.
+    fn abandon(&self, since: Instant) {
+        if let Some(open) = lock(&self.open).as_mut()
+            && open.tried_since == Some(since)
+        {
+            open.tried_since = None;
+        }
+    }
+
+    /// Lets all through. Whether that is news.
+    fn close(&self) -> bool {
+        let mut open = lock(&self.open);
+        // Under the lock, or it could be open and no request would know.
+        self.failures.store(0, Ordering::Relaxed);
+        open.take().is_some()
+    }
+}
+
 /// A request that tries whether the service can be reached again. What becomes of it decides for the others; if nothing
 /// does (the application goes away), another may try.
 #[derive(Debug)]
@@ -76,42 +147,40 @@ impl Pool {
         if !self.is_left_alone() {
             return Ok(None);
         }
-        let mut open = lock(&self.breaker.open);
-        let Some(open) = open.as_mut() else {
-            return Ok(None);
-        };
-        let now = Instant::now();
-        // One that waits for an answer for longer keeps nobody else from trying.
-        let is_tried = (open.tried_since).is_some_and(|since| now < since + OPEN_FOR_AT_MOST);
-        if now < open.until || is_tried {
-            return Err(open.refusal(now));
-        }
-        open.tried_since = Some(now);
-        Ok(Some(Trial {
+        let since = self.breaker.admit(Instant::now(), self.dial_time())?;
+        Ok(since.map(|since| Trial {
             pool: Arc::clone(self),
-            since: now,
+            since,
         }))
     }
 
     /// Whether requests are refused because the service could not be reached.
     pub fn is_left_alone(&self) -> bool {
-        self.breaker.failures.load(Ordering::Relaxed) >= FAILURES
+        self.breaker.is_open()
     }
 
-    /// The service was not reached, or something else went wrong.
-    pub(crate) fn failed(&self, error: &Error) {
-        if !self.service.breaker || !error.is_outage() || self.is_left_alone() || self.is_retired()
-        {
+    /// No connection could be opened, for whatever reason.
+    pub(super) fn dial_failed(&self, error: &Error) {
+        if error.is_from_the_service() {
+            self.reached();
+        }
+        if !self.service.breaker || !error.is_outage() || self.is_retired() {
             return;
         }
-        let failures = self.breaker.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures >= FAILURES {
-            self.leave_alone(error, OPEN_FOR);
+        let now = Instant::now();
+        let gauge = || self.outbound.breaker_gauge(&self.service);
+        if let Some(refusal) = self.breaker.count(error, now, gauge) {
+            // Thousands of certificates may meet the same; the metric counts them.
+            tracing::debug!(
+                service = %self.service.name, %error,
+                "the service cannot be reached: requests are refused at once until one gets through"
+            );
+            self.refuse_waiting(refusal, now);
         }
     }
 
-    /// The service has answered, whatever it said.
-    pub(crate) fn answered(&self) {
+    /// The service is there: it has taken a connection, or answered, whatever it said.
+    pub(crate) fn reached(&self) {
         if self.breaker.failures.load(Ordering::Relaxed) > 0 {
             self.close_breaker();
         }
@@ -119,41 +188,13 @@ impl Pool {
 
     /// Lets requests through again: the service was reached, or nobody asks this pool any more.
     pub(super) fn close_breaker(&self) {
-        let mut open = lock(&self.breaker.open);
-        // Under the lock, or it could be open and no request would know.
-        self.breaker.failures.store(0, Ordering::Relaxed);
-        if open.take().is_some() && !self.is_retired() {
+        if self.breaker.close() && !self.is_retired() {
             tracing::debug!(service = %self.service.name, "the service is reached again");
         }
     }
 
-    fn leave_alone(&self, error: &Error, pause: Duration) {
-        let now = Instant::now();
-        let mut state = lock(&self.breaker.open);
-        let is_new = state.is_none();
-        let open = state.get_or_insert_with(|| Open {
-            last: Arc::new(error.clone()),
-            pause,
-            until: now + pause,
-            tried_since: None,
-            _counted: self.outbound.breaker_gauge(&self.service),
-        });
-        if !is_new {
-            open.last = Arc::new(error.clone());
-            open.pause = pause;
-            open.until = now + pause;
-            open.tried_since = None;
-        }
-        self.breaker.failures.store(FAILURES, Ordering::Relaxed);
-        let refusal = open.refusal(now);
-        drop(state);
-        if is_new {
-            // Thousands of certificates may meet the same; the metric counts them.
-            tracing::debug!(
-                service = %self.service.name, %error,
-                "the service cannot be reached: requests are refused at once until one gets through"
-            );
-        }
+    /// Who waits for a connection would wait in vain.
+    fn refuse_waiting(&self, refusal: Error, now: Instant) {
         if let Some(active) = self.used() {
             active.refuse_waiting(refusal, now);
         }
@@ -180,17 +221,14 @@ impl Trial {
     /// What became of it, if it failed.
     pub(crate) fn ended(self, error: Option<&Error>) {
         match error {
-            // It refuses the certificate: it is there.
-            Some(Error::CertificateRejected(_)) => self.pool.close_breaker(),
+            Some(error) if error.is_from_the_service() => self.pool.reached(),
             Some(error) if error.is_outage() => {
-                let pause = lock(&self.pool.breaker.open)
-                    .as_ref()
-                    .filter(|open| open.tried_since == Some(self.since))
-                    .map(|open| (open.pause * 2).min(OPEN_FOR_AT_MOST));
-                if let Some(pause) = pause {
-                    self.pool.leave_alone(error, pause);
+                let now = Instant::now();
+                if let Some(refusal) = self.pool.breaker.prolong(error, self.since, now) {
+                    self.pool.refuse_waiting(refusal, now);
                 }
             }
+            // The application, or this machine: neither says anything of the service.
             Some(_) | None => {}
         }
     }
@@ -198,10 +236,81 @@ impl Trial {
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        if let Some(open) = lock(&self.pool.breaker.open).as_mut()
-            && open.tried_since == Some(self.since)
-        {
-            open.tried_since = None;
+        self.pool.breaker.abandon(self.since);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::outbound::error::Stage;
+
+    const BOUND: Duration = Duration::from_secs(20);
+
+    const UNREACHED: Error = Error::Timeout(Stage::Connect);
+
+    fn fails(breaker: &Breaker, now: Instant) -> Option<Error> {
+        breaker.count(&UNREACHED, now, || {
+            Metrics::new().breaker_open(&"up".into())
+        })
+    }
+
+    fn opened(now: Instant) -> Breaker {
+        let breaker = Breaker::default();
+        for _ in 1..FAILURES {
+            assert!(fails(&breaker, now).is_none());
+            assert!(breaker.admit(now, BOUND).unwrap().is_none());
         }
+        assert!(fails(&breaker, now).is_some());
+        breaker
+    }
+
+    fn wait(breaker: &Breaker, now: Instant) -> Duration {
+        match breaker.admit(now, BOUND).unwrap_err() {
+            Error::LeftAlone { wait, .. } => wait,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn each_trial_that_fails_doubles_the_pause_up_to_half_a_minute() {
+        let mut now = Instant::now();
+        let breaker = opened(now);
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            let pause = Duration::from_secs(seconds);
+            assert_eq!(wait(&breaker, now), pause);
+            now += pause;
+            let since = breaker.admit(now, BOUND).unwrap().unwrap();
+            assert!(breaker.prolong(&UNREACHED, since, now).is_some());
+        }
+    }
+
+    #[test]
+    fn one_tries_at_a_time_and_another_once_its_time_is_over_or_it_gives_up() {
+        let now = Instant::now() + OPEN_FOR;
+        let breaker = opened(now - OPEN_FOR);
+        let first = breaker.admit(now, BOUND).unwrap().unwrap();
+        assert!(breaker.admit(now + BOUND / 2, BOUND).is_err());
+        let second = breaker.admit(now + BOUND, BOUND).unwrap().unwrap();
+        // What becomes of the first is of no interest any more.
+        assert!(breaker.prolong(&UNREACHED, first, now + BOUND).is_none());
+        breaker.abandon(first);
+        assert!(breaker.admit(now + BOUND, BOUND).is_err());
+        breaker.abandon(second);
+        assert!(breaker.admit(now + BOUND, BOUND).unwrap().is_some());
+    }
+
+    #[test]
+    fn closed_it_counts_from_the_start() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        assert!(breaker.close());
+        assert!(!breaker.close());
+        for _ in 1..FAILURES {
+            assert!(fails(&breaker, now).is_none());
+        }
+        assert!(breaker.admit(now, BOUND).unwrap().is_none());
+        assert!(fails(&breaker, now).is_some());
     }
 }

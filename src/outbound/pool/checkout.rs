@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit};
 
@@ -148,7 +148,12 @@ impl Pool {
 
     /// Waits as long as a dial may take: who waits for a connection is no worse off than who opens one.
     fn patience(&self) -> Instant {
-        Instant::now() + self.service.timeouts.connect + self.service.timeouts.handshake
+        Instant::now() + self.dial_time()
+    }
+
+    /// How long a dial may take.
+    pub(super) fn dial_time(&self) -> Duration {
+        self.service.timeouts.connect + self.service.timeouts.handshake
     }
 
     /// Opens a connection if there is room for one more, otherwise takes the first that comes free.
@@ -235,8 +240,9 @@ impl Pool {
         let mut turn = turn.unwrap_or_else(Turn::free);
         let dial = self.dial(wish.is_h1_only(), room, &mut turn);
         let opened = place.during(dial).await;
-        if let Err(error) = &opened {
-            self.failed(error);
+        match &opened {
+            Ok(_) => self.reached(),
+            Err(error) => self.dial_failed(error),
         }
         if let Err(error) = &opened
             && (gate.is_some() || turn.leads())

@@ -65,9 +65,10 @@ impl Write for LogFile {
 
 impl Sink for LogFile {
     fn renew(&mut self) -> io::Result<bool> {
-        let own = identity(&self.file.metadata()?);
+        // A file that a network file system has lost (ESTALE) or a mount that is gone (ENOTCONN) never tells again.
+        let own = self.file.metadata().ok().map(|own| identity(&own));
         match fs::metadata(&self.path) {
-            Ok(there) if identity(&there) == own => return Ok(false),
+            Ok(there) if Some(identity(&there)) == own => return Ok(false),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
