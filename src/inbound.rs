@@ -2,6 +2,7 @@
 //!
 //! Generic over what answers; knows no tenant and no certificate.
 
+mod frames;
 mod heads;
 pub mod inherited;
 pub mod listener;

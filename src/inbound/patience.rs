@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep};
 
+use crate::inbound::frames::Frames;
 use crate::inbound::heads::Heads;
 
 /// With this HTTP/2 begins (RFC 9113 section 3.4). Until what has come differs from it, hyper cannot tell which
@@ -42,6 +43,8 @@ pub(super) struct Patient<S> {
     turn: usize,
     /// How much of the preface has come, while it may still be one.
     opening: Option<usize>,
+    /// Over HTTP/2.
+    frames: Option<Box<Frames>>,
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
     /// TLS holds back what the socket does not take, and calls it written.
@@ -67,6 +70,7 @@ impl<S> Patient<S> {
             end: None,
             turn: 0,
             opening: Some(0),
+            frames: None,
             reading: None,
             writing: None,
             flushing: None,
@@ -125,6 +129,25 @@ fn poll_read_in_turn<S: AsyncRead + Unpin>(
 }
 
 impl<S> Patient<S> {
+    /// What a read came to, unless it brought what makes a flood of frames.
+    fn unless_flood(&mut self, read: Poll<io::Result<()>>, come: &[u8]) -> Poll<io::Result<()>> {
+        let is_flood = (self.frames.as_mut()).is_some_and(|frames| !frames.read(come));
+        match is_flood {
+            true => Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a flood of frames that carry nothing",
+            ))),
+            false => read,
+        }
+    }
+
+    /// Remembers how much was sent.
+    fn sent(&mut self, written: &Poll<io::Result<usize>>) {
+        if let (Some(frames), Poll::Ready(Ok(bytes))) = (&mut self.frames, written) {
+            frames.sent(*bytes);
+        }
+    }
+
     /// Gives hyper what is left of the end of a request that was refused, and nothing more.
     fn poll_end(&mut self, end: &'static [u8], buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if end.is_empty() {
@@ -161,7 +184,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
             return read;
         }
         let Some(matched) = this.opening else {
-            return read;
+            return this.unless_flood(read, &buf.filled()[before..]);
         };
         if read.is_pending() {
             return late(&mut this.reading, this.limit, cx);
@@ -171,6 +194,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         this.opening = undecided.then_some(matched + come.len());
         if !undecided {
             this.reading = None;
+        }
+        if let Some(frames) = come.strip_prefix(expected) {
+            this.frames = Some(Box::new(Frames::new()));
+            return this.unless_flood(read, frames);
         }
         read
     }
@@ -184,6 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.sent(&written);
         this.taken(cx, written)
     }
 
@@ -194,6 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.sent(&written);
         this.taken(cx, written)
     }
 
