@@ -179,8 +179,8 @@ fn malformed(detail: &str) -> Problem {
 fn misdirected() -> Problem {
     Problem::new(
         Code::Misdirected,
-        "the request's Host is not the name that its connection was opened for (SNI)",
-        "open another connection for that name",
+        "the request's Host is not what its connection was opened for (SNI, or the tunnel's host and port)",
+        "open another connection for it",
     )
 }
 
