@@ -23,6 +23,10 @@ const LINGER: Duration = Duration::from_secs(5);
 /// How long it may then be silent without having closed its side. A stop waits as long for idle connections.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// What an application may have sent over HTTP/2 before it heard that nobody wants it: hyper's window for a connection,
+/// and again as much for frames that no window holds back. Over HTTP/1.1 it may be any large body.
+const IN_FLIGHT_OVER_HTTP_2: usize = 2 * 1024 * 1024;
+
 /// Bytes that one connection is read for, or one read if it brings more, before the worker turns to the others: some
 /// hundred frames, or one piece of a body.
 const BYTES_A_TURN: usize = 8 * 1024;
@@ -58,6 +62,8 @@ pub(super) struct Patient<S> {
 struct Leave {
     at_last: Instant,
     quiet: Pin<Box<Sleep>>,
+    /// Bytes that were taken and that nobody wants.
+    forgotten: usize,
 }
 
 impl<S> Patient<S> {
@@ -254,6 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         let leave = this.leave.get_or_insert_with(|| Leave {
             at_last: Instant::now() + LINGER,
             quiet: Box::pin(tokio::time::sleep(QUIET)),
+            forgotten: 0,
         });
         let mut scratch = [0; 16 * 1024];
         loop {
@@ -262,7 +269,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
                 // A flood leaves no moment in which a timer could be polled.
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
                     let now = Instant::now();
-                    if now >= leave.at_last {
+                    leave.forgotten += buf.filled().len();
+                    let is_flood = this.frames.is_some() && leave.forgotten > IN_FLIGHT_OVER_HTTP_2;
+                    if is_flood || now >= leave.at_last {
                         return Poll::Ready(Ok(()));
                     }
                     leave.quiet.as_mut().reset(leave.at_last.min(now + QUIET));
