@@ -23,9 +23,9 @@ const LINGER: Duration = Duration::from_secs(5);
 /// How long it may then be silent without having closed its side. A stop waits as long for idle connections.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// What an application may have sent over HTTP/2 before it heard that nobody wants it: hyper's window for a connection,
-/// and again as much for frames that no window holds back. Over HTTP/1.1 it may be any large body.
-const IN_FLIGHT_OVER_HTTP_2: usize = 2 * 1024 * 1024;
+/// What is still taken over HTTP/2 of an application that nobody wants to hear: what lies in the sockets' buffers, so that
+/// it reads why (GOAWAY). What comes after that it sends without having listened. Over HTTP/1.1 it may be any large body.
+const TAKEN_OVER_HTTP_2: usize = 256 * 1024;
 
 /// Bytes that one connection is read for, or one read if it brings more, before the worker turns to the others: some
 /// hundred frames, or one piece of a body.
@@ -53,6 +53,8 @@ pub(super) struct Patient<S> {
     writing: Option<Pin<Box<Sleep>>>,
     /// TLS holds back what the socket does not take, and calls it written.
     flushing: Option<Pin<Box<Sleep>>>,
+    /// There is nothing to hear from this application any more.
+    is_flooded: bool,
     is_shut: bool,
     leave: Option<Leave>,
 }
@@ -80,6 +82,7 @@ impl<S> Patient<S> {
             reading: None,
             writing: None,
             flushing: None,
+            is_flooded: false,
             is_shut: false,
             leave: None,
         }
@@ -137,8 +140,8 @@ fn poll_read_in_turn<S: AsyncRead + Unpin>(
 impl<S> Patient<S> {
     /// What a read came to, unless it brought what makes a flood of frames.
     fn unless_flood(&mut self, read: Poll<io::Result<()>>, come: &[u8]) -> Poll<io::Result<()>> {
-        let is_flood = (self.frames.as_mut()).is_some_and(|frames| !frames.read(come));
-        match is_flood {
+        self.is_flooded |= (self.frames.as_mut()).is_some_and(|frames| !frames.read(come));
+        match self.is_flooded {
             true => Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "a flood of frames that carry nothing",
@@ -257,6 +260,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
             ready!(shut)?;
             this.is_shut = true;
         }
+        if this.is_flooded {
+            return Poll::Ready(Ok(()));
+        }
         let leave = this.leave.get_or_insert_with(|| Leave {
             at_last: Instant::now() + LINGER,
             quiet: Box::pin(tokio::time::sleep(QUIET)),
@@ -270,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
                     let now = Instant::now();
                     leave.forgotten += buf.filled().len();
-                    let is_flood = this.frames.is_some() && leave.forgotten > IN_FLIGHT_OVER_HTTP_2;
+                    let is_flood = this.frames.is_some() && leave.forgotten > TAKEN_OVER_HTTP_2;
                     if is_flood || now >= leave.at_last {
                         return Poll::Ready(Ok(()));
                     }
