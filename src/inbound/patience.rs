@@ -139,15 +139,23 @@ fn poll_read_in_turn<S: AsyncRead + Unpin>(
 
 impl<S> Patient<S> {
     /// What a read came to, unless it brought what makes a flood of frames.
-    fn unless_flood(&mut self, read: Poll<io::Result<()>>, come: &[u8]) -> Poll<io::Result<()>> {
+    fn unless_flood(
+        &mut self,
+        read: Poll<io::Result<()>>,
+        come: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         self.is_flooded |= (self.frames.as_mut()).is_some_and(|frames| !frames.read(come));
         match self.is_flooded {
-            true => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a flood of frames that carry nothing",
-            ))),
+            true => self.keep_waiting(cx),
             false => read,
         }
+    }
+
+    /// Reads no more, and closes a while later: closed at once, whoever floods would be back at once, with a connection
+    /// that costs more than one that nobody reads.
+    fn keep_waiting<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        late(&mut self.reading, self.limit.min(LINGER), cx)
     }
 
     /// Remembers how much was sent.
@@ -179,6 +187,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         if let Some(end) = this.end {
             return this.poll_end(end, buf);
         }
+        if this.is_flooded {
+            return this.keep_waiting(cx);
+        }
         let before = buf.filled().len();
         let read = poll_read_in_turn(&mut this.stream, &mut this.turn, cx, buf);
         if let Some(spoilt) = this.heads.look(&mut buf.filled_mut()[before..]) {
@@ -193,7 +204,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
             return read;
         }
         let Some(matched) = this.opening else {
-            return this.unless_flood(read, &buf.filled()[before..]);
+            return this.unless_flood(read, &buf.filled()[before..], cx);
         };
         if read.is_pending() {
             return late(&mut this.reading, this.limit, cx);
@@ -206,7 +217,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         }
         if let Some(frames) = come.strip_prefix(expected) {
             this.frames = Some(Box::new(Frames::new()));
-            return this.unless_flood(read, frames);
+            return this.unless_flood(read, frames, cx);
         }
         read
     }
@@ -261,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
             this.is_shut = true;
         }
         if this.is_flooded {
-            return Poll::Ready(Ok(()));
+            return this.keep_waiting(cx);
         }
         let leave = this.leave.get_or_insert_with(|| Leave {
             at_last: Instant::now() + LINGER,
@@ -276,8 +287,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
                     let now = Instant::now();
                     leave.forgotten += buf.filled().len();
-                    let is_flood = this.frames.is_some() && leave.forgotten > TAKEN_OVER_HTTP_2;
-                    if is_flood || now >= leave.at_last {
+                    if this.frames.is_some() && leave.forgotten > TAKEN_OVER_HTTP_2 {
+                        this.is_flooded = true;
+                        return this.keep_waiting(cx);
+                    }
+                    if now >= leave.at_last {
                         return Poll::Ready(Ok(()));
                     }
                     leave.quiet.as_mut().reset(leave.at_last.min(now + QUIET));
