@@ -4,11 +4,13 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
-use aws_lc_rs::{constant_time, digest, rand};
+use aws_lc_rs::{constant_time, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+use crate::identity::profile::Fingerprint;
 
 /// Before the hash in the configuration, so that a token put there by mistake is not taken for one.
 const SCHEME: &str = "sha256:";
@@ -22,7 +24,7 @@ const MARK: &str = "relais_";
 
 /// The SHA-256 of a token.
 #[derive(Clone, Copy, Eq)]
-pub struct TokenHash([u8; 32]);
+pub struct TokenHash(Fingerprint);
 
 /// Why a text is not the hash of a token.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -43,10 +45,7 @@ impl TokenHash {
 
     /// The hash of a token.
     pub fn of(token: &[u8]) -> Self {
-        let digest = digest::digest(&digest::SHA256, token);
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest.as_ref());
-        Self(bytes)
+        Self(Fingerprint::of(token))
     }
 }
 
@@ -66,7 +65,7 @@ pub fn new_token() -> Result<Zeroizing<String>, aws_lc_rs::error::Unspecified> {
 
 impl Hash for TokenHash {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(&self.0);
+        self.0.hash(state);
     }
 }
 
@@ -75,17 +74,11 @@ impl FromStr for TokenHash {
 
     fn from_str(text: &str) -> Result<Self, TokenHashError> {
         let digits = text.strip_prefix(SCHEME).ok_or(TokenHashError)?;
-        let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
-        let mut bytes = [0; 32];
-        if pairs.len() != bytes.len() || !rest.is_empty() {
+        // Without the colons in which certificates' are printed.
+        if digits.contains(':') {
             return Err(TokenHashError);
         }
-        for (byte, pair) in bytes.iter_mut().zip(pairs) {
-            let digit = |digit: u8| char::from(digit).to_digit(16).ok_or(TokenHashError);
-            let value = digit(pair[0])? << 4 | digit(pair[1])?;
-            *byte = u8::try_from(value).map_err(|_| TokenHashError)?;
-        }
-        let hash = Self(bytes);
+        let hash = Self(digits.parse().map_err(|_| TokenHashError)?);
         // What hashing gives whose input is missing.
         (hash != Self::of(b""))
             .then_some(hash)
@@ -97,14 +90,13 @@ impl FromStr for TokenHash {
 /// but it costs nothing to be sure.
 impl PartialEq for TokenHash {
     fn eq(&self, other: &Self) -> bool {
-        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
+        constant_time::verify_slices_are_equal(self.0.as_bytes(), other.0.as_bytes()).is_ok()
     }
 }
 
 impl fmt::Display for TokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(SCHEME)?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{SCHEME}{}", self.0)
     }
 }
 
