@@ -91,13 +91,17 @@ impl Gateway {
         let form = self.form(door, peer, request, overview)?;
         let is_proxied = !matches!(form, Form::Plain { .. });
         door.hosts.admit(peer, request, overview, is_proxied)?;
-        let credentials = credentials(peer, request, overview)?;
+        let (of_tunnel, in_tunnel) = asked_for_tunnel(peer)?;
+        let credentials = Credentials::read(request.headers(), overview)?.in_tunnel(of_tunnel)?;
         let asker = Asker {
             peer,
             shown: credentials.shown,
             is_proxied,
         };
-        let said = || said(peer, request, overview, &credentials);
+        let said = || {
+            let said = Said::read(request.headers(), overview, &credentials)?;
+            Ok::<_, Problem>(Said { in_tunnel, ..said })
+        };
         let read = || {
             Ok(match form {
                 Form::Plain { path } => (path, address::read(path, said()?, &door.bound)?),
@@ -158,37 +162,16 @@ impl Gateway {
     }
 }
 
-/// What says who makes a request: its own head, or that with which its tunnel was asked for.
-fn credentials(
-    peer: &Peer,
-    request: &Request<Incoming>,
-    overview: Overview,
-) -> Result<Credentials, Problem> {
-    let own = Credentials::read(request.headers(), overview)?;
-    match &peer.tunnel {
-        Some(tunnel) => own.in_tunnel(Credentials::read(
-            &tunnel.fields,
-            Overview::of(&tunnel.fields),
-        )?),
-        None => Ok(own),
-    }
-}
-
-/// What says for whom, likewise.
-fn said(
-    peer: &Peer,
-    request: &Request<Incoming>,
-    overview: Overview,
-    credentials: &Credentials,
-) -> Result<Said, Problem> {
-    let mut said = Said::read(request.headers(), overview, credentials)?;
-    if let Some(tunnel) = &peer.tunnel {
-        let overview = Overview::of(&tunnel.fields);
-        let credentials = Credentials::read(&tunnel.fields, overview)?;
-        let asked = Said::read(&tunnel.fields, overview, &credentials)?;
-        said.in_tunnel = address::the_one([asked.in_header, asked.in_credentials, None, None])?;
-    }
-    Ok(said)
+/// What was said when the tunnel in which a request comes was asked for: by whom, and for which tenant.
+fn asked_for_tunnel(peer: &Peer) -> Result<(Credentials, Option<Finess>), Problem> {
+    let Some(Tunnel { fields, .. }) = peer.tunnel.as_deref() else {
+        return Ok(Default::default());
+    };
+    let overview = Overview::of(fields);
+    let credentials = Credentials::read(fields, overview)?;
+    let said = Said::read(fields, overview, &credentials)?;
+    let tenant = address::the_one([said.in_header, said.in_credentials, None, None])?;
+    Ok((credentials, tenant))
 }
 
 /// Agrees to a tunnel to a declared service, in which Relais takes the service's place.
