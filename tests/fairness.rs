@@ -49,6 +49,12 @@ fn is_over(answer: &Answered, limit: &str) {
 }
 
 // T16
+/// A tenant's request for a path is answered with this status.
+async fn answers_with(gateway: &TestGateway, tenant: usize, path: &str, status: u16) {
+    let answer = gateway.get(gateway.tenant(tenant), path).await;
+    assert_eq!(answer.status(), status, "{answer:?}");
+}
+
 #[tokio::test]
 async fn thousands_of_requests_to_a_service_that_is_dead_for_one_tenant_delay_nobody_else() {
     const CONNECTIONS: usize = 12;
@@ -88,8 +94,7 @@ async fn thousands_of_requests_to_a_service_that_is_dead_for_one_tenant_delay_no
     .await;
     for index in 0..3 {
         for _ in 0..20 {
-            let answer = gateway.get(gateway.tenant(index), "/up/x").await;
-            assert_eq!(answer.status(), 200, "{answer:?}");
+            answers_with(&gateway, index, "/up/x", 200).await;
         }
     }
     // Nor does the dead service keep the others from trying it.
@@ -395,8 +400,7 @@ async fn a_service_that_is_not_reached_is_left_alone_and_then_tried_by_one_reque
     let (gateway, upstream) = moody.behind_a_gateway("");
     moody.now(Does::Close);
     for _ in 0..5 {
-        let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-        assert_eq!(answer.status(), 502, "{answer:?}");
+        answers_with(&gateway, 0, "/up/x", 502).await;
     }
     until_it_is(&gateway, "left alone", is_left_alone).await;
     assert_eq!(breakers_open(&gateway).await, (1.0, 1));
@@ -429,8 +433,7 @@ async fn a_service_that_is_not_reached_is_left_alone_and_then_tried_by_one_reque
     moody.now(Does::Answer);
     until_it_is(&gateway, "back", |answer| answer.status() == 200).await;
     for _ in 0..20 {
-        let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-        assert_eq!(answer.status(), 200, "{answer:?}");
+        answers_with(&gateway, 0, "/up/x", 200).await;
     }
     assert_eq!(breakers_open(&gateway).await, (0.0, 0));
 }
@@ -443,8 +446,7 @@ async fn who_waits_for_a_connection_is_refused_when_the_service_turns_out_to_be_
     // With sessions to resume, several open connections at once; without, one goes first.
     moody.now(Does::Fault);
     for _ in 0..8 {
-        let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-        assert_eq!(answer.status(), 500, "{answer:?}");
+        answers_with(&gateway, 0, "/up/x", 500).await;
     }
     moody.now(Does::Nothing);
     let mut requests = Vec::new();
@@ -485,19 +487,16 @@ async fn whatever_a_service_answers_keeps_it_in_use() {
     let (gateway, _upstream) = moody.behind_a_gateway("");
     moody.now(Does::Fault);
     for _ in 0..20 {
-        let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-        assert_eq!(answer.status(), 500, "{answer:?}");
+        answers_with(&gateway, 0, "/up/x", 500).await;
     }
     // And whatever was before.
     for _ in 0..3 {
         moody.now(Does::Close);
         for _ in 0..4 {
-            let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-            assert_eq!(answer.status(), 502, "{answer:?}");
+            answers_with(&gateway, 0, "/up/x", 502).await;
         }
         moody.now(Does::Fault);
-        let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-        assert_eq!(answer.status(), 500, "{answer:?}");
+        answers_with(&gateway, 0, "/up/x", 500).await;
     }
 }
 
@@ -513,8 +512,7 @@ async fn what_an_application_gives_up_is_no_failure_of_the_service() {
         .await;
         request.abort();
     }
-    let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-    assert_eq!(answer.status(), 200, "{answer:?}");
+    answers_with(&gateway, 0, "/up/x", 200).await;
 }
 
 #[tokio::test]
@@ -523,13 +521,11 @@ async fn what_is_not_reached_under_one_certificate_is_tried_under_another() {
     let (gateway, _upstream) = moody.behind_a_gateway("");
     moody.now(Does::Close);
     for _ in 0..5 {
-        let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-        assert_eq!(answer.status(), 502, "{answer:?}");
+        answers_with(&gateway, 0, "/up/x", 502).await;
     }
     moody.now(Does::Answer);
     for _ in 0..20 {
-        let answer = gateway.get(gateway.tenant(1), "/up/x").await;
-        assert_eq!(answer.status(), 200, "{answer:?}");
+        answers_with(&gateway, 1, "/up/x", 200).await;
     }
     assert_eq!(breakers_open(&gateway).await, (1.0, 1));
 }
@@ -540,12 +536,10 @@ async fn requests_that_are_never_answered_are_no_failure_to_reach_the_service() 
     let moody = Moody::default();
     let (gateway, _upstream) = moody.behind_a_gateway("timeouts.response = \"50ms\"");
     for _ in 0..10 {
-        let answer = gateway.get(gateway.tenant(0), "/up/silent").await;
-        assert_eq!(answer.status(), 504, "{answer:?}");
+        answers_with(&gateway, 0, "/up/silent", 504).await;
     }
     assert_eq!(breakers_open(&gateway).await, (0.0, 0));
-    let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-    assert_eq!(answer.status(), 200, "{answer:?}");
+    answers_with(&gateway, 0, "/up/x", 200).await;
 }
 
 #[tokio::test]
@@ -554,8 +548,7 @@ async fn a_trial_that_has_its_connection_lets_the_others_through_before_it_is_an
     let (gateway, _upstream) = moody.behind_a_gateway("");
     moody.now(Does::Close);
     for _ in 0..5 {
-        let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-        assert_eq!(answer.status(), 502, "{answer:?}");
+        answers_with(&gateway, 0, "/up/x", 502).await;
     }
     moody.now(Does::Answer);
     let until = Instant::now() + DEADLINE;
@@ -571,8 +564,7 @@ async fn a_trial_that_has_its_connection_lets_the_others_through_before_it_is_an
         assert!(is_left_alone(&within(&mut request).await.unwrap()));
         assert!(Instant::now() < until, "nobody ever tries");
     };
-    let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-    assert_eq!(answer.status(), 200, "{answer:?}");
+    answers_with(&gateway, 0, "/up/x", 200).await;
     assert_eq!(breakers_open(&gateway).await, (0.0, 0));
     trial.abort();
 }
@@ -618,8 +610,7 @@ async fn without_a_breaker_every_request_tries() {
     let (gateway, upstream) = moody.behind_a_gateway("breaker = false");
     moody.now(Does::Close);
     for attempt in 1..=10 {
-        let answer = gateway.get(gateway.tenant(0), "/up/x").await;
-        assert_eq!(answer.status(), 502, "{answer:?}");
+        answers_with(&gateway, 0, "/up/x", 502).await;
         assert_eq!(upstream.accepted(), attempt);
     }
 }
