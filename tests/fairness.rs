@@ -251,6 +251,16 @@ async fn a_caller_over_its_limit_takes_nothing_of_another() {
         "the caller busy has 1 requests under way",
     );
     assert_eq!(held.send(by("other", "/up/quick")).await.status(), 200);
+    // What a reload changes of callers makes nobody forget what is under way.
+    let path = &held.gateway.site.configuration;
+    let more = std::fs::read_to_string(path).unwrap() + &caller("third", "");
+    std::fs::write(path, more).unwrap();
+    within(held.gateway.app.reload()).await.unwrap();
+    assert_eq!(held.send(by("third", "/up/quick")).await.status(), 200);
+    is_over(
+        &held.send(by("busy", "/dmp/x")).await,
+        "the caller busy has 1 requests under way",
+    );
     held.release(|| by("busy", "/up/quick")).await;
 }
 

@@ -130,7 +130,9 @@ impl App {
                 doors: (old.doors().iter().zip(&config.listeners))
                     .map(|(door, listener)| door.renewed(listener))
                     .collect(),
-                callers: old.callers_or(Callers::new(config.callers.iter().cloned())),
+                callers: Arc::new(
+                    Callers::new(config.callers.iter().cloned()).after(old.callers()),
+                ),
                 revocations,
             }
         });

@@ -131,10 +131,11 @@ impl Callers {
     /// These in place of others: what is under way goes on being counted, by the caller's name.
     #[must_use]
     pub fn after(mut self, before: &Self) -> Self {
+        let before = before.all.iter().map(|one| (&*one.name, &one.under_way));
+        let before: FxHashMap<_, _> = before.collect();
         for known in &mut self.all {
-            let mut same = before.all.iter().filter(|one| one.name == known.name);
-            if let Some(one) = same.next() {
-                known.under_way = Arc::clone(&one.under_way);
+            if let Some(under_way) = before.get(&*known.caller.name) {
+                known.under_way = Arc::clone(under_way);
             }
         }
         self

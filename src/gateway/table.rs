@@ -298,14 +298,6 @@ impl Table {
         &self.callers
     }
 
-    /// These callers; the very same as here, with what is counted of their requests, if they say the same.
-    pub fn callers_or(&self, callers: Callers) -> Arc<Callers> {
-        match *self.callers == callers {
-            true => Arc::clone(&self.callers),
-            false => Arc::new(callers),
-        }
-    }
-
     /// All services.
     pub fn services(&self) -> &[Arc<Offered>] {
         &self.services
