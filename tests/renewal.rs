@@ -262,7 +262,6 @@ async fn a_renewed_certificate_has_connections_before_its_first_request() {
         let before = upstream.accepted();
         renew(&gateway, gateway.tenant(0), NEW).await;
         assert_eq!(upstream.accepted(), before + connections, "{alpn:?}");
-        settled(&gateway).await;
         let mut requests = burst(&gateway, connections);
         while let Some(answer) = requests.join_next().await {
             assert_eq!(body(&answer.unwrap()), NEW);

@@ -146,6 +146,13 @@ impl Lease {
         }
     }
 
+    /// The same for a connection that nobody has used, which takes a moment to begin: done only when it lies ready.
+    pub(crate) async fn give_back_ready(mut self) {
+        if let Some(Line::H1(h1)) = self.line.take() {
+            Arc::clone(&self.pool).take_back(h1).await;
+        }
+    }
+
     /// Ends a failed exchange. An HTTP/1.1 connection is closed; an HTTP/2 one keeps its other streams, but takes
     /// no new one when the failure casts doubt on it.
     pub(crate) fn end(self, error: &Error) {

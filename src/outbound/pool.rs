@@ -335,29 +335,33 @@ impl Pool {
     }
 
     /// Takes an HTTP/1.1 connection back once its answer was read.
-    pub(crate) fn give_back(self: Arc<Self>, mut h1: H1) {
-        let now = Instant::now();
-        if h1.sender.is_closed() || !self.is_young(h1.opened, now) {
+    pub(crate) fn give_back(self: Arc<Self>, h1: H1) {
+        if !connection::is_between_requests(&h1) && !h1.sender.is_closed() {
+            // The answer came before the request was all sent, or the connection has yet to notice that both ended.
+            tokio::spawn(self.take_back(h1));
             return;
         }
-        if connection::is_between_requests(&h1) {
-            return self.keep(h1, now);
-        }
-        // The answer came before the request was all sent, or the connection has yet to notice that both ended. What
-        // is left of a request that has its answer is not waited for longer than for a piece of one that has none.
-        tokio::spawn(async move {
-            if connection::ready(&mut h1, self.service.timeouts.body).await {
-                self.keep(h1, Instant::now());
-            } else {
-                h1.cut();
-            }
-        });
+        self.keep(h1);
     }
 
-    fn keep(&self, h1: H1, now: Instant) {
+    /// The same, done only when the connection lies ready.
+    pub(crate) async fn take_back(self: Arc<Self>, mut h1: H1) {
+        // What is left of a request that has its answer is not waited for longer than for a piece of one that has none.
+        if connection::ready(&mut h1, self.service.timeouts.body).await {
+            self.keep(h1);
+        } else {
+            h1.cut();
+        }
+    }
+
+    fn keep(&self, h1: H1) {
+        let now = Instant::now();
         let Some(active) = self.used() else {
             return;
         };
+        if h1.sender.is_closed() || !self.is_young(h1.opened, now) {
+            return;
+        }
         if self.owes_room(active) || self.owes_a_shared_one(active) {
             return;
         }

@@ -104,7 +104,7 @@ impl Pool {
             }
         };
         let is_shared = Shared(lease.version() == http::Version::HTTP_2);
-        lease.give_back();
+        lease.give_back_ready().await;
         Ok(is_shared)
     }
 }
