@@ -99,11 +99,10 @@ fn label_end(line: &[u8]) -> Option<&str> {
 
 fn label<'a>(line: &'a [u8], start: &[u8]) -> Option<&'a str> {
     let label = line.strip_prefix(start)?.strip_suffix(b"-----")?;
-    // Labels are echoed: a long or odd one is no label.
+    // Labels are echoed: what could be a piece of a secret is no label. Those in use are short words.
     let is_label = label.len() <= 40
-        && label
-            .iter()
-            .all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+        && (label.split(|byte| *byte == b' '))
+            .all(|word| word.len() <= 16 && word.iter().all(u8::is_ascii_graphic));
     str::from_utf8(label).ok().filter(|_| is_label)
 }
 

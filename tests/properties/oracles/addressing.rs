@@ -11,7 +11,7 @@ use relais::gateway::credentials::Credentials;
 use relais::gateway::headers::Overview;
 use relais::gateway::table::Table;
 use relais::identity::finess::Finess;
-use relais::services::Service;
+use relais::services::{Service, is_service_name};
 
 use super::configuration::Folder;
 use super::{fields, first_line};
@@ -62,7 +62,7 @@ pub fn check(input: &[u8]) {
     let (tenant, service) = bound.split_once(' ').unwrap_or((&bound, ""));
     let bound = Bound {
         tenant: tenant.parse().ok(),
-        service: (!service.is_empty()).then(|| service.to_owned()),
+        service: is_service_name(service).then(|| service.to_owned()),
     };
     let Ok(target) = Uri::try_from(target) else {
         return;
