@@ -124,6 +124,7 @@ async fn no_line_is_lost_when_the_log_is_removed_under_load() {
         fs::remove_file(&log).unwrap();
         removed.push_str(&std::io::read_to_string(file).unwrap());
     }
+    eventually("the log is written to", || is_written_to(&log)).await;
     let answered = load.end().await;
     gateway.app.gateway.log.flush(DEADLINE);
     // Lines that went into a file as it was removed are in the next one as well: no line is there less than once.
