@@ -1,6 +1,7 @@
 //! The pace that a service allows: requests are spread evenly, and those that would wait too long are refused.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -27,14 +28,25 @@ pub struct Limiter {
 struct Turns {
     /// The first turn that nobody has.
     next: Instant,
-    /// Requests that wait, by tenant: never more than fit into [`PATIENCE`].
-    waiting: HashMap<Option<Finess>, u32>,
+    /// Turns that have yet to come, in order: never more than fit into [`PATIENCE`]. Whoever has one and goes away has
+    /// it all the same: who gives up again and again would leave none to the others otherwise.
+    given: VecDeque<(Instant, Option<Finess>)>,
+    /// How many of them each tenant has.
+    shares: HashMap<Option<Finess>, u32>,
 }
 
-/// A turn that is waited for; the place is free again when it has come or the request is gone.
-struct Waiting<'a> {
-    limiter: &'a Limiter,
-    tenant: Option<Finess>,
+impl Turns {
+    /// Forgets turns that have come.
+    fn come(&mut self, now: Instant) {
+        while let Some((_, tenant)) = self.given.pop_front_if(|(turn, _)| *turn <= now) {
+            if let Entry::Occupied(mut share) = self.shares.entry(tenant) {
+                *share.get_mut() -= 1;
+                if *share.get() == 0 {
+                    share.remove();
+                }
+            }
+        }
+    }
 }
 
 impl Limiter {
@@ -44,7 +56,8 @@ impl Limiter {
             rate,
             turns: Mutex::new(Turns {
                 next: Instant::now(),
-                waiting: HashMap::new(),
+                given: VecDeque::new(),
+                shares: HashMap::new(),
             }),
         }
     }
@@ -52,11 +65,11 @@ impl Limiter {
     /// Waits for its turn, and tells how long it had to.
     ///
     /// # Errors
-    /// When that would take longer than a second, or when half of those that wait are the same tenant's: one may
-    /// not leave the others without turns.
+    /// When that would take longer than a second, or when half of the turns to come are the same tenant's: one may
+    /// not leave the others without.
     pub(crate) async fn turn(&self, tenant: Option<Finess>) -> Result<Duration, Problem> {
         let now = Instant::now();
-        let (turn, _waiting) = self.reserve(now, tenant).ok_or_else(|| {
+        let turn = self.reserve(now, tenant).ok_or_else(|| {
             Problem::new(
                 Code::Overloaded,
                 format!("the service allows {} requests a second", self.rate),
@@ -67,35 +80,20 @@ impl Limiter {
         Ok(turn - now)
     }
 
-    fn reserve(&self, now: Instant, tenant: Option<Finess>) -> Option<(Instant, Waiting<'_>)> {
+    fn reserve(&self, now: Instant, tenant: Option<Finess>) -> Option<Instant> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.come(now);
         let turn = turns.next.max(now);
         let share = (self.rate.get() / 2).max(1);
-        let theirs = turns.waiting.get(&tenant).copied().unwrap_or(0);
+        let theirs = turns.shares.get(&tenant).copied().unwrap_or(0);
         // Without tenant there is nobody to be fair to.
         if turn - now > PATIENCE || (tenant.is_some() && theirs >= share) {
             return None;
         }
-        turns.waiting.insert(tenant, theirs + 1);
+        turns.shares.insert(tenant, theirs + 1);
+        turns.given.push_back((turn, tenant));
         turns.next = turn + PATIENCE / self.rate.get();
-        let waiting = Waiting {
-            limiter: self,
-            tenant,
-        };
-        Some((turn, waiting))
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let turns = &self.limiter.turns;
-        let waiting = &mut turns.lock().unwrap_or_else(PoisonError::into_inner).waiting;
-        if let Some(theirs) = waiting.get_mut(&self.tenant) {
-            *theirs -= 1;
-            if *theirs == 0 {
-                waiting.remove(&self.tenant);
-            }
-        }
+        Some(turn)
     }
 }
 
@@ -173,7 +171,7 @@ mod tests {
         // The first goes at once, and one more at the end of each fraction of the second that they may wait.
         assert_eq!(reserved.len() as u32, RATE + 1);
         for (turn, waiting) in reserved.iter().zip(0..) {
-            assert_eq!(turn.0 - now, PATIENCE / RATE * waiting);
+            assert_eq!(*turn - now, PATIENCE / RATE * waiting);
         }
         assert!(limiter.reserve(now, None).is_none());
         let later = now + PATIENCE;
@@ -184,20 +182,37 @@ mod tests {
     fn after_a_pause_there_is_no_burst() {
         let (limiter, now) = (limiter(), Instant::now());
         let later = now + PATIENCE * 10;
-        let (first, _one) = limiter.reserve(later, None).unwrap();
-        let (second, _two) = limiter.reserve(later, None).unwrap();
+        let first = limiter.reserve(later, None).unwrap();
+        let second = limiter.reserve(later, None).unwrap();
         assert_eq!((first, second), (later, later + PATIENCE / RATE));
     }
 
     #[test]
-    fn one_tenant_leaves_turns_to_the_others_and_has_its_places_back() {
+    fn one_tenant_leaves_turns_to_the_others_and_has_new_ones_when_its_own_have_come() {
         let (limiter, now) = (limiter(), Instant::now());
         let (busy, other) = (Some(sample_finess(0)), Some(sample_finess(1)));
-        let mut theirs: Vec<_> = (0..60).map_while(|_| limiter.reserve(now, busy)).collect();
-        assert_eq!(theirs.len() as u32, RATE / 2);
+        let theirs = (0..60).map_while(|_| limiter.reserve(now, busy)).count();
+        // The first goes at once.
+        assert_eq!(theirs as u32, 1 + RATE / 2);
         assert!(limiter.reserve(now, other).is_some());
         assert!(limiter.reserve(now, busy).is_none());
-        drop(theirs.pop());
-        assert!(limiter.reserve(now, busy).is_some());
+        assert!(limiter.reserve(now + PATIENCE / RATE, busy).is_some());
+        limiter.reserve(now + PATIENCE * 2, None).unwrap();
+        let turns = limiter.turns.lock().unwrap();
+        assert_eq!((turns.given.len(), turns.shares.len()), (1, 1), "forgotten");
+    }
+
+    #[test]
+    fn a_tenant_that_gives_up_again_and_again_leaves_the_others_their_turns() {
+        let (limiter, start) = (limiter(), Instant::now());
+        let (hasty, other) = (Some(sample_finess(0)), Some(sample_finess(1)));
+        for round in 0..100 {
+            let now = start + PATIENCE / 4 * round;
+            for _ in 0..60 {
+                // It does not wait for the turn that it has.
+                drop(limiter.reserve(now, hasty));
+            }
+            assert!(limiter.reserve(now, other).is_some());
+        }
     }
 }
