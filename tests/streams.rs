@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Request, Response};
 use http_body_util::Full;
-use support::upstream::{Tls, h2_gate};
+use support::upstream::{Tls, h2_gate, serve_h2};
 use support::{burst, eventually, in_front_of, is_answered, waiting_for_a_connection, within};
 use tokio::sync::{Notify, Semaphore};
 
@@ -112,6 +112,38 @@ async fn a_stream_that_an_application_gave_up_is_there_for_whoever_waits() {
     for answer in within(late.join_all()).await {
         assert_eq!(answer.status(), 200, "{answer:?}");
     }
+}
+
+// T16
+#[tokio::test]
+async fn answers_that_nobody_reads_stop_none_of_the_others_on_the_connection() {
+    let (gateway, upstream) = in_front_of(&Tls::h2(), "", |connection, _| {
+        serve_h2(connection, 100, |request: Request<_>| async move {
+            let length = match request.uri().path() {
+                "/large" => 32 << 20,
+                _ => 100_000,
+            };
+            Response::new(Full::new(Bytes::from(vec![b'x'; length])))
+        })
+    });
+    let mut unread = Vec::new();
+    for _ in 0..20 {
+        let mut application = gateway.raw().await;
+        application.write(gateway.get_bytes("/up/large")).await;
+        assert!(
+            application
+                .head()
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 200")
+        );
+        unread.push(application);
+    }
+    for _ in 0..20 {
+        let answer = gateway.get(gateway.tenant(0), "/up/small").await;
+        assert_eq!(answer.0.body().len(), 100_000);
+    }
+    assert_eq!(upstream.accepted(), 1);
 }
 
 #[tokio::test]

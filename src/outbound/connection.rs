@@ -33,11 +33,16 @@ const STREAMS_UNTIL_TOLD: usize = 100;
 /// fewer would refuse what is over, and the requests would fail.
 const STREAMS_OPENED_UNTIL_TOLD: usize = 1;
 
-/// A window in which one HTTP/2 stream can move a large document without waiting for updates at each 64 KiB.
-const H2_STREAM_WINDOW: u32 = 1024 * 1024;
+/// Streams of a connection at most, whatever the service allows: others go to another connection.
+const STREAMS_MAX: usize = 256;
 
-/// Room for several such streams on one connection.
-const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// What one HTTP/2 stream may be ahead of the application that reads it, which is kept in memory meanwhile. At 20 ms to
+/// a service and back it lets a hundred megabits a second through.
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+
+/// Room for all streams of a connection: answers that nobody reads would fill less, and then nothing came in for the
+/// others, which may be other tenants'. What all connections hold is bounded by the requests under way.
+const H2_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * STREAMS_MAX as u32;
 
 /// How often a silent HTTP/2 connection with streams in flight is asked whether it is still there.
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
@@ -280,7 +285,7 @@ impl H2 {
             STREAMS_OPENED_UNTIL_TOLD if self.ended.load(Ordering::Acquire) == 0 => {
                 STREAMS_UNTIL_TOLD
             }
-            told => told,
+            told => told.min(STREAMS_MAX),
         }
     }
 
