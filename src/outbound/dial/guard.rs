@@ -111,7 +111,8 @@ pub(crate) fn is_own(address: SocketAddr, own: &[SocketAddr]) -> Option<Forbidde
     let mut on_all = false;
     if same_port.any(|one| {
         let own = one.ip().to_canonical();
-        on_all |= own.is_unspecified();
+        // 0.0.0.0 is IPv4 alone; a socket that was inherited for [::] may take both.
+        on_all |= own.is_unspecified() && (own.is_ipv6() || ip.is_ipv4());
         own == ip
     }) {
         return Some(Forbidden::Itself);
