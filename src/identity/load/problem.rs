@@ -259,10 +259,10 @@ pub enum LoadError {
     PasswordFile(Problem),
     /// The environment variable is not set, or not text.
     #[error(
-        "the environment variable `{0}` that `password_env` under [identities] names is not set, or not UTF-8; \
+        "the environment variable that `password_env` under [identities] names is not set, or not UTF-8; \
          set it, or remove the key"
     )]
-    PasswordEnv(String),
+    PasswordEnv,
     /// Not run by systemd, or the unit passes no credentials.
     #[error(
         "`password_credential` is configured but CREDENTIALS_DIRECTORY is not set; \
