@@ -433,3 +433,35 @@ fn a_token_is_printed_once_with_the_line_that_recognises_it() {
     let hash = word_after(&one, "tokens = [\"");
     assert_eq!(hash, TokenHash::of(token.as_bytes()).to_string());
 }
+
+#[test]
+fn everybody_can_read_an_authority_that_was_made_and_its_owner_alone_the_key() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (directory, site) = site(&[DMP]);
+    let out = directory.path();
+    let make = || {
+        let mut command = command(&["ca", "--out"]);
+        (command.arg(out).arg("--config").arg(&site.configuration)).output()
+    };
+    let (authority, key) = (out.join("relais-ca.pem"), out.join("relais-ca.key"));
+
+    // Where the authority is already, no key is left that the next run would stop at.
+    fs::write(&authority, "another").unwrap();
+    let refused = make().unwrap();
+    assert!(!refused.status.success());
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains("relais-ca.pem"), "{told}");
+    assert!(!key.exists());
+    assert_eq!(fs::read(&authority).unwrap(), b"another");
+
+    fs::remove_file(&authority).unwrap();
+    let made = make().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(&authority), mode(&key)), (0o644, 0o600));
+
+    // What is there is left as it is.
+    let before = fs::read(&key).unwrap();
+    assert!(!make().unwrap().status.success());
+    assert_eq!(fs::read(&key).unwrap(), before);
+}

@@ -6,11 +6,13 @@ mod support;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::process::Command;
 
 use pkcs8::PrivateKeyInfoRef;
 use pkcs8::der::Decode as _;
 use pkcs8::pkcs5::pbes2::Parameters;
+use relais::config::Config;
 use relais::gateway::caller::{TokenHash, new_token};
 use relais::simulator::pki::write_private;
 use rustls_pki_types::PrivateKeyDer;
@@ -209,5 +211,79 @@ fn no_secret_is_in_any_output() {
     for secret in secrets {
         let found = said.lines().find(|line| line.contains(&secret));
         assert_eq!(found, None, "{secret} is told");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_told_without_the_secrets_in_it() {
+    const SECRET: &str = "s3cr3tvalue";
+    let written = [
+        "[services.dmp]\nheaders = \"ESANTE-API-KEY: s3cr3tvalue\"",
+        "[services.dmp]\nheaders = [\"ESANTE-API-KEY: s3cr3tvalue\"]",
+        "[services]\ndmp = '{ headers = { ESANTE-API-KEY = \"s3cr3tvalue\" } }'",
+        "[services.dmp.headers]\nESANTE-API-KEY = \"s3cr3tvalue",
+        "[services.dmp.headers]\nESANTE-API-KEY = s3cr3tvalue\"",
+        "[services.dmp.headers] # [log]\nX = \"1\"\nESANTE-API-KEY: s3cr3tvalue",
+        "[services.dmp.headers]\nX = [\n[\"1\"],\ns3cr3tvalue]",
+        "[services.dmp.headers ESANTE-API-KEY = \"s3cr3tvalue\"",
+        "[services.dmp.headers] ESANTE-API-KEY = \"s3cr3tvalue\"",
+        "[services.dmp.headers]\n\"ESANTE-API-KEY: s3cr3tvalue\" = true",
+        "[services.dmp]\nheaders = { ESANTE-API-KEY = \"s3cr3tvalue }",
+        "[services.dmp]\nheaders = {\nESANTE-API-KEY = \"s3cr3tvalue\n}",
+        "[services.dmp]\nheaders.ESANTE-API-KEY = \"s3cr3tvalue",
+        "[services.dmp.headers]\nESANTE-API-KEY = { file = \"a\", value = \"s3cr3tvalue\" }",
+        "[services.dmp]\nurl = \"https:/u:s3cr3tvalue@dmp.example\"",
+        "[services.dmp]\nurl = \"https://dmp.example/?key=s3cr3tvalue\"",
+        "notices = \"https://hooks.example/s3cr3tvalue\"",
+        "[notices]\nwebhook = \"https://hooks.example/s3cr3tvalue",
+        "[notices]\nurl = \"https://hooks.example/s3cr3tvalue",
+        "[notices]\nheaders = \"X-KEY: s3cr3tvalue\"",
+        "[revocation]\ncrls = [\"http://u:s3cr3tvalue@crl.example/a.crl\"]",
+        "[identities]\npassword = \"s3cr3tvalue",
+        "[identities]\npassword = \"s3cr3tvalue\"",
+        "[identities]\npassword_env = \"s3cr3tvalue!\"",
+        "[identities]\npassword_credential = \"/s3cr3tvalue\"",
+        "[[callers]]\nname = \"dui\"\ntokens = [\"s3cr3tvalue\"]",
+        "[[callers]]\nname = \"dui\"\ntokens = [\"s3cr3tvalue]",
+        "callers = \"s3cr3tvalue\"",
+    ];
+    let json = r#"{"headers":{"ESANTE-API-KEY":"s3cr3tvalue"}}"#;
+    let set = [
+        ("RELAIS__SERVICES__DMP__HEADERS", json),
+        ("RELAIS__SERVICES__DMP", json),
+        ("RELAIS__SERVICES", json),
+        ("RELAIS__NOTICES", json),
+        ("RELAIS__NOTICES__WEBHOOK", "http://u:s3cr3tvalue@h"),
+        ("RELAIS__CALLERS", json),
+        ("RELAIS__CALLERS__0", json),
+        ("RELAIS__CALLERS__0__TOKENS", SECRET),
+        ("RELAIS__IDENTITIES", json),
+        ("RELAIS__IDENTITIES__PASSWORD", SECRET),
+    ];
+    let no_variable = ("RELAIS_", "");
+    let cases = (written.map(|text| (text, no_variable)).into_iter())
+        .chain(set.map(|variable| ("", variable)));
+    for (text, (name, value)) in cases {
+        let variable = (name.to_owned(), value.to_owned());
+        let problems = Config::from_toml(text, Path::new("relais.toml"), [variable]).unwrap_err();
+        let told = problems.to_string();
+        assert!(!told.contains(SECRET), "{text}{name}: {told}");
+        let place = match text.find(SECRET) {
+            None => format!("environment variable {name}: "),
+            Some(at) => format!("relais.toml:{}:", text[..at].split('\n').count()),
+        };
+        assert!(told.contains(&place), "{text}{name}: {told}");
+    }
+    // A number may be one as well.
+    for text in [
+        "[services.dmp]\nheaders = 4711",
+        "[identities]\npassword_env = 4711",
+        "[notices]\nwebhook = 4711",
+        "[services.dmp.headers]\nESANTE-API-KEY = 4711",
+    ] {
+        let problems = Config::from_toml(text, Path::new("relais.toml"), []).unwrap_err();
+        let told = problems.to_string();
+        assert!(told.contains("found something else"), "{told}");
+        assert!(!told.contains("4711"), "{told}");
     }
 }

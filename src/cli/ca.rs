@@ -1,9 +1,6 @@
 //! `relais ca`: an authority for `[listeners.intercept]`, which applications of this machine may believe.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -17,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{ConfigArgument, print};
 use crate::config::Config;
+use crate::identity::enrol::files;
 
 /// How long the authority is valid: as long as the structures' own certificates.
 const VALIDITY: Duration = Duration::from_secs(3 * 365 * 86_400);
@@ -42,10 +40,21 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .collect();
     let key = KeyPair::generate()?;
     let certificate = params(&hosts)?.self_signed(&key)?;
-    let path = |name: &str| arguments.out.join(name);
     let pem = Zeroizing::new(key.serialize_pem());
-    place(&path("relais-ca.key"), pem.as_bytes(), 0o600)?;
-    place(&path("relais-ca.pem"), certificate.pem().as_bytes(), 0o644)?;
+    let of_key = arguments.out.join("relais-ca.key");
+    let of_authority = arguments.out.join("relais-ca.pem");
+    files::sweep(&arguments.out);
+    let place = |path: &Path, contents: &str, mode| {
+        let placed = files::place(path, contents.as_bytes(), mode);
+        placed.with_context(|| path.display().to_string())
+    };
+    place(&of_key, &pem, files::SECRET)?;
+    // Applications of other accounts are to believe it.
+    if let Err(error) = place(&of_authority, &certificate.pem(), files::PUBLIC) {
+        // A key without its authority serves nobody, and the next run would stop at it.
+        files::remove(&of_key).with_context(|| of_key.display().to_string())?;
+        return Err(error);
+    }
     print(&format!(
         "\
 authority    {}
@@ -55,8 +64,8 @@ It can vouch for servers at {} and at names below these, and for nothing else; a
 Whoever has its private key can pass for these services towards every application that believes it: both stay on this
 machine. Have applications believe the authority, and name both files under [listeners.intercept].
 ",
-        path("relais-ca.pem").display(),
-        path("relais-ca.key").display(),
+        of_authority.display(),
+        of_key.display(),
         hosts.join(", ")
     ));
     Ok(ExitCode::SUCCESS)
@@ -109,14 +118,6 @@ fn constraints(hosts: &[String]) -> NameConstraints {
         permitted_subtrees: permitted,
         excluded_subtrees: excluded,
     }
-}
-
-/// Writes a file that is not there yet.
-fn place(path: &Path, contents: &[u8], mode: u32) -> anyhow::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(mode);
-    let written = (options.open(path)).and_then(|mut file| file.write_all(contents));
-    written.with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]

@@ -133,11 +133,8 @@ fn token_hashes(raw: &Raw<'_>) -> Parsed<Vec<TokenHash>> {
         text.parse::<TokenHash>()
             .map_err(|error| Some(error.to_string()))
     })(raw);
-    hashes.map_err(|mut mismatch| {
-        // It may well be a token.
-        mismatch.found = Some("something else".to_owned());
-        mismatch
-    })
+    // It may well be a token.
+    hashes.map_err(Mismatch::hidden)
 }
 
 fn user(raw: &Raw<'_>) -> Parsed<u32> {

@@ -46,16 +46,18 @@ impl Document {
 
 /// `section.key`, with quotes where TOML would need them.
 pub(super) fn join(section: &str, key: &str) -> String {
-    let bare = !key.is_empty()
-        && key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    match (section.is_empty(), bare) {
+    match (section.is_empty(), is_bare(key)) {
         (true, true) => key.to_owned(),
         (true, false) => format!("{key:?}"),
         (false, true) => format!("{section}.{key}"),
         (false, false) => format!("{section}.{key:?}"),
     }
+}
+
+/// Whether TOML takes a key without quotes.
+pub(super) fn is_bare(key: &str) -> bool {
+    let is_of_bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    !key.is_empty() && key.bytes().all(is_of_bare)
 }
 
 /// A text whose lines have been counted, so that a file of thousands of entries can be reported on.
@@ -140,9 +142,14 @@ fn convert(value: &DeValue<'_>, path: &str, spans: &mut HashMap<String, Span>) -
 fn syntax(error: &toml::de::Error, text: &str, path: &Path) -> Problem {
     let offset = error.span().map_or(0, |span| span.start);
     let (line, column) = Lines::new(text).line_column(offset);
-    let source = text.lines().nth(line - 1).unwrap_or_default();
-    let gutter = line.to_string().len();
-    let excerpt = format!("  {line} | {source}\n  {:gutter$} | {:>column$}", "", "^");
+    let excerpt = match may_hold_secret(text, line) {
+        true => format!("  {line} | (not shown: a secret may stand there)"),
+        false => {
+            let source = text.lines().nth(line - 1).unwrap_or_default();
+            let gutter = line.to_string().len();
+            format!("  {line} | {source}\n  {:gutter$} | {:>column$}", "", "^")
+        }
+    };
     let message = error
         .message()
         .trim()
@@ -161,4 +168,27 @@ fn syntax(error: &toml::de::Error, text: &str, path: &Path) -> Problem {
         what: What::Syntax { message, excerpt },
         hint,
     }
+}
+
+/// What is written of secrets, or beside them: the sections and keys that hold some, and those that somebody might think
+/// of. Enough of each word to find it misspelt.
+const SECRETS: [&str; 5] = ["header", "notice", "passw", "token", "webhook"];
+
+/// Whether a line of a text that is no TOML, counted from 1, may hold a secret: something is said of one since its
+/// section began. More cannot be known, since a text without its end takes others in.
+fn may_hold_secret(text: &str, line: usize) -> bool {
+    let lines: Vec<_> = text.lines().take(line).collect();
+    let begins = |line: &&str| {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        let is_of_name =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'[' | b']' | b'_' | b'-' | b'.');
+        line.starts_with('[') && line.ends_with(']') && line.bytes().all(is_of_name)
+    };
+    // The line itself begins none that is right.
+    let before = &lines[..lines.len().saturating_sub(1)];
+    let start = before.iter().rposition(begins);
+    lines[start.unwrap_or(0)..].iter().any(|line| {
+        let line = line.to_lowercase();
+        SECRETS.iter().any(|word| line.contains(word))
+    })
 }

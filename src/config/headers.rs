@@ -34,21 +34,14 @@ fn is_free(name: &HeaderName) -> bool {
 pub(super) fn read(section: Section<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
     let reader = section.reader;
     let seen = RefCell::new(HashSet::new());
-    section.named_values(|name, raw| {
+    section.secret_values(|name, raw| {
         let (name, value) = field(name, raw, reader)?;
         if !seen.borrow_mut().insert(name.clone()) {
-            return Err(hidden(Mismatch::expected(
-                "each field once: names differ by more than capitals",
-            )));
+            let expected = "each field once: names differ by more than capitals";
+            return Err(Mismatch::expected(expected));
         }
         Ok((name, value))
     })
-}
-
-/// Found values are never repeated in a message: they are secrets more often than not.
-fn hidden(mut mismatch: Mismatch) -> Mismatch {
-    mismatch.found = Some("a value".to_owned());
-    mismatch
 }
 
 fn field(name: &str, raw: &Raw<'_>, reader: &Reader<'_>) -> Parsed<(HeaderName, HeaderValue)> {
@@ -56,14 +49,14 @@ fn field(name: &str, raw: &Raw<'_>, reader: &Reader<'_>) -> Parsed<(HeaderName, 
         .ok()
         .filter(is_free)
         .ok_or_else(|| {
-            hidden(Mismatch::expected(
+            Mismatch::expected(
                 "the name of a field that neither HTTP nor Relais sets itself, such as ESANTE-API-KEY",
-            ))
+            )
         })?;
     let expected = || {
-        hidden(Mismatch::expected(
+        Mismatch::expected(
             "the field's value as text, or { file = \"PATH\" } of a file that holds it",
-        ))
+        )
     };
     let text = match raw.kind {
         ValueKind::Table(table) => {

@@ -58,6 +58,20 @@ impl Mismatch {
         }
     }
 
+    /// Does not say what was found, which may be a secret.
+    pub(super) fn hidden(mut self) -> Self {
+        self.found = Some("something else".to_owned());
+        self
+    }
+
+    /// The same of a value that holds secrets in its turn, if any: that it is a table, a list or nothing may be said.
+    pub(super) fn hide(self, raw: &Raw<'_>) -> Self {
+        match raw.kind {
+            ValueKind::Table(_) | ValueKind::Array(_) | ValueKind::Nil => self,
+            _ => self.hidden(),
+        }
+    }
+
     /// What to do about it.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -87,19 +101,20 @@ pub(super) fn describe(kind: &ValueKind) -> String {
     }
 }
 
-/// A table.
+/// A table. What stands in its place may be all that belongs into it, with the secrets of `headers`.
 pub(super) fn table(raw: &Raw<'_>) -> Parsed<Map<String, Value>> {
     match raw.kind {
         ValueKind::Table(table) => Ok(table.clone()),
-        _ => Err(Mismatch::expected("a table")),
+        _ => Err(Mismatch::expected("a table").hide(raw)),
     }
 }
 
-/// A list of what should be tables; the key is for the hint.
+/// A list of what should be tables, which may be in place of it as well; the key is for the hint.
 pub(super) fn list_of_tables(key: &str) -> impl Fn(&Raw<'_>) -> Parsed<Vec<Value>> {
     move |raw| match raw.kind {
         ValueKind::Array(items) => Ok(items.clone()),
         _ => Err(Mismatch::expected("a list of tables")
+            .hide(raw)
             .hint(format!("write [[{key}]] with two brackets for each"))),
     }
 }

@@ -16,7 +16,9 @@ const EXPECTED: &str = "a list of files and http URLs, such as [\"http://igc-san
 pub(super) fn read(mut section: Section<'_>) -> Option<Revocation> {
     let reader = section.reader;
     let path = parse::path(&reader.base);
-    let crls = section.take("crls", parse::list(EXPECTED, |text| source(text, reader)));
+    let crls = section.take("crls", |raw| {
+        parse::list(EXPECTED, |text| source(text, reader))(raw).map_err(without_user)
+    });
     let keeps = section.has("cache");
     let cache = section.take("cache", |raw| {
         let path = path(raw)?;
@@ -45,6 +47,14 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Revocation> {
         trust: trust.map(|found| found.value),
         unknown: unknown?.value,
     })
+}
+
+/// A user in a URL may come with a password.
+fn without_user(mismatch: Mismatch) -> Mismatch {
+    match &mismatch.found {
+        Some(found) if found.contains('@') => mismatch.hidden(),
+        _ => mismatch,
+    }
 }
 
 /// What is wrong with one source is told in a hint.

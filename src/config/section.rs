@@ -5,7 +5,7 @@
 
 use ::config::{Map, Value, ValueKind};
 
-use super::document::join;
+use super::document::{is_bare, join};
 use super::parse;
 use super::problem::What;
 use super::raw::{Mismatch, Raw, list_of_tables, table};
@@ -131,16 +131,19 @@ impl<'r> Section<'r> {
         sections
     }
 
-    /// Values whose names the user chose, all of them or none, in the order of their names.
-    pub(super) fn named_values<T>(
+    /// Values whose names the user chose, all of them or none, in the order of their names. No message repeats one:
+    /// they are secrets more often than not.
+    pub(super) fn secret_values<T>(
         mut self,
         parse: impl Fn(&str, &Raw<'_>) -> Result<T, Mismatch>,
     ) -> Option<Vec<T>> {
         let mut entries: Vec<_> = std::mem::take(&mut self.table).into_iter().collect();
         entries.sort_by(|(a, _), (b, _)| a.cmp(b));
         let read = |(name, value): &(String, Value)| {
-            parse(name, &Raw::from(value))
-                .map_err(|mismatch| self.reader.refuse(&self.value_spot(name), value, mismatch))
+            let raw = Raw::from(value);
+            parse(name, &raw)
+                .map_err(|mismatch| mismatch.hide(&raw))
+                .map_err(|mismatch| self.reader.refuse(&self.secret_spot(name), value, mismatch))
                 .ok()
         };
         // All are read before any is missed, so that each mistake is told.
@@ -214,6 +217,18 @@ impl<'r> Section<'r> {
     fn value_spot(&self, key: &str) -> Spot {
         let path = join(&self.spot.key, key);
         self.spot_at(self.reader.document.value_offset(&path), path)
+    }
+
+    /// That of a value with a name that may have taken in the value: `"ESANTE-API-KEY: …"`.
+    fn secret_spot(&self, name: &str) -> Spot {
+        let spot = self.value_spot(name);
+        match is_bare(name) {
+            true => spot,
+            false => Spot {
+                key: self.spot.key.clone(),
+                ..spot
+            },
+        }
     }
 
     fn spot_at(&self, offset: Option<usize>, key: String) -> Spot {

@@ -50,13 +50,11 @@ fn https_url(raw: &Raw<'_>) -> Parsed<(Authority, Box<str>)> {
     let text = raw.text().ok_or_else(expected)?;
     parse_https(text).ok_or_else(|| {
         let mut mismatch = expected();
-        let authority = text
-            .split("//")
-            .nth(1)
-            .and_then(|rest| rest.split(['/', '?', '#']).next());
-        // A user in a URL may come with a password.
-        if authority.is_some_and(|authority| authority.contains('@')) {
+        // A user may come with a password, and a query with a key.
+        if text.contains('@') {
             mismatch.found = Some("a URL with a user".to_owned());
+        } else if text.contains(['?', '#']) {
+            mismatch.found = Some("a URL with a query or fragment".to_owned());
         }
         if text.starts_with("http:") {
             mismatch = mismatch.hint("services are reached over TLS only");

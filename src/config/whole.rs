@@ -126,14 +126,12 @@ fn variable_name(raw: &Raw<'_>) -> Parsed<String> {
     let expected = || {
         Mismatch::expected("the name of an environment variable, such as \"RELAIS_KEY_PASSWORD\"")
     };
-    let name = parse::text(raw).map_err(|_| expected())?;
+    // It may well be the password, which may be a number.
+    let name = parse::text(raw).map_err(|_| expected().hidden())?;
     let well_formed = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     well_formed.then_some(name).ok_or_else(|| {
-        let mut mismatch =
-            expected().hint("name the variable; the password itself does not belong here");
-        // It may well be the password.
-        mismatch.found = Some("something else".to_owned());
-        mismatch
+        let hint = "name the variable; the password itself does not belong here";
+        expected().hint(hint).hidden()
     })
 }
 
@@ -143,6 +141,8 @@ fn credential_name(raw: &Raw<'_>) -> Parsed<String> {
             "the name of a systemd credential, without folder, such as \"key-passwords\"",
         )
     };
+    // It may well be the password.
+    let expected = || expected().hidden();
     let name = parse::text(raw).map_err(|_| expected())?;
     let is_file_name = !name.contains(['/', '\0']) && name != "." && name != "..";
     is_file_name.then_some(name).ok_or_else(expected)

@@ -1,9 +1,11 @@
 //! How a request names where it goes: by a path at Relais itself, by a service's own address, or in a tunnel to it.
 
+use std::borrow::Cow;
+
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Version};
 use hyper::body::Incoming;
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 
 use super::headers::{FIELDS_MAX, Overview};
 use super::reply::{Code, Problem};
@@ -139,31 +141,54 @@ fn malformed(detail: &str) -> Problem {
     Problem::new(Code::RequestMalformed, detail, "")
 }
 
+/// How often a path is decoded by servers in a row: a proxy, a framework and an application behind it.
+const DECODINGS: usize = 3;
+
 /// Whether a path and query would lead above where it begins for a server that resolves dot segments (RFC 3986 section
 /// 5.2.4): out of the service's base, or into another service on the same host. Read as unkindly as any server may:
-/// decoded or not, with the separator of Windows, and with parameters, which Tomcat takes off first (`..;x`).
+/// decoded or not, or more than once (`%252e`, CVE-2021-42013), with the separator of Windows, and with parameters,
+/// which Tomcat takes off first (`..;x`).
 pub(super) fn climbs(path_and_query: &str) -> bool {
     let path = path_and_query.split('?').next().unwrap_or_default();
     if !path.contains("..") && !path.contains('%') {
         return false;
     }
-    let mut depth = 0;
-    path.split('/').any(|segment| {
-        let decoded: Vec<u8> = percent_decode_str(segment).collect();
-        let mut ups = 0;
-        let mut downs = 0;
-        for part in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
-            let end = part.iter().position(|byte| *byte == b';');
-            match &part[..end.unwrap_or(part.len())] {
-                b".." => ups += 1,
-                // Slashes that follow each other may be taken for one.
-                b"" | b"." => {}
-                _ => downs = 1,
-            }
-        }
-        depth += if ups > 0 { -ups } else { downs };
-        depth < 0
+    (0..=DECODINGS).any(|times| {
+        let mut depth = 0;
+        path.split('/').any(|segment| {
+            depth += steps(&decoded(segment, times));
+            depth < 0
+        })
     })
+}
+
+/// A segment, decoded as many times, or until there is nothing to decode.
+fn decoded(segment: &str, times: usize) -> Cow<'_, [u8]> {
+    let mut decoded = Cow::Borrowed(segment.as_bytes());
+    for _ in 0..times {
+        let Cow::Owned(again) = Cow::from(percent_decode(&decoded)) else {
+            break;
+        };
+        decoded = Cow::Owned(again);
+    }
+    decoded
+}
+
+/// How far down a segment leads, which may hold separators now that it is decoded: one step at most, but all that it
+/// may lead up.
+fn steps(segment: &[u8]) -> i64 {
+    let mut ups = 0;
+    let mut downs = 0;
+    for part in segment.split(|byte| matches!(byte, b'/' | b'\\')) {
+        let end = part.iter().position(|byte| *byte == b';');
+        match &part[..end.unwrap_or(part.len())] {
+            b".." => ups += 1,
+            // Slashes that follow each other may be taken for one.
+            b"" | b"." => {}
+            _ => downs = 1,
+        }
+    }
+    if ups > 0 { -ups } else { downs }
 }
 
 #[cfg(test)]
@@ -202,6 +227,12 @@ mod tests {
             "/a/..%2f..%2fb",
             "/%5c..%5cb",
             "..",
+            "/%252e%252e/b",
+            "/%25252e.",
+            "/a/..%252f..%252fb",
+            "/%%32%65.",
+            // Where parameters are taken off before decoding, as Tomcat does it.
+            "/;%2fa/../b",
         ] {
             assert!(climbs(path), "{path}");
         }
@@ -215,6 +246,8 @@ mod tests {
             "/a..b/c",
             "/x?y=../../z",
             "/%zz/%20..",
+            "/a/%252e%252e/b",
+            "/100%25/%2525/%",
         ] {
             assert!(!climbs(path), "{path}");
         }

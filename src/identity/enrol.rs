@@ -4,7 +4,7 @@
 //! its certificate into one file of the loaded folder. It never leaves, and no file is ever half written.
 
 pub mod bulk;
-mod files;
+pub(crate) mod files;
 pub mod install;
 pub mod report;
 pub mod request;

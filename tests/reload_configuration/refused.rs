@@ -88,7 +88,7 @@ async fn what_a_good_configuration_names_and_cannot_be_had_leaves_the_last_one_i
     });
     let report = reload(&gateway).await;
     assert!(
-        report.problems[0].reason.contains("RELAIS_NOT_SET"),
+        report.problems[0].reason.contains("`password_env`"),
         "{report:?}"
     );
     works(&gateway, "dmp").await;

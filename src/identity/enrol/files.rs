@@ -1,7 +1,8 @@
-//! Files that are there whole or not at all, and that only their owner can read.
+//! Files that are there whole or not at all, and that only those can read who may.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::identity::load::shell_word;
@@ -12,11 +13,17 @@ const UNFINISHED: &str = ".relais-";
 /// The longest name made out of a text, in characters: file systems take 255 bytes, and more than this comes along.
 const LONGEST_SLUG: usize = 100;
 
-/// Puts a new file in place. It is written under a hidden name, which loading passes over, and gets its own when all
+/// The mode of a file for its owner alone.
+pub(crate) const SECRET: u32 = 0o600;
+
+/// The mode of a file that all may read.
+pub(crate) const PUBLIC: u32 = 0o644;
+
+/// Puts a new file of this mode in place. It is written under a hidden name, which loading passes over, and gets its own when all
 /// of it has reached the disk.
 ///
 /// Fails with `AlreadyExists`, and changes nothing, when there is a file of that name.
-pub(super) fn place(path: &Path, contents: &[u8]) -> io::Result<()> {
+pub(crate) fn place(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     // Made with mode 0600, and removed again should anything fail.
     let mut file = tempfile::Builder::new()
@@ -25,13 +32,15 @@ pub(super) fn place(path: &Path, contents: &[u8]) -> io::Result<()> {
     // Tells another run that this is no leaving. Where files cannot be locked there are none to be swept either.
     let _ = file.as_file().try_lock();
     file.write_all(contents)?;
+    // Not left to the umask, which keeps new files to the account.
+    (file.as_file()).set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path).map_err(|error| error.error)?;
     sync_folder(folder)
 }
 
 /// Removes what an interrupted run left unfinished in a folder: a private key may be in it.
-pub(super) fn sweep(folder: &Path) {
+pub(crate) fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let is_unfinished =
             (entry.file_name().as_encoded_bytes()).starts_with(UNFINISHED.as_bytes());
@@ -75,7 +84,7 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Removes a file that may be gone already.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -161,8 +170,8 @@ mod tests {
     fn a_file_that_is_there_is_never_overwritten() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
-        place(&path, b"first").unwrap();
-        let error = place(&path, b"second").unwrap_err();
+        place(&path, b"first", SECRET).unwrap();
+        let error = place(&path, b"second", PUBLIC).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"first");
         // Nor is anything left beside it.

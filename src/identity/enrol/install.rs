@@ -157,7 +157,8 @@ impl Installer {
             let folder = path.parent().unwrap_or(&self.directory);
             files::make_folder(folder).map_err(|error| Refusal::system(folder, &error))?;
             files::sweep(folder);
-            files::place(path, bundle.as_bytes()).map_err(|error| Refusal::system(path, &error))?;
+            files::place(path, bundle.as_bytes(), files::SECRET)
+                .map_err(|error| Refusal::system(path, &error))?;
             self.served.add(plan.known);
         }
         if let Some(key) = &plan.pending {

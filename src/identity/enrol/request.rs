@@ -96,7 +96,7 @@ fn is_written(file: &Path, pem: &str) -> Result<bool, Refusal> {
 }
 
 fn place(file: &Path, contents: &[u8]) -> Result<(), Refusal> {
-    files::place(file, contents).map_err(|error| match error.kind() {
+    files::place(file, contents, files::SECRET).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => pending(file),
         _ => Refusal::system(file, &error),
     })

@@ -36,7 +36,8 @@ impl Passwords {
             shared.extend(read_lines(path, readers).map_err(LoadError::PasswordFile)?);
         }
         if let Some(name) = &config.password_env {
-            let value = env::var(name).map_err(|_| LoadError::PasswordEnv(name.clone()))?;
+            // The name is not told: somebody may have written the password there.
+            let value = env::var(name).map_err(|_| LoadError::PasswordEnv)?;
             shared.push(Password(Zeroizing::new(value)));
         }
         if let Some(name) = &config.password_credential {

@@ -63,6 +63,11 @@ pub(super) fn open(
 
 /// The library's words, where they tell nothing of the content.
 fn refusal(error: &Error) -> ProblemKind {
+    if let Error::InvalidParameters = error {
+        // The library has bounds of its own, and looks before it begins.
+        let text = "more than 1000000 rounds or 1 GiB of memory, or how much is not said";
+        return ProblemKind::TooCostly(text.to_owned());
+    }
     ProblemKind::Pkcs12(
         match error {
             Error::UnsupportedEncryptionScheme | Error::UnsupportedMacAlgorithm => {

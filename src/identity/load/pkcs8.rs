@@ -17,8 +17,11 @@ const PKCS12_ENCRYPTION: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x
 /// OpenSSL writes 2,048 rounds, careful people a million; a file that asks for more would stall the loading.
 const MOST_ROUNDS: u32 = 10_000_000;
 
-/// The most memory that scrypt may ask for, in bytes.
+/// The most memory that scrypt may ask for, in bytes: OpenSSL asks for 16 MiB.
 const MOST_MEMORY: u64 = 256 * 1024 * 1024;
+
+/// How often scrypt may ask for it, one after the other; OpenSSL asks once.
+const MOST_LANES: u16 = 16;
 
 /// Whether bytes in DER are an encrypted private key, supported or not.
 pub(super) fn is_encrypted(der: &[u8]) -> bool {
@@ -75,22 +78,27 @@ fn check_cost(scheme: &EncryptionScheme) -> Result<(), ProblemKind> {
     let Some(parameters) = scheme.pbes2() else {
         return Err(ProblemKind::UnsupportedEncryption("PBES1"));
     };
-    let affordable = match &parameters.kdf {
-        Kdf::Pbkdf2(pbkdf2) => pbkdf2.iteration_count <= MOST_ROUNDS,
+    match &parameters.kdf {
+        Kdf::Pbkdf2(pbkdf2) if pbkdf2.iteration_count > MOST_ROUNDS => {
+            Err(ProblemKind::TooCostly(format!(
+                "{} rounds of PBKDF2, more than {MOST_ROUNDS}",
+                pbkdf2.iteration_count
+            )))
+        }
+        Kdf::Pbkdf2(_) => Ok(()),
         Kdf::Scrypt(scrypt) => {
             let memory = scrypt
                 .cost_parameter
                 .saturating_mul(u64::from(scrypt.block_size))
                 .saturating_mul(128);
-            memory <= MOST_MEMORY && scrypt.parallelization <= 16
+            if memory <= MOST_MEMORY && scrypt.parallelization <= MOST_LANES {
+                return Ok(());
+            }
+            Err(ProblemKind::TooCostly(format!(
+                "{} times {memory} bytes of memory for scrypt, more than {MOST_LANES} times {MOST_MEMORY}",
+                scrypt.parallelization
+            )))
         }
-        _ => return Err(ProblemKind::UnsupportedEncryption("unknown key derivation")),
-    };
-    if affordable {
-        Ok(())
-    } else {
-        Err(ProblemKind::UnsupportedEncryption(
-            "key derivation that is too costly",
-        ))
+        _ => Err(ProblemKind::UnsupportedEncryption("unknown key derivation")),
     }
 }

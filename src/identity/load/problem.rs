@@ -66,6 +66,9 @@ pub enum ProblemKind {
     /// Encryption that Relais does not undo.
     #[error("the private key is encrypted in a way that is not supported ({0})")]
     UnsupportedEncryption(&'static str),
+    /// Encryption that whoever opens it works on for hours; what it asks for, and what is enough.
+    #[error("opening the file takes {0}")]
+    TooCostly(String),
     /// One that signs, and that cannot be written down again as it is.
     #[error(
         "the private key is encrypted or not in PEM, and only PEM without encryption is put into place"
@@ -187,6 +190,10 @@ fn hint(path: &Path, kind: &ProblemKind) -> String {
         ProblemKind::UnsupportedEncryption(_) => {
             format!("convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in {file} -out {file}.new")
         }
+        ProblemKind::TooCostly(_) => {
+            "export it again from where it was made, with the tool's own number of rounds"
+                .to_owned()
+        }
         ProblemKind::NotPlain => {
             format!("convert it: openssl pkey -in {file} -out {file}.new")
         }
@@ -252,10 +259,10 @@ pub enum LoadError {
     PasswordFile(Problem),
     /// The environment variable is not set, or not text.
     #[error(
-        "the environment variable `{0}` that `password_env` under [identities] names is not set, or not UTF-8; \
+        "the environment variable that `password_env` under [identities] names is not set, or not UTF-8; \
          set it, or remove the key"
     )]
-    PasswordEnv(String),
+    PasswordEnv,
     /// Not run by systemd, or the unit passes no credentials.
     #[error(
         "`password_credential` is configured but CREDENTIALS_DIRECTORY is not set; \

@@ -1,8 +1,9 @@
 //! Every format that certificates and keys are delivered in.
 
-use ::pkcs8::PrivateKeyInfoRef;
-use ::pkcs8::der::Decode as _;
-use ::pkcs8::pkcs5::pbes2::Parameters;
+use ::pkcs8::der::asn1::OctetString;
+use ::pkcs8::der::{Decode as _, Encode as _};
+use ::pkcs8::pkcs5::pbes2::{Kdf, Parameters, ScryptParams};
+use ::pkcs8::{EncryptedPrivateKeyInfoOwned, PrivateKeyInfoRef};
 use p12_keystore::{
     Certificate, EncryptionAlgorithm, KeyStore, KeyStoreEntry, MacAlgorithm, PrivateKey,
     PrivateKeyChain,
@@ -28,8 +29,17 @@ const RC2: (EncryptionAlgorithm, MacAlgorithm) = (
 
 fn pkcs12(
     issued: &Issued,
+    algorithms: (EncryptionAlgorithm, MacAlgorithm),
+    password: &str,
+) -> Vec<u8> {
+    pkcs12_of_rounds(issued, algorithms, password, 20)
+}
+
+fn pkcs12_of_rounds(
+    issued: &Issued,
     (encryption, mac): (EncryptionAlgorithm, MacAlgorithm),
     password: &str,
+    mac_rounds: u32,
 ) -> Vec<u8> {
     let certificates = [&issued.cert_der, pki().issuing_der(), pki().root_der()];
     let chain = PrivateKeyChain::new(
@@ -44,7 +54,7 @@ fn pkcs12(
         .encryption_algorithm(encryption)
         .mac_algorithm(mac))
     .encryption_iterations(20)
-    .mac_iterations(20)
+    .mac_iterations(mac_rounds)
     .write()
     .unwrap()
 }
@@ -259,4 +269,78 @@ proptest! {
         prop_assert!(loaded.problems.len() >= 3);
         prop_assert!(loaded.problems.iter().all(|problem| !matches!(problem.kind, ProblemKind::Internal)));
     }
+}
+
+/// The problem of a file, with a password to try.
+fn problem_with_password(name: &str, content: Vec<u8>) -> Problem {
+    let folder = Folder::new();
+    folder
+        .write(name, content)
+        .write(&format!("{name}.password"), "password\n");
+    let problem = folder.problem();
+    assert!(problem.hint.contains("export it again"), "{problem}");
+    problem
+}
+
+#[test]
+fn an_encrypted_key_that_would_keep_the_loading_busy_for_hours_is_refused_at_once() {
+    let cheap = Parameters::generate_pbkdf2_sha256_aes256cbc(20, &[7; 16], [9; 16]).unwrap();
+    let Kdf::Pbkdf2(pbkdf2) = cheap.kdf.clone() else {
+        panic!("{cheap:?}");
+    };
+    let scrypt = ScryptParams {
+        salt: pbkdf2.salt,
+        cost_parameter: 1 << 40,
+        block_size: 8,
+        parallelization: 1,
+        key_length: None,
+    };
+    let mut rounds = pbkdf2;
+    rounds.iteration_count = 1 << 31;
+    let lanes = ScryptParams {
+        cost_parameter: 1 << 14,
+        parallelization: 17,
+        ..scrypt
+    };
+    for (kdf, expected) in [
+        (
+            Kdf::from(rounds),
+            "2147483648 rounds of PBKDF2, more than 10000000",
+        ),
+        (
+            Kdf::from(scrypt),
+            "1 times 1125899906842624 bytes of memory for scrypt, more than 16 times 268435456",
+        ),
+        (
+            Kdf::from(lanes),
+            "17 times 16777216 bytes of memory for scrypt, more than 16 times 268435456",
+        ),
+    ] {
+        let parameters = Parameters {
+            kdf,
+            encryption: cheap.encryption,
+        };
+        let sealed = EncryptedPrivateKeyInfoOwned {
+            encryption_algorithm: parameters.into(),
+            encrypted_data: OctetString::new([0; 32]).unwrap(),
+        };
+        let problem = problem_with_password("a.key", sealed.to_der().unwrap());
+        let told = problem.to_string();
+        assert!(
+            told.contains("a.key: ") && told.contains(expected),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_pkcs12_file_that_would_keep_the_loading_busy_for_hours_is_refused_at_once() {
+    let issued = issue("1060785003", "DUI", 0);
+    // As long in DER as a number that would take minutes.
+    let mut file = pkcs12_of_rounds(&issued, MODERN, "password", 0x1_0000);
+    let rounds = file.len() - 3;
+    assert_eq!(file[rounds - 2..], [2, 3, 1, 0, 0]);
+    file[rounds..].copy_from_slice(&[0x7f, 0xff, 0xff]);
+    let told = problem_with_password("a.p12", file).to_string();
+    assert!(told.contains("more than 1000000 rounds"), "{told}");
 }
