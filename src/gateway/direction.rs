@@ -48,8 +48,11 @@ pub(super) struct Asker<'a> {
 
 impl Asker<'_> {
     fn recognise<'t>(&self, table: &'t Table, door: &Door) -> Result<Option<&'t Known>, Problem> {
-        let callers = table.callers();
-        callers.recognise(&door.address, self.peer, self.shown, self.is_proxied)
+        // A browser that takes Relais for its proxy would come by the listener, too. And whoever connected before a
+        // certificate was required has not shown what being let in stands for by now.
+        let is_told = !self.is_proxied && (!door.is_closed || self.peer.certificate().is_some());
+        let listener = is_told.then_some(&door.address);
+        table.callers().recognise(listener, self.peer, self.shown)
     }
 
     /// Lets a request that has waited through once more: it has not left, and the rights of its caller may have gone

@@ -19,6 +19,13 @@ pub struct Peer {
     pub tunnel: Option<Arc<Tunnel>>,
 }
 
+impl Peer {
+    /// The certificate that it proved to hold, if it did.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.tls.as_ref()?.certificate.as_ref()
+    }
+}
+
 /// What was asked of with CONNECT. An answer to it that has this among its extensions says that the requests in the
 /// tunnel are to be taken here.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -86,9 +86,9 @@ impl Security {
         let stream = accepted.await??;
         let session = stream.get_ref().1;
         let shown = session.peer_certificates().and_then(<[_]>::first);
-        // A handshake may be held open over the reload from which on its certificate is refused. A renewal of the
-        // listener's own certificate changes nothing here.
-        if shown.is_some() && !terms.takes_the_same(&self.0.load()) {
+        // A handshake may be held open over the reload from which on its certificate is refused, or one is required.
+        // A renewal of the listener's own certificate changes nothing here.
+        if !terms.takes_the_same(&self.0.load()) {
             return Err(io::Error::other(
                 "which certificates are taken has changed during the handshake",
             ));

@@ -169,12 +169,8 @@ async fn keys_that_cannot_be_followed_keep_the_whole_configuration_from_being_ta
     // Whoever connects would be the caller, if the authorities that are to vouch for it did not matter.
     fs::write(secured.folder.join("clients.pem"), "none").unwrap();
     secured.edit("\nclient_certificate = \"optional\"", "");
-    let tenant = secured.gateway.tenant(0);
     let path = &secured.gateway.site.configuration;
-    let text = fs::read_to_string(path).unwrap()
-        + &format!(
-            "\n[[callers]]\nname = \"site\"\nlistener = \"127.0.0.2:0\"\ntenants = [\"{tenant}\"]\nservices = [\"*\"]\n"
-        );
+    let text = fs::read_to_string(path).unwrap() + &of_listener(&secured);
     fs::write(path, text).unwrap();
     let report = secured.reload().await;
     assert!(!report.changed, "{report:?}");
