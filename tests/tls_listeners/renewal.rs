@@ -162,6 +162,66 @@ async fn whether_a_listener_speaks_tls_at_all_needs_a_restart() {
 }
 
 #[tokio::test]
+async fn nobody_is_a_caller_by_a_listener_whose_tls_waits_for_a_restart() {
+    let token = relais::gateway::caller::new_token().unwrap();
+    let hash = relais::gateway::caller::TokenHash::of(token.as_bytes());
+    let by_token = caller("dui", &format!("tokens = [\"{hash}\"]"));
+    let secured = secured(&[""], &by_token);
+    let tenant = secured.gateway.tenant(0);
+    let status = async || secured.gateway.get(tenant, "/dmp/x").await.status();
+    assert_eq!(status().await, 407);
+    secured.edit(
+        "address = \"127.0.0.1:0\"\n",
+        "address = \"127.0.0.1:0\"\n[listeners.tls]\ncertificate = \"relais.pem\"\nkey = \"relais.key\"\n\
+         client_authorities = \"clients.pem\"\n",
+    );
+    let by_listener = of_listener(&secured).replace("127.0.0.2", "127.0.0.1");
+    secured.edit(&by_token, &format!("{by_listener}{by_token}"));
+    let report = secured.reload().await;
+    let keys: Vec<_> = report.restart.iter().map(|one| &*one.key).collect();
+    assert_eq!(keys, ["listeners[0].tls", "callers[0]"], "{report:?}");
+    assert_eq!(status().await, 407);
+    // It is the only one of the file.
+    secured.edit(&by_token, "");
+    let report = secured.reload().await;
+    let keys: Vec<_> = report.restart.iter().map(|one| &*one.key).collect();
+    assert_eq!(
+        keys,
+        ["listeners[0].tls", "callers[0]", "callers"],
+        "{report:?}"
+    );
+    assert_eq!(status().await, 407);
+}
+
+#[tokio::test]
+async fn a_caller_by_a_listener_whose_tls_waits_for_a_restart_has_the_rights_that_it_had() {
+    let clear = "address = \"127.0.0.1:0\"\n";
+    let (gateway, ()) = start_on(2, &[Stand::new("dmp")], |site, text| {
+        put_server(&site.directory, &server(&site.pki, &[NAME]));
+        *text = text.replacen("[identities]", "[identities]\nreload = \"manual\"", 1);
+        let tenant = relais::simulator::site::sample_finess(0);
+        text.push_str(&format!(
+            "\n[[callers]]\nname = \"site\"\nlistener = \"127.0.0.1:0\"\ntenants = [\"{tenant}\"]\nservices = [\"*\"]\n"
+        ));
+    });
+    let (first, second) = (gateway.tenant(0), gateway.tenant(1));
+    let path = &gateway.site.configuration;
+    let text = fs::read_to_string(path).unwrap();
+    let tls =
+        format!("{clear}[listeners.tls]\ncertificate = \"relais.pem\"\nkey = \"relais.key\"\n");
+    let text = text.replacen(clear, &tls, 1);
+    let of = |tenant| format!("tenants = [\"{tenant}\"]\nservices");
+    fs::write(path, text.replace(&of(first), &of(second))).unwrap();
+    let report = within(gateway.app.reload()).await.unwrap();
+    assert!(
+        report.restart.iter().any(|one| one.key == "callers[0]"),
+        "{report:?}"
+    );
+    assert_eq!(gateway.get(first, "/dmp/x").await.status(), 200);
+    assert_eq!(gateway.get(second, "/dmp/x").await.status(), 403);
+}
+
+#[tokio::test]
 async fn keys_that_cannot_be_followed_keep_the_whole_configuration_from_being_taken_up() {
     let optional = "client_authorities = \"clients.pem\"\nclient_certificate = \"optional\"";
     let secured = secured(&[optional], "");
