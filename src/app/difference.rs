@@ -1,5 +1,7 @@
 //! How the configuration of a file differs from the one in use: what is taken up, and what has to wait for a restart.
 
+mod lost;
+
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
@@ -41,6 +43,10 @@ pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
     let mut restart = differing(running, new);
     restart.extend(told);
     restart.extend(callers(running, new));
+    restart.extend(lost::of_revocation(
+        &running.revocation,
+        &mut new.revocation,
+    ));
     if new.callers.is_empty() && !running.callers.is_empty() {
         // Without callers, whoever connects speaks for everybody: half of a file that was read must not bring that about.
         restart.push(Restart::new("callers", running.callers.len(), NONE));
@@ -201,6 +207,7 @@ fn listeners(bound: &[Listener], new: &[Listener]) -> (Vec<Restart>, Vec<Listene
                     told.push(Restart::new(&key, takes(listener), takes(&found)));
                     found.intercept.clone_from(&listener.intercept);
                 }
+                told.extend(lost::of_listener(index, listener, &mut found));
                 all.push(found);
             }
             None => {

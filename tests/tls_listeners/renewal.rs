@@ -221,6 +221,41 @@ async fn a_caller_by_a_listener_whose_tls_waits_for_a_restart_has_the_rights_tha
     assert_eq!(gateway.get(second, "/dmp/x").await.status(), 403);
 }
 
+/// T6.
+#[tokio::test]
+async fn what_a_listener_asks_of_applications_stays_when_it_goes_from_the_file() {
+    const ASKED: &str = "client_authorities = \"clients.pem\"\n";
+    const CRLS: &str = "crls = [\"clients.crl\"]\n";
+    let secured = secured(&[&format!("{ASKED}{CRLS}")], "");
+    let known = application(&secured.clients, "host-1");
+    let revoked_one = application(&secured.clients, "host-2");
+    let list = revoked(&secured.clients, &[&revoked_one.serial()]);
+    fs::write(secured.folder.join("clients.crl"), list).unwrap();
+    assert!(secured.reload().await.changed);
+    for (lost, key) in [
+        (CRLS, "listeners[1].tls.crls"),
+        (ASKED, "listeners[1].tls.client_authorities"),
+    ] {
+        secured.edit(lost, "");
+        let report = secured.reload().await;
+        assert!(!report.changed, "{report:?}");
+        assert_eq!(report.restart[0].key, key);
+        assert_eq!(secured.ask(None).await, None, "{key}");
+        assert_eq!(secured.ask(Some(&revoked_one)).await, None, "{key}");
+        assert_eq!(secured.ask(Some(&known)).await.unwrap().0, 200, "{key}");
+    }
+    let other = Pki::new(Environment::Test);
+    fs::write(secured.folder.join("other.pem"), other.authority_pem()).unwrap();
+    let key = "key = \"relais.key\"\n";
+    secured.edit(key, &format!("{key}client_authorities = \"other.pem\"\n"));
+    fs::write(secured.folder.join("other.crl"), revoked(&other, &[])).unwrap();
+    secured.edit("other.pem\"\n", "other.pem\"\ncrls = [\"other.crl\"]\n");
+    assert!(secured.reload().await.restart.is_empty(), "replaced");
+    assert_eq!(secured.ask(Some(&known)).await, None);
+    let known = application(&other, "host-1");
+    assert_eq!(secured.ask(Some(&known)).await.unwrap().0, 200);
+}
+
 #[tokio::test]
 async fn keys_that_cannot_be_followed_keep_the_whole_configuration_from_being_taken_up() {
     let optional = "client_authorities = \"clients.pem\"\nclient_certificate = \"optional\"";
