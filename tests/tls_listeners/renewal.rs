@@ -131,6 +131,55 @@ async fn a_pair_that_is_not_in_order_leaves_the_last_good_one_and_is_told_of() {
 }
 
 #[tokio::test]
+async fn a_pair_that_is_not_in_order_keeps_no_revocation_from_being_taken_up_nor_the_other_way_round()
+ {
+    let secured = secured(
+        &["client_authorities = \"clients.pem\"\ncrls = [\"clients.crl\"]"],
+        "",
+    );
+    let (first, second) = (
+        application(&secured.clients, "host-1"),
+        application(&secured.clients, "host-2"),
+    );
+    assert_eq!(secured.ask(Some(&first)).await.unwrap().0, 200);
+    let key = secured.folder.join("relais.key");
+    let allow = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+    let only = |report: &relais::app::reload::Report, file: &str| {
+        let told = &report.problems[..];
+        assert!(told.len() == 1 && told[0].file.ends_with(file), "{told:?}");
+    };
+
+    allow(0o644);
+    let list = revoked(&secured.clients, &[&first.serial()]);
+    fs::write(secured.folder.join("clients.crl"), list).unwrap();
+    let report = secured.reload().await;
+    only(&report, "relais.key");
+    assert!(report.changed, "{report:?}");
+    assert_eq!(secured.ask(Some(&first)).await, None, "revoked");
+    assert_eq!(secured.ask(Some(&second)).await.unwrap().0, 200);
+    // Named anew, what is asked of applications is taken up as well.
+    let other = Pki::new(Environment::Test);
+    fs::write(secured.folder.join("other.pem"), other.authority_pem()).unwrap();
+    secured.edit("clients.pem", "other.pem");
+    fs::write(secured.folder.join("clients.crl"), revoked(&other, &[])).unwrap();
+    let report = secured.reload().await;
+    only(&report, "relais.key");
+    assert_eq!(secured.ask(Some(&second)).await, None, "no authority");
+    let known = application(&other, "host-1");
+    assert_eq!(secured.ask(Some(&known)).await.unwrap().0, 200);
+
+    // A list that is not in order keeps no renewal from being taken up.
+    allow(0o600);
+    let renewed = server(&secured.gateway.site.pki, &[NAME]);
+    put_server(&secured.folder, &renewed);
+    fs::write(secured.folder.join("clients.crl"), "none").unwrap();
+    only(&secured.reload().await, "clients.crl");
+    let raw = secured.open(&secured.config(Some(&known))).await.unwrap();
+    assert_eq!(shown(&raw), renewed.cert_der.to_vec());
+    assert_eq!(secured.ask(Some(&second)).await, None, "no authority");
+}
+
+#[tokio::test]
 async fn whether_a_listener_speaks_tls_at_all_needs_a_restart() {
     let secured = secured(&[""], "");
     let tls = "[listeners.tls]\ncertificate = \"relais.pem\"\nkey = \"relais.key\"\n";
