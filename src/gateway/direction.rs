@@ -71,6 +71,22 @@ impl Asker<'_> {
     }
 }
 
+/// What the request for a tunnel has said for those in it: who asks, and for whom. What that gives a right to is looked
+/// up for each of them.
+#[derive(Clone, Copy, Default)]
+struct Agreed {
+    shown: Shown,
+    tenant: Option<Finess>,
+}
+
+impl Agreed {
+    fn of(peer: &Peer) -> Self {
+        let agreed = peer.tunnel.as_ref().map(|tunnel| &tunnel.agreed);
+        let agreed = agreed.map(|agreed| agreed.downcast_ref().expect("tunnels begin here alone"));
+        agreed.copied().unwrap_or_default()
+    }
+}
+
 /// The way to a service.
 pub(super) struct Direction<'a> {
     pub(super) chosen: Chosen,
@@ -94,8 +110,8 @@ impl Gateway {
         let form = self.form(door, peer, request, overview)?;
         let is_proxied = !matches!(form, Form::Plain { .. });
         door.hosts.admit(peer, request, overview, is_proxied)?;
-        let (of_tunnel, in_tunnel) = asked_for_tunnel(peer)?;
-        let credentials = Credentials::read(request.headers(), overview)?.in_tunnel(of_tunnel)?;
+        let outer = Agreed::of(peer);
+        let credentials = Credentials::read(request.headers(), overview)?.in_tunnel(outer.shown)?;
         let asker = Asker {
             peer,
             shown: credentials.shown,
@@ -103,7 +119,10 @@ impl Gateway {
         };
         let said = || {
             let said = Said::read(request.headers(), overview, &credentials)?;
-            Ok::<_, Problem>(Said { in_tunnel, ..said })
+            Ok::<_, Problem>(Said {
+                in_tunnel: outer.tenant,
+                ..said
+            })
         };
         let read = || {
             Ok(match form {
@@ -127,9 +146,10 @@ impl Gateway {
         exchange.caller = caller.map(|caller| Arc::clone(&caller.name));
         if let Form::Tunnel { authority } = form {
             let said = said()?;
-            let named = [door.bound.tenant, said.in_header, said.in_credentials, None];
-            exchange.tenant = address::the_one(named)?;
-            return tunnel(table, authority, request).map(Directed::Own);
+            let tenant = address::the_one([said.in_header, said.in_credentials, None, None])?;
+            exchange.tenant = address::the_one([door.bound.tenant, tenant, None, None])?;
+            let shown = credentials.shown;
+            return tunnel(table, authority, Agreed { shown, tenant }).map(Directed::Own);
         }
         let (path, address) = read()?;
         exchange.tenant = address.tenant;
@@ -165,23 +185,11 @@ impl Gateway {
     }
 }
 
-/// What was said when the tunnel in which a request comes was asked for: by whom, and for which tenant.
-fn asked_for_tunnel(peer: &Peer) -> Result<(Credentials, Option<Finess>), Problem> {
-    let Some(Tunnel { fields, .. }) = peer.tunnel.as_deref() else {
-        return Ok(Default::default());
-    };
-    let overview = Overview::of(fields);
-    let credentials = Credentials::read(fields, overview)?;
-    let said = Said::read(fields, overview, &credentials)?;
-    let tenant = address::the_one([said.in_header, said.in_credentials, None, None])?;
-    Ok((credentials, tenant))
-}
-
 /// Agrees to a tunnel to a declared service, in which Relais takes the service's place.
 fn tunnel(
     table: &Table,
     authority: &Authority,
-    request: &Request<Incoming>,
+    agreed: Agreed,
 ) -> Result<Response<Bytes>, Problem> {
     if !table.has_at(authority) {
         return Err(Problem::new(
@@ -193,7 +201,7 @@ fn tunnel(
     let mut response = Response::new(Bytes::new());
     response.extensions_mut().insert(Arc::new(Tunnel {
         authority: authority.clone(),
-        fields: request.headers().clone(),
+        agreed: Box::new(agreed),
     }));
     Ok(response)
 }
