@@ -173,7 +173,7 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
     let listeners = (config.listeners.into_iter().zip(sources.securities.each()))
         .map(|(listener, security)| {
             let authority = listener.intercept.as_ref().map(|files| {
-                Authority::read(files, &config.identities)
+                Authority::read(files, config.identities.key_readers)
                     .with_context(|| format!("listeners.intercept: {}", files.authority.display()))
             });
             let authority = authority.transpose()?.map(Arc::new);

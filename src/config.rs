@@ -154,6 +154,13 @@ pub struct ListenerTls {
     pub clients: Option<ClientCertificates>,
 }
 
+impl ListenerTls {
+    /// Whether nobody gets in without a certificate.
+    pub fn is_closed(&self) -> bool {
+        (self.clients.as_ref()).is_some_and(|clients| clients.is_required)
+    }
+}
+
 /// The certificates that applications are asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientCertificates {

@@ -90,6 +90,8 @@ pub struct Door {
     pub hosts: Hosts,
     /// Whether CONNECT to a service is taken.
     pub takes_tunnels: bool,
+    /// Whether TLS lets nobody in here without a certificate, by now: a connection that is open may be older.
+    pub is_closed: bool,
 }
 
 impl Gateway {

@@ -201,6 +201,14 @@ fn caller(name: &str, proof: &str) -> String {
     format!("\n[[callers]]\nname = \"{name}\"\n{proof}\ntenants = [\"*\"]\nservices = [\"*\"]\n")
 }
 
+/// `[[callers]]` of whoever connects to the first TLS listener, for the first tenant.
+fn of_listener(secured: &Secured) -> String {
+    let tenant = secured.gateway.tenant(0);
+    format!(
+        "\n[[callers]]\nname = \"site\"\nlistener = \"127.0.0.2:0\"\ntenants = [\"{tenant}\"]\nservices = [\"*\"]\n"
+    )
+}
+
 /// The first certificate that a listener shows.
 fn shown(raw: &Raw<TlsStream<TcpStream>>) -> Vec<u8> {
     let session = raw.stream.get_ref().1;

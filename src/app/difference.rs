@@ -1,5 +1,7 @@
 //! How the configuration of a file differs from the one in use: what is taken up, and what has to wait for a restart.
 
+mod lost;
+
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
@@ -7,6 +9,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use crate::config::{AccessLog, Config, ListenAddress, Listener, LogFormat};
+use crate::gateway::caller::{Caller, Proof};
 use crate::inbound::listener::describe;
 
 /// A key whose value in the file is not the one in use, and will not be before a restart.
@@ -39,6 +42,11 @@ pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
     let (told, listeners) = listeners(&running.listeners, &new.listeners);
     let mut restart = differing(running, new);
     restart.extend(told);
+    restart.extend(callers(running, new));
+    restart.extend(lost::of_revocation(
+        &running.revocation,
+        &mut new.revocation,
+    ));
     if new.callers.is_empty() && !running.callers.is_empty() {
         // Without callers, whoever connects speaks for everybody: half of a file that was read must not bring that about.
         restart.push(Restart::new("callers", running.callers.len(), NONE));
@@ -130,6 +138,36 @@ fn differing(running: &Config, new: &Config) -> Vec<Restart> {
     differing.collect()
 }
 
+/// Puts callers back that are recognised by a listener whose TLS waits for a restart: whoever connects in clear text would
+/// be one, and has shown nothing of what they rest on.
+fn callers(running: &Config, new: &mut Config) -> Vec<Restart> {
+    let has = |config: &Config, address: &ListenAddress, is_secured: bool| {
+        let mut there = config
+            .listeners
+            .iter()
+            .filter(|one| one.address == *address);
+        there.any(|one| one.tls.is_some() == is_secured)
+    };
+    let file = std::mem::take(&mut new.callers);
+    let mut told = Vec::new();
+    for (at, caller) in file.into_iter().enumerate() {
+        let waits = match &caller.proof {
+            Proof::Listener(address) => has(running, address, false) && has(new, address, true),
+            _ => false,
+        };
+        if !waits || running.callers.contains(&caller) {
+            new.callers.push(caller);
+            continue;
+        }
+        let is_it = |one: &&Caller| one.name == caller.name && one.proof == caller.proof;
+        let before = running.callers.iter().find(is_it);
+        let as_it_was = before.map_or_else(|| NONE.to_owned(), |one| format!("{one} as before"));
+        told.push(Restart::new(&format!("callers[{at}]"), as_it_was, &caller));
+        new.callers.extend(before.cloned());
+    }
+    told
+}
+
 /// Which addresses are not as they are bound, and which begin or cease to speak TLS; and what is bound, with what is new
 /// of it. The same address can be there
 /// several times if its port is 0.
@@ -169,6 +207,7 @@ fn listeners(bound: &[Listener], new: &[Listener]) -> (Vec<Restart>, Vec<Listene
                     told.push(Restart::new(&key, takes(listener), takes(&found)));
                     found.intercept.clone_from(&listener.intercept);
                 }
+                told.extend(lost::of_listener(index, listener, &mut found));
                 all.push(found);
             }
             None => {

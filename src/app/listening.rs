@@ -7,7 +7,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use socket2::Socket;
 
-use crate::config::{ListenAddress, Listener};
+use crate::config::{ListenAddress, Listener, ListenerTls};
 use crate::gateway::address::Bound as Binding;
 use crate::gateway::exchange::Reply;
 use crate::gateway::guard::Hosts;
@@ -83,6 +83,7 @@ pub(super) fn open(
             checked: !is_unix,
         },
         takes_tunnels: authority.is_some(),
+        is_closed: listener.tls.as_ref().is_some_and(ListenerTls::is_closed),
     };
     tracing::info!(address = %door.name, "listening");
     Ok(Opened {
@@ -112,6 +113,7 @@ impl Door {
                 checked: self.hosts.checked,
             },
             takes_tunnels: self.takes_tunnels,
+            is_closed: listener.tls.as_ref().is_some_and(ListenerTls::is_closed),
         }
     }
 }

@@ -116,6 +116,8 @@ impl App {
         let candidate =
             (reading.certificates.is_one()).then(|| self.prepare(generations, &reading.registry));
         self.replace(&reading.certificates.removed, candidate, |old| {
+            // Before the callers that rest on it: what is opened in between by what was asked for before would outlive it.
+            sources.securities.renew(config, &reading.securities);
             if !is_same {
                 self.rename_lists(reading, &added);
             }

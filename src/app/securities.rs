@@ -41,7 +41,7 @@ impl Securities {
     /// What is not in order stays as it is.
     ///
     /// # Errors
-    /// When a listener is to go by other keys of the configuration, and cannot: callers may rest on what they ask of
+    /// When a listener is to go by other files than the configuration named before, and cannot: callers may rest on what they ask of
     /// applications, and would be taken up without it.
     pub(super) fn read(
         &self,
@@ -52,19 +52,15 @@ impl Securities {
         let (mut renewed, mut troubles) = (Vec::new(), Vec::new());
         let listeners = config.listeners.iter().zip(&before.listeners);
         for (security, (listener, running)) in self.0.iter().zip(listeners) {
-            let (Some(security), Some(tls)) = (security, &listener.tls) else {
+            let tls = listener.tls.as_ref().zip(running.tls.as_ref());
+            let (Some(security), Some((tls, running))) = (security, tls) else {
                 renewed.push(None);
                 continue;
             };
-            let read = security.read_again(tls, config.identities.key_readers, now);
-            renewed.push(match read {
-                Ok(terms) => terms,
-                Err(error) if listener.tls != running.tls => return Err(error.into()),
-                Err(error) => {
-                    troubles.push(Trouble::from(&error));
-                    None
-                }
-            });
+            let readers = config.identities.key_readers;
+            let (terms, told) = security.read_again(tls, running, readers, now)?;
+            renewed.push(terms);
+            troubles.extend(told.iter().map(Trouble::from));
         }
         Ok((renewed, troubles))
     }

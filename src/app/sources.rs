@@ -248,7 +248,6 @@ impl Sources {
     pub(super) fn took_up(&mut self, reading: &Reading) {
         self.is_pending = false;
         self.config.clone_from(&reading.config);
-        self.securities.renew(&self.config, &reading.securities);
         self.anchors.clone_from(&reading.anchors);
         self.registry = Arc::clone(&reading.registry);
         let watched = Watched::of(&self.config);

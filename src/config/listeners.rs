@@ -8,7 +8,7 @@ use super::problem::What;
 use super::raw::{Mismatch, Parsed, Raw};
 use super::reader::Found;
 use super::section::Section;
-use super::{Admin, ListenAddress, Listener, listener_tls, services};
+use super::{Admin, ListenAddress, Listener, ListenerTls, listener_tls, services};
 use crate::gateway::caller::{Caller, Proof};
 
 /// The longest path of a Unix socket (`sun_path` has 108 bytes on Linux, one of them the final zero).
@@ -112,14 +112,13 @@ fn listener(
     let tls = tls.and_then(listener_tls::read);
     match address.as_ref().map(|found| &found.value) {
         Some(ListenAddress::Tcp(tcp)) if !tcp.ip().is_loopback() => {
-            let clients = tls.as_ref().and_then(|tls| tls.clients.as_ref());
             exposed.extend(address.as_ref().map(|found| Exposed {
                 address: Found {
                     value: *tcp,
                     spot: found.spot.clone(),
                 },
                 has_tls,
-                is_closed: clients.is_some_and(|clients| clients.is_required),
+                is_closed: tls.as_ref().is_some_and(ListenerTls::is_closed),
             }));
         }
         Some(ListenAddress::Unix(_)) if has_tls => {

@@ -141,17 +141,16 @@ impl Callers {
         self
     }
 
-    /// Who makes a request on a listener. Nobody in particular, where there are no callers. The listener itself says
-    /// nothing of a request that `is_proxied`: a browser that takes Relais for its proxy would come by it, too.
+    /// Who makes a request. Nobody in particular, where there are no callers. `listener` is the one by which it came,
+    /// where that says who makes it.
     ///
     /// # Errors
     /// When it is none of the callers.
     pub fn recognise(
         &self,
-        listener: &ListenAddress,
+        listener: Option<&ListenAddress>,
         peer: &Peer,
         shown: Shown,
-        is_proxied: bool,
     ) -> Result<Option<&Known>, Problem> {
         if self.all.is_empty() {
             return match shown {
@@ -167,7 +166,7 @@ impl Callers {
             Shown::Token(hash) => *self.tokens.get(&hash).ok_or_else(wrong)?,
             Shown::Else => return Err(wrong()),
             Shown::Nothing => self
-                .ambient((!is_proxied).then_some(listener), peer)
+                .ambient(listener, peer)
                 .ok_or_else(|| unauthenticated("nothing says who makes the request"))?,
         };
         Ok(Some(&self.all[at]))
@@ -176,7 +175,7 @@ impl Callers {
     /// What the connection itself says.
     fn ambient(&self, listener: Option<&ListenAddress>, peer: &Peer) -> Option<usize> {
         let by_certificate = || {
-            let shown = peer.tls.as_ref()?.certificate.as_ref()?;
+            let shown = peer.certificate()?;
             let exact = self.certificates.get(&shown.fingerprint);
             exact.or_else(|| self.subjects.get(&shown.subject)).copied()
         };

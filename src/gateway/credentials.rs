@@ -114,12 +114,12 @@ impl Credentials {
         })
     }
 
-    /// These and those of the tunnel in which they come.
+    /// These and what was shown for the tunnel in which they come.
     ///
     /// # Errors
     /// When both have a token: which of them is meant?
-    pub fn in_tunnel(self, tunnel: Self) -> Result<Self, Problem> {
-        let shown = match (self.shown, tunnel.shown) {
+    pub fn in_tunnel(self, shown: Shown) -> Result<Self, Problem> {
+        let shown = match (self.shown, shown) {
             (own, Shown::Nothing) => own,
             (Shown::Nothing, of_tunnel) => of_tunnel,
             _ => return Err(refused("the tunnel was asked for with a token already")),

@@ -48,8 +48,11 @@ pub(super) struct Asker<'a> {
 
 impl Asker<'_> {
     fn recognise<'t>(&self, table: &'t Table, door: &Door) -> Result<Option<&'t Known>, Problem> {
-        let callers = table.callers();
-        callers.recognise(&door.address, self.peer, self.shown, self.is_proxied)
+        // A browser that takes Relais for its proxy would come by the listener, too. And whoever connected before a
+        // certificate was required has not shown what being let in stands for by now.
+        let is_told = !self.is_proxied && (!door.is_closed || self.peer.certificate().is_some());
+        let listener = is_told.then_some(&door.address);
+        table.callers().recognise(listener, self.peer, self.shown)
     }
 
     /// Lets a request that has waited through once more: it has not left, and the rights of its caller may have gone
@@ -65,6 +68,22 @@ impl Asker<'_> {
             Some(caller) => caller.admit(tenant, service, table.registry()),
             None => Ok(()),
         }
+    }
+}
+
+/// What the request for a tunnel has said for those in it: who asks, and for whom. What that gives a right to is looked
+/// up for each of them.
+#[derive(Clone, Copy, Default)]
+struct Agreed {
+    shown: Shown,
+    tenant: Option<Finess>,
+}
+
+impl Agreed {
+    fn of(peer: &Peer) -> Self {
+        let agreed = peer.tunnel.as_ref().map(|tunnel| &tunnel.agreed);
+        let agreed = agreed.map(|agreed| agreed.downcast_ref().expect("tunnels begin here alone"));
+        agreed.copied().unwrap_or_default()
     }
 }
 
@@ -91,8 +110,8 @@ impl Gateway {
         let form = self.form(door, peer, request, overview)?;
         let is_proxied = !matches!(form, Form::Plain { .. });
         door.hosts.admit(peer, request, overview, is_proxied)?;
-        let (of_tunnel, in_tunnel) = asked_for_tunnel(peer)?;
-        let credentials = Credentials::read(request.headers(), overview)?.in_tunnel(of_tunnel)?;
+        let outer = Agreed::of(peer);
+        let credentials = Credentials::read(request.headers(), overview)?.in_tunnel(outer.shown)?;
         let asker = Asker {
             peer,
             shown: credentials.shown,
@@ -100,7 +119,10 @@ impl Gateway {
         };
         let said = || {
             let said = Said::read(request.headers(), overview, &credentials)?;
-            Ok::<_, Problem>(Said { in_tunnel, ..said })
+            Ok::<_, Problem>(Said {
+                in_tunnel: outer.tenant,
+                ..said
+            })
         };
         let read = || {
             Ok(match form {
@@ -124,9 +146,10 @@ impl Gateway {
         exchange.caller = caller.map(|caller| Arc::clone(&caller.name));
         if let Form::Tunnel { authority } = form {
             let said = said()?;
-            let named = [door.bound.tenant, said.in_header, said.in_credentials, None];
-            exchange.tenant = address::the_one(named)?;
-            return tunnel(table, authority, request).map(Directed::Own);
+            let tenant = address::the_one([said.in_header, said.in_credentials, None, None])?;
+            exchange.tenant = address::the_one([door.bound.tenant, tenant, None, None])?;
+            let shown = credentials.shown;
+            return tunnel(table, authority, Agreed { shown, tenant }).map(Directed::Own);
         }
         let (path, address) = read()?;
         exchange.tenant = address.tenant;
@@ -162,23 +185,11 @@ impl Gateway {
     }
 }
 
-/// What was said when the tunnel in which a request comes was asked for: by whom, and for which tenant.
-fn asked_for_tunnel(peer: &Peer) -> Result<(Credentials, Option<Finess>), Problem> {
-    let Some(Tunnel { fields, .. }) = peer.tunnel.as_deref() else {
-        return Ok(Default::default());
-    };
-    let overview = Overview::of(fields);
-    let credentials = Credentials::read(fields, overview)?;
-    let said = Said::read(fields, overview, &credentials)?;
-    let tenant = address::the_one([said.in_header, said.in_credentials, None, None])?;
-    Ok((credentials, tenant))
-}
-
 /// Agrees to a tunnel to a declared service, in which Relais takes the service's place.
 fn tunnel(
     table: &Table,
     authority: &Authority,
-    request: &Request<Incoming>,
+    agreed: Agreed,
 ) -> Result<Response<Bytes>, Problem> {
     if !table.has_at(authority) {
         return Err(Problem::new(
@@ -190,7 +201,7 @@ fn tunnel(
     let mut response = Response::new(Bytes::new());
     response.extensions_mut().insert(Arc::new(Tunnel {
         authority: authority.clone(),
-        fields: request.headers().clone(),
+        agreed: Box::new(agreed),
     }));
     Ok(response)
 }

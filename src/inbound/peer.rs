@@ -1,8 +1,8 @@
 //! Who opened a connection, as far as the system and TLS vouch for it.
 
+use std::any::Any;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::uri::Authority;
 
 use crate::identity::profile::Fingerprint;
@@ -19,14 +19,21 @@ pub struct Peer {
     pub tunnel: Option<Arc<Tunnel>>,
 }
 
-/// What was asked of with CONNECT. An answer to it that has this among its extensions says that the requests in the
+impl Peer {
+    /// The certificate that it proved to hold, if it did.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.tls.as_ref()?.certificate.as_ref()
+    }
+}
+
+/// What was asked for with CONNECT. An answer to it that has this among its extensions says that the requests in the
 /// tunnel are to be taken here.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub struct Tunnel {
     /// Where the application believes that it leads.
     pub authority: Authority,
-    /// The head's fields: who asks, and for whom.
-    pub fields: HeaderMap,
+    /// What whoever agreed to it wants to know again for each request in it. A tunnel lives long: no secret.
+    pub agreed: Box<dyn Any + Send + Sync>,
 }
 
 /// The account, and the group, that stand for all those which have no number in the user namespace of this process

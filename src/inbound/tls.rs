@@ -40,30 +40,20 @@ impl Security {
         Terms::read(tls, readers).map(|terms| Self(Arc::new(ArcSwap::from_pointee(terms))))
     }
 
-    /// Reads the files again. Nothing if they are as before; what there is then is not in use yet.
+    /// Reads the files again: the terms that are to be in use then, unless they are as before, and what is not in order
+    /// and stays as it is.
     ///
     /// # Errors
-    /// When they are not in order, or what came is not valid at that time, in seconds since 1970, while what is in use
-    /// is.
+    /// When what is not in order is of files that `running` does not name.
     pub fn read_again(
         &self,
         tls: &ListenerTls,
+        running: &ListenerTls,
         readers: KeyReaders,
         now: i64,
-    ) -> Result<Option<Arc<Terms>>, TermsError> {
-        let (terms, current) = (Terms::read(tls, readers)?, self.0.load());
-        if terms.is_same(&current) {
-            return Ok(None);
-        }
-        let is_valid = |terms: &Terms| terms.profile().is_valid_at(now);
-        if !is_valid(&terms) && is_valid(&current) {
-            return Err(TermsError {
-                path: tls.certificate.clone(),
-                reason: "the certificate is not valid at this time".to_owned(),
-                hint: "the one before is shown on; put one in its place that is".to_owned(),
-            });
-        }
-        Ok(Some(Arc::new(terms)))
+    ) -> Result<(Option<Arc<Terms>>, Vec<TermsError>), TermsError> {
+        let read = self.0.load().read_again(tls, running, readers, now);
+        read.map(|(terms, told)| (terms.map(Arc::new), told))
     }
 
     /// Has handshakes go by others from now on. Connections that are open go on.
@@ -86,9 +76,9 @@ impl Security {
         let stream = accepted.await??;
         let session = stream.get_ref().1;
         let shown = session.peer_certificates().and_then(<[_]>::first);
-        // A handshake may be held open over the reload from which on its certificate is refused. A renewal of the
-        // listener's own certificate changes nothing here.
-        if shown.is_some() && !terms.takes_the_same(&self.0.load()) {
+        // A handshake may be held open over the reload from which on its certificate is refused, or one is required.
+        // A renewal of the listener's own certificate changes nothing here.
+        if !terms.takes_the_same(&self.0.load()) {
             return Err(io::Error::other(
                 "which certificates are taken has changed during the handshake",
             ));

@@ -189,7 +189,7 @@ fn list(pki: &Pki, serials: &[&[u8]]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_revocation_list_that_comes_refuses_at_once_and_one_that_goes_does_not_any_more() {
+async fn a_revocation_list_that_comes_refuses_at_once_and_one_that_is_replaced_does_not_any_more() {
     let gateway = start(&[DMP]);
     let tenant = gateway.tenant(0);
     works(&gateway, "dmp").await;
@@ -233,12 +233,19 @@ async fn a_revocation_list_that_comes_refuses_at_once_and_one_that_goes_does_not
         names.collect::<Vec<_>>()
     };
     assert_eq!(sources(), ["two.crl", "one.crl"]);
+    // Without it more would be let through, which half of a file must not bring about.
     edit(&gateway, |text| {
         *text = text.replace("[\"two.crl\", \"one.crl\"]", "[\"one.crl\"]")
     });
-    reload(&gateway).await;
+    assert_eq!(reload(&gateway).await.restart[0].key, "revocation.crls");
+    assert_eq!(sources(), ["two.crl", "one.crl"]);
+    fs::copy(&one, gateway.path().join("new.crl")).unwrap();
+    edit(&gateway, |text| {
+        *text = text.replace("[\"one.crl\"]", "[\"one.crl\", \"new.crl\"]")
+    });
+    assert!(reload(&gateway).await.restart.is_empty());
     works(&gateway, "dmp").await;
-    assert_eq!(sources(), ["one.crl"]);
+    assert_eq!(sources(), ["one.crl", "new.crl"]);
     assert_eq!(looks("failure"), 0.0);
 }
 

@@ -208,3 +208,68 @@ async fn a_file_that_has_lost_its_callers_opens_nothing_before_a_restart() {
     put(&gateway.site.configuration, whole);
     assert!(reload(&gateway).await.restart.is_empty());
 }
+
+/// T6.
+#[tokio::test]
+async fn half_of_a_file_widens_nothing_before_a_restart() {
+    let (gateway, ()) = start_on(2, &[DMP], |site, text| {
+        manual(text);
+        let now = jiff::Timestamp::now().as_second();
+        let list = site.pki.revoke(&[&[1]], now - 60, now + 3600);
+        fs::write(site.directory.join("aci.crl"), list.der()).unwrap();
+        text.push_str(&format!(
+            "[revocation]\ncrls = [\"aci.crl\"]\ntrust = \"{TRUST}\"\nunknown = \"refuse\"\n\
+             [[listeners]]\naddress = \"unix:bound.sock\"\nservice = \"dmp\"\ntenant = \"{}\"\n",
+            sample_finess(0)
+        ));
+    });
+    let whole = fs::read_to_string(&gateway.site.configuration).unwrap();
+    let ListenAddress::Unix(socket) = &gateway.addresses[1] else {
+        panic!("the second listener is a socket")
+    };
+    let asked = async |tenant: usize| {
+        let stream = within(tokio::net::UnixStream::connect(socket)).await;
+        let mut raw = Raw::over(stream.unwrap());
+        let tenant = sample_finess(tenant);
+        raw.write(format!(
+            "GET /x HTTP/1.1\r\nhost: localhost\r\nx-finess: {tenant}\r\n\r\n"
+        ))
+        .await;
+        let answer = raw.answer(false).await.unwrap();
+        (answer.status, String::from_utf8(answer.body).unwrap())
+    };
+    let mut told = Vec::new();
+    let begin = whole.find("[revocation]").unwrap();
+    let ends = whole.match_indices('\n').map(|(at, _)| at + 1);
+    for end in ends.filter(|end| *end >= begin).rev() {
+        put(&gateway.site.configuration, &whole[..end]);
+        let report = reload(&gateway).await;
+        told.extend(report.restart.into_iter().map(|one| one.key));
+        let (status, body) = asked(1).await;
+        assert_eq!(status, 400, "{}", &whole[begin..end]);
+        assert!(body.contains("tenant_ambiguous"), "{body}");
+        let (status, body) = asked(0).await;
+        assert_eq!(status, 200, "{body}");
+        let revocations = gateway.app.revocations.load();
+        assert!(revocations.must_know() && revocations.lists()[0].crl.is_some());
+    }
+    told.dedup();
+    for key in [
+        "listeners[1].tenant",
+        "listeners[1].service",
+        "revocation.crls",
+        "revocation.trust",
+        "revocation.unknown",
+    ] {
+        assert!(told.iter().any(|one| one == key), "{key} in {told:?}");
+    }
+    // Another value is no loss.
+    let other = whole.replace(
+        &format!("tenant = \"{}\"", sample_finess(0)),
+        &format!("tenant = \"{}\"", sample_finess(1)),
+    );
+    put(&gateway.site.configuration, other);
+    let report = reload(&gateway).await;
+    assert!(report.restart.is_empty(), "{report:?}");
+    assert_eq!(asked(1).await.0, 200);
+}

@@ -108,8 +108,33 @@ async fn a_revoked_certificate_opens_no_connection_from_the_reload_on() {
     assert_eq!(secured.ask(Some(&first)).await, None, "still revoked");
 }
 
+#[tokio::test]
+async fn a_connection_from_before_certificates_were_required_is_no_caller_by_its_listener() {
+    let token = relais::gateway::caller::new_token().unwrap();
+    let hash = relais::gateway::caller::TokenHash::of(token.as_bytes());
+    let by_token = caller("dui", &format!("tokens = [\"{hash}\"]"));
+    let secured = secured(&["# of applications"], &by_token);
+    let mut open_before = secured.open(&secured.config(None)).await.unwrap();
+    assert_eq!(secured.ask_on(&mut open_before).await.unwrap().0, 407);
+
+    secured.edit("# of applications", ASKED);
+    let by_listener = of_listener(&secured);
+    secured.edit(&by_token, &(by_token.clone() + &by_listener));
+    let report = secured.reload().await;
+    assert!(report.changed && report.problems.is_empty(), "{report:?}");
+    assert_eq!(secured.ask(None).await, None);
+    let known = application(&secured.clients, "host-1");
+    assert_eq!(secured.ask(Some(&known)).await.unwrap().0, 200);
+    assert_eq!(secured.ask_on(&mut open_before).await.unwrap().0, 407);
+    // What it shows in its requests counts as before.
+    let host = format!("host: {NAME}\r\nx-relais-token: {}", *token);
+    let request = secured.request(NAME);
+    (open_before.write(request.replace(&format!("host: {NAME}"), &host))).await;
+    assert_eq!(open_before.answer(false).await.unwrap().status, 200);
+}
+
 /// Holds the handshake of `shown` open while `change` is reloaded. Whether its connection is served then.
-async fn is_served_after(secured: &Secured, shown: &Issued, change: impl FnOnce()) -> bool {
+async fn is_served_after(secured: &Secured, shown: Option<&Issued>, change: impl FnOnce()) -> bool {
     let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, listener) = (relay.local_addr().unwrap(), secured.address(0));
     let (begun, has_begun) = tokio::sync::oneshot::channel();
@@ -127,7 +152,7 @@ async fn is_served_after(secured: &Secured, shown: &Issued, change: impl FnOnce(
         may_go_on.await.unwrap();
         let _ = tokio::io::copy_bidirectional(&mut application, &mut gateway).await;
     });
-    let config = secured.config(Some(shown));
+    let config = secured.config(shown);
     let opening = tokio::spawn(async move { open(address, &config, NAME).await });
     within(has_begun).await.unwrap();
     change();
@@ -150,10 +175,20 @@ async fn a_handshake_that_is_held_open_over_a_revocation_opens_no_connection() {
     // A renewal of the listener's own certificate is not noticed.
     let renewed = server(&secured.gateway.site.pki, &[NAME, "other.test"]);
     let renew = || put_server(&secured.folder, &renewed);
-    assert!(is_served_after(&secured, &shown, renew).await);
+    assert!(is_served_after(&secured, Some(&shown), renew).await);
     let list = revoked(&secured.clients, &[&shown.serial()]);
     let revoke = || fs::write(secured.folder.join("clients.crl"), list).unwrap();
-    assert!(!is_served_after(&secured, &shown, revoke).await);
+    assert!(!is_served_after(&secured, Some(&shown), revoke).await);
+}
+
+#[tokio::test]
+async fn a_handshake_without_a_certificate_that_is_held_open_until_one_is_required_opens_nothing() {
+    let secured = secured(&[OPTIONAL], "");
+    let renewed = server(&secured.gateway.site.pki, &[NAME, "other.test"]);
+    let renew = || put_server(&secured.folder, &renewed);
+    assert!(is_served_after(&secured, None, renew).await);
+    let require = || secured.edit("client_certificate = \"optional\"\n", "");
+    assert!(!is_served_after(&secured, None, require).await);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::process::Command;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use relais::gateway::caller::{TokenHash, new_token};
+use relais::inbound::peer::{Peer, Tunnel};
 
 use super::*;
 
@@ -244,6 +245,59 @@ async fn who_asks_in_a_tunnel_is_who_asked_for_it() {
         .replacen("\r\n", "\r\nx-finess: 2A0000253\r\n", 1);
     raw.write(more).await;
     assert_eq!(raw.answer(false).await.unwrap().status, 400);
+}
+
+#[tokio::test]
+async fn a_token_that_is_taken_away_stops_working_in_open_tunnels_too() {
+    let token = new_token().unwrap();
+    let hash = TokenHash::of(token.as_bytes());
+    let one = intercepting(&caller("dui", &format!("tokens = [\"{hash}\"]")));
+    let lines = format!("{}x-relais-token: {}\r\n", one.for_tenant(), *token);
+    let mut raw = Raw::over(one.tunnel(&lines, &[]).await);
+    raw.write(one.get(&one.service)).await;
+    assert_eq!(raw.answer(false).await.unwrap().status, 200);
+    let path = &one.gateway.site.configuration;
+    let other = TokenHash::of(new_token().unwrap().as_bytes());
+    let text = fs::read_to_string(path).unwrap();
+    fs::write(path, text.replace(&hash.to_string(), &other.to_string())).unwrap();
+    within(one.gateway.app.reload()).await.unwrap();
+    raw.write(one.get(&one.service)).await;
+    assert_eq!(raw.answer(false).await.unwrap().status, 407);
+}
+
+/// T17.
+#[tokio::test]
+async fn a_tunnel_keeps_no_token() {
+    let token = new_token().unwrap();
+    let hash = TokenHash::of(token.as_bytes());
+    let one = intercepting(&caller("dui", &format!("tokens = [\"{hash}\"]")));
+    let gateway = Arc::clone(&one.gateway.app.gateway);
+    let (application, server) = tokio::io::duplex(4096);
+    let (kept, mut was_kept) = tokio::sync::mpsc::unbounded_channel();
+    let service = hyper::service::service_fn(move |request| {
+        let (gateway, kept) = (Arc::clone(&gateway), kept.clone());
+        async move {
+            let answer = gateway.handle(0, &Peer::default(), request).await;
+            let tunnel = answer.extensions().get::<Arc<Tunnel>>();
+            kept.send(format!("{:?}", tunnel.unwrap())).unwrap();
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let http = hyper::server::conn::http1::Builder::new();
+    tokio::spawn(async move {
+        http.serve_connection(TokioIo::new(server), service)
+            .with_upgrades()
+            .await
+    });
+    let mut raw = Raw::over(application);
+    let to = &one.service;
+    raw.write(format!(
+        "CONNECT {to} HTTP/1.1\r\nhost: {to}\r\nproxy-authorization: Bearer {}\r\n\r\n",
+        *token
+    ))
+    .await;
+    let kept = within(was_kept.recv()).await.unwrap();
+    assert!(kept.contains(to) && !kept.contains("relais_"), "{kept}");
 }
 
 #[tokio::test]

@@ -6,20 +6,25 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData, SignatureAlgorithm,
 };
 use rustls::ServerConfig;
+use rustls::SignatureScheme;
 use rustls::server::NoServerSessionStorage;
+use rustls::sign::SigningKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
 use super::terms::PROTOCOLS;
-use crate::config::{Identities, Intercept};
-use crate::identity::load::{Pair, Unpacker};
+use crate::config::{Intercept, KeyReaders};
+use crate::identity::load::Pair;
 use crate::identity::profile::{Profile, Usage};
 use crate::outbound::{pace, tls::provider};
 
@@ -37,7 +42,7 @@ const BACKDATED: Duration = Duration::from_secs(86_400);
 /// An authority of this machine alone, and the certificates that it has issued by now: one for each host of a service.
 pub struct Authority {
     certificate: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, Key>,
     /// When it ends, since 1970: nothing that it issues can be valid for longer.
     ends: Duration,
     issued: Mutex<HashMap<String, (SystemTime, Arc<ServerConfig>)>>,
@@ -54,20 +59,13 @@ impl Authority {
     ///
     /// # Errors
     /// When they are not in order or no longer, or the key can be read by more people than `key_readers` allows.
-    pub fn read(files: &Intercept, identities: &Identities) -> anyhow::Result<Self> {
-        let told = |problem: crate::identity::load::Problem| anyhow::anyhow!("{problem}");
-        let pair =
-            Pair::read(&files.authority, &files.key, identities.key_readers).map_err(told)?;
+    pub fn read(files: &Intercept, readers: KeyReaders) -> anyhow::Result<Self> {
+        let pair = Pair::read(&files.authority, &files.key, readers);
+        let pair = pair.map_err(|problem| anyhow::anyhow!("{problem}"))?;
         let ends = ends(pair.profile(), SystemTime::now())?;
         let certificate = pair.chain().next().cloned();
         let certificate = certificate.ok_or_else(|| anyhow::anyhow!("no certificate"))?;
-        let unpacked = Unpacker::new(identities)?
-            .unpack(&files.key)
-            .map_err(told)?;
-        let own = |key: &&crate::identity::load::BareKey| key.public == pair.profile().public_key;
-        let key = unpacked.keys.iter().find(own);
-        let key = key.ok_or_else(|| anyhow::anyhow!("no key"))?;
-        let key = KeyPair::from_pem(&key.to_pem())?;
+        let key = Key::of(pair.certified().key, &certificate)?;
         Ok(Self {
             issuer: Issuer::from_ca_cert_der(&certificate, key)?,
             certificate,
@@ -136,6 +134,65 @@ impl Authority {
     }
 }
 
+/// The authority's private key as it was read with its certificate: it signs, and is in no other form.
+struct Key {
+    signing: Arc<dyn SigningKey>,
+    scheme: SignatureScheme,
+    algorithm: &'static SignatureAlgorithm,
+    /// The public key, as its certificate has it.
+    public: Vec<u8>,
+}
+
+impl Key {
+    fn of(signing: Arc<dyn SigningKey>, certificate: &[u8]) -> anyhow::Result<Self> {
+        let algorithms = [
+            (
+                SignatureScheme::ECDSA_NISTP256_SHA256,
+                &rcgen::PKCS_ECDSA_P256_SHA256,
+            ),
+            (
+                SignatureScheme::ECDSA_NISTP384_SHA384,
+                &rcgen::PKCS_ECDSA_P384_SHA384,
+            ),
+            (
+                SignatureScheme::ECDSA_NISTP521_SHA512,
+                &rcgen::PKCS_ECDSA_P521_SHA512,
+            ),
+            (SignatureScheme::ED25519, &rcgen::PKCS_ED25519),
+            (SignatureScheme::RSA_PKCS1_SHA256, &rcgen::PKCS_RSA_SHA256),
+        ];
+        let mut algorithms = algorithms.into_iter();
+        let own = algorithms.find(|(scheme, _)| signing.choose_scheme(&[*scheme]).is_some());
+        let (scheme, algorithm) = own.context("keys of this kind sign no certificates here")?;
+        let (_, certificate) = X509Certificate::from_der(certificate)?;
+        let public = certificate.public_key().subject_public_key.data.to_vec();
+        Ok(Self {
+            signing,
+            scheme,
+            algorithm,
+            public,
+        })
+    }
+}
+
+impl PublicKeyData for Key {
+    fn der_bytes(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.algorithm
+    }
+}
+
+impl rcgen::SigningKey for Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        let signer = self.signing.choose_scheme(&[self.scheme]);
+        let signed = signer.and_then(|signer| signer.sign(message).ok());
+        signed.ok_or(rcgen::Error::RemoteKeyError)
+    }
+}
+
 /// When an authority ends, if it is one and has not.
 fn ends(authority: &Profile, now: SystemTime) -> anyhow::Result<Duration> {
     anyhow::ensure!(
@@ -156,32 +213,64 @@ mod tests {
 
     use super::*;
 
-    fn certificate(is_ca: bool, ends: SystemTime) -> (CertificateDer<'static>, KeyPair) {
+    fn certificate(is_ca: bool, ends: SystemTime, key: &KeyPair) -> rcgen::Certificate {
         let mut params = CertificateParams::default();
         if is_ca {
             params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         }
         params.not_after = ends.into();
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        (certificate.der().clone(), key)
+        params.self_signed(key).unwrap()
     }
 
-    fn authority(until: SystemTime) -> Authority {
-        let (certificate, key) = certificate(true, until);
-        let profile = Profile::parse(&certificate).unwrap();
-        Authority {
-            issuer: Issuer::from_ca_cert_der(&certificate, key).unwrap(),
-            certificate,
-            ends: ends(&profile, SystemTime::now()).unwrap(),
-            issued: Mutex::default(),
+    fn authority(until: SystemTime, key: &KeyPair, written: &[u8]) -> Authority {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Intercept {
+            authority: folder.path().join("ca.pem"),
+            key: folder.path().join("ca.key"),
+        };
+        std::fs::write(&files.authority, certificate(true, until, key).pem()).unwrap();
+        crate::simulator::pki::write_private(&files.key, written).unwrap();
+        Authority::read(&files, KeyReaders::Owner).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_an_authority_issues_is_believed_whatever_its_key_is() {
+        let until = SystemTime::now() + 30 * SHOWN;
+        for algorithm in [
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            &rcgen::PKCS_ECDSA_P384_SHA384,
+            &rcgen::PKCS_ECDSA_P521_SHA512,
+            &rcgen::PKCS_ED25519,
+            &rcgen::PKCS_RSA_SHA256,
+        ] {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            for written in [key.serialize_pem().into_bytes(), key.serialize_der()] {
+                let authority = authority(until, &key, &written);
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(authority.certificate.clone()).unwrap();
+                let config = rustls::ClientConfig::builder_with_provider(provider())
+                    .with_protocol_versions(rustls::ALL_VERSIONS)
+                    .unwrap()
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
+                let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+                let (application, server) = tokio::io::duplex(4096);
+                let name = "dmp.test".try_into().unwrap();
+                let (accepted, connected) = tokio::join!(
+                    authority.accept("dmp.test", server),
+                    connector.connect(name, application),
+                );
+                connected.unwrap_or_else(|error| panic!("{algorithm:?}: {error}"));
+                accepted.unwrap();
+            }
         }
     }
 
     #[test]
     fn another_certificate_is_made_after_a_day_and_when_the_clock_was_set() {
         let now = SystemTime::now();
-        let authority = authority(now + 30 * SHOWN);
+        let key = KeyPair::generate().unwrap();
+        let authority = authority(now + 30 * SHOWN, &key, key.serialize_pem().as_bytes());
         let mut before = authority.config("dmp.test", now).unwrap();
         for (at, is_same) in [
             (now + SHOWN / 2, true),
@@ -199,8 +288,8 @@ mod tests {
     fn what_is_no_authority_or_has_ended_is_refused() {
         let now = SystemTime::now();
         let refused = |is_ca, until| {
-            let (certificate, _) = certificate(is_ca, until);
-            ends(&Profile::parse(&certificate).unwrap(), now).is_err()
+            let certificate = certificate(is_ca, until, &KeyPair::generate().unwrap());
+            ends(&Profile::parse(certificate.der()).unwrap(), now).is_err()
         };
         assert!(refused(false, now + SHOWN));
         assert!(refused(true, now - SHOWN));

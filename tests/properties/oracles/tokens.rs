@@ -89,7 +89,8 @@ fn recognition(known: &BTreeSet<&[u8]>, headers: &HeaderMap) {
     let of_listener = caller("listener", Proof::Listener(address.clone()));
     let callers = Callers::new(with_tokens.chain([of_listener]));
     for is_proxied in [false, true] {
-        let recognised = callers.recognise(&address, &Peer::default(), shown, is_proxied);
+        let listener = (!is_proxied).then_some(&address);
+        let recognised = callers.recognise(listener, &Peer::default(), shown);
         match (shown, recognised) {
             (Shown::Token(hash), Ok(Some(caller))) => {
                 assert_eq!(*caller.name, hash.to_string());
