@@ -210,7 +210,7 @@ mod tests {
             let now = start + PATIENCE / 4 * round;
             for _ in 0..60 {
                 // It does not wait for the turn that it has.
-                drop(limiter.reserve(now, hasty));
+                let _given_up = limiter.reserve(now, hasty);
             }
             assert!(limiter.reserve(now, other).is_some());
         }
