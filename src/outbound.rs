@@ -45,7 +45,7 @@ use crate::outbound::trust::Anchors;
 use crate::outbound::verifier::Verifier;
 use crate::services::{Service, Target, Trust};
 
-pub(crate) use exchange::send;
+pub(crate) use exchange::{Failure, send};
 
 /// How often idle connections are looked over. A connection may outstay its timeout by this much.
 const REAP_EVERY: Duration = Duration::from_secs(1);
