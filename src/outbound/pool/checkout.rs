@@ -185,6 +185,15 @@ impl Pool {
             if let Some(error) = failed {
                 return Err(error);
             }
+            if is_shared && let Some(told_by) = active.is_told_by(until) {
+                (gate, turn, is_its_turn) = (None, None, false);
+                tokio::select! {
+                    biased;
+                    () = freed => {}
+                    () = tokio::time::sleep_until(told_by.into()) => {}
+                }
+                continue;
+            }
             if is_shared && gate.is_none() {
                 // Gate before turn, always: who has the gate waits for a turn.
                 (turn, is_its_turn) = (None, false);
@@ -315,7 +324,7 @@ impl Pool {
         }
     }
 
-    /// Tells all waiting requests that a connection takes more streams than it seemed to.
+    /// Tells all waiting requests that a shared connection takes more streams than it seemed to, or none.
     pub(crate) fn grew(&self) {
         if let Some(active) = self.used() {
             active.queue.freed.notify_waiters();
@@ -337,6 +346,16 @@ impl Pool {
 }
 
 impl Active {
+    /// Until when to wait, and not longer than `until`, for a service to say how many streams a connection takes that
+    /// was just opened: nothing, if there is none or it has been too long.
+    fn is_told_by(&self, until: Instant) -> Option<Instant> {
+        let told_by = (self.h2)
+            .look(|h2| h2.iter().filter_map(|h2| h2.is_told_by()).max())
+            .flatten();
+        let told_by = told_by.max()?.min(until);
+        (Instant::now() < told_by).then_some(told_by)
+    }
+
     /// What failed for the one that went first, if others had begun to wait by then.
     pub(super) fn failed_since(&self, arrived: Instant) -> Option<Error> {
         let failure = lock(&self.failure);
