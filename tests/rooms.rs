@@ -11,8 +11,10 @@ use http::{Request, Response};
 use http_body_util::Full;
 use relais::simulator::pki;
 use relais::simulator::site::Stand;
-use support::upstream::{Connection, Tls, Upstream, serve_h2};
-use support::{Client, TestGateway, eventually, settled, start_on, within};
+use support::upstream::{Connection, ONLY_12, Tls, Upstream, serve_h2, serve_h2_late};
+use support::{
+    Client, TestGateway, eventually, settled, start_on, waiting_for_a_connection, within,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -89,6 +91,87 @@ async fn a_connection_that_falls_idle_makes_room_for_whoever_waits() {
     let answer = within(other).await.unwrap();
     assert_eq!(answer.status(), 200, "{answer:?}");
     assert_eq!(upstream.most_open(), 1);
+}
+
+#[tokio::test]
+async fn who_waits_for_room_is_told_of_a_connection_that_it_can_share() {
+    let release = Arc::new(Semaphore::new(0));
+    // As over any distance, the number of streams that the service allows comes after the first request has left.
+    let speaks = Arc::new(Semaphore::new(0));
+    let arrived = Arc::<AtomicUsize>::default();
+    let (gateway, upstream) = start_on(2, &[Stand::new("dmp")], |site, text| {
+        let tls = Tls {
+            alpn: &["h2", "http/1.1"],
+            versions: ONLY_12,
+            ..Tls::default()
+        };
+        let (release, speaks, arrived) = (release.clone(), speaks.clone(), arrived.clone());
+        let upstream = Upstream::start(&site.pki, &tls, move |mut connection, _| {
+            let (release, speaks, arrived) = (release.clone(), speaks.clone(), arrived.clone());
+            let is_let_go = async move || {
+                arrived.fetch_add(1, Ordering::AcqRel);
+                release.acquire().await.unwrap().forget();
+            };
+            async move {
+                if connection.stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                    let answer = move |_| {
+                        let is_let_go = is_let_go.clone();
+                        async move {
+                            is_let_go().await;
+                            Response::new(Full::new(Bytes::from("ok")))
+                        }
+                    };
+                    return serve_h2_late(connection, speaks, answer).await;
+                }
+                while connection.head().await.is_some() {
+                    is_let_go().await;
+                    connection.answer("ok").await;
+                }
+            }
+        });
+        text.push_str(&upstream.service("up", ""));
+        text.push_str("[limits]\nupstream_connections = 1\n");
+        upstream
+    });
+    let ask = |tenant| {
+        let (address, tenant) = (gateway.address(), gateway.tenant(tenant));
+        tokio::spawn(async move {
+            let request = Request::get("/up/x").header("x-finess", tenant.as_str());
+            let request = request.body(Bytes::new()).unwrap();
+            Client::connect(address).await.send(request).await
+        })
+    };
+    // It leaves a session, so that later none has to wait until another has one.
+    release.add_permits(1);
+    assert_eq!(within(ask(0)).await.unwrap().status(), 200);
+    settled(&gateway).await;
+    let other = ask(1);
+    eventually("another tenant has all the room", || {
+        arrived.load(Ordering::Acquire) == 2
+    })
+    .await;
+    let mut burst = Vec::new();
+    // The first waits for a connection of its own, and the next for one to share.
+    for count in 1..=3 {
+        burst.push(ask(0));
+        eventually("it waits", || waiting_for_a_connection(&gateway) == count).await;
+    }
+    release.add_permits(1);
+    assert_eq!(within(other).await.unwrap().status(), 200);
+    eventually("the first is under way", || {
+        arrived.load(Ordering::Acquire) == 3
+    })
+    .await;
+    speaks.add_permits(1);
+    eventually("all share the one connection", || {
+        arrived.load(Ordering::Acquire) == 5
+    })
+    .await;
+    release.add_permits(3);
+    for answer in burst {
+        assert_eq!(within(answer).await.unwrap().status(), 200);
+    }
+    assert_eq!(upstream.accepted(), 3);
 }
 
 /// A gateway for two tenants, in front of a service whose handshake with its third connection waits for `handshake`, and
