@@ -36,11 +36,12 @@ use crate::gateway::limits::Count;
 use crate::gateway::reply::{Code, Problem};
 use crate::gateway::table::Table;
 use crate::gateway::tunnel::Tunnel;
+use crate::identity::finess::Finess;
 use crate::inbound::peer::Peer;
 use crate::metrics::Metrics;
-use crate::outbound;
 use crate::outbound::body::{Download, Upload};
 use crate::outbound::error::Error;
+use crate::outbound::{self, Failure};
 use crate::services::Service;
 use crate::telemetry::access::AccessLog;
 
@@ -194,6 +195,23 @@ impl Gateway {
         })
     }
 
+    /// Whether a request that has come by a connection may still be made. Nearly always the table is the one that it was
+    /// admitted by, which is all that is looked at then.
+    fn may_leave(
+        &self,
+        door: usize,
+        asker: &Asker<'_>,
+        chosen: &Chosen,
+        tenant: Option<Finess>,
+    ) -> Result<(), Problem> {
+        let table = self.table.load();
+        if table.edition() == chosen.edition {
+            return Ok(());
+        }
+        let service = &chosen.pool.service().name;
+        asker.may_still(&table, &table.doors()[door], service, tenant)
+    }
+
     /// Carries a request to its service.
     async fn forward(
         &self,
@@ -231,9 +249,13 @@ impl Gateway {
             if let Some(request) = &mut unsent {
                 address_to(chosen.pool.service(), &asked, remainder, request)?;
             }
-            let error = match outbound::send(&chosen.pool, &mut unsent, is_upgrade).await {
+            let tenant = exchange.tenant;
+            let may_leave = || self.may_leave(door, &asker, &chosen, tenant);
+            let sent = outbound::send(&chosen.pool, &mut unsent, is_upgrade, may_leave).await;
+            let error = match sent {
                 Ok(answer) => break answer,
-                Err(error) => error,
+                Err(Failure::Refused(problem)) => return Err(problem),
+                Err(Failure::Carrying(error)) => error,
             };
             attempts -= 1;
             let may_repeat = unsent.is_some() && attempts > 0;

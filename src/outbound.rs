@@ -45,7 +45,7 @@ use crate::outbound::trust::Anchors;
 use crate::outbound::verifier::Verifier;
 use crate::services::{Service, Target, Trust};
 
-pub(crate) use exchange::send;
+pub(crate) use exchange::{Failure, send};
 
 /// How often idle connections are looked over. A connection may outstay its timeout by this much.
 const REAP_EVERY: Duration = Duration::from_secs(1);
@@ -213,6 +213,11 @@ impl Outbound {
         (self.verifiers.load().get(trust).cloned()).ok_or(Error::Retired)
     }
 
+    /// Room for one more connection in the process, if there is any.
+    fn free_room(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).try_acquire_owned().ok()
+    }
+
     /// Waits for room for one more connection in the process; when there is none, closes an idle one to make it.
     /// Connections that come free while somebody waits here are closed as well (`Pool::came_free`).
     async fn room(
@@ -220,7 +225,7 @@ impl Outbound {
         until: Instant,
         wanting: &AtomicUsize,
     ) -> Result<OwnedSemaphorePermit, Error> {
-        if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
+        if let Some(permit) = self.free_room() {
             return Ok(permit);
         }
         // Counted before looking, so that what comes free in between is not kept.

@@ -4,6 +4,8 @@
 mod support;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,10 +15,15 @@ use relais::config::ListenAddress;
 use relais::gateway::reply::Code;
 use relais::simulator::site::{Stand, sample_finess};
 use support::raw::Raw;
+use support::upstream::{Tls, Upstream};
 use support::{
-    Answered, Client, TestGateway, eventually, hash_of, start_on, start_with, token_of, within,
+    Answered, Client, TestGateway, eventually, hash_of, settled, start_on, start_with, token_of,
+    within,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 const SERVICES: [Stand; 2] = [Stand::new("dmp"), Stand::new("ror")];
 
@@ -615,6 +622,113 @@ async fn a_request_that_waits_while_its_caller_loses_its_rights_is_not_sent() {
     };
     let (answer, ()) = tokio::join!(waiting, taken_away);
     assert_eq!(outcome(&answer), unauthenticated());
+}
+
+/// A gateway for a caller with a token, in front of a service that makes a handshake when `release` lets it. It reads
+/// what comes, counts it in `arrived`, and answers what `answers` lets it: where nothing is left, it closes.
+fn behind_slow_handshakes(
+    release: &Arc<Semaphore>,
+    answers: &Arc<Semaphore>,
+    arrived: &Arc<AtomicUsize>,
+) -> (TestGateway, Upstream) {
+    start_on(1, &[Stand::new("dmp")], |site, text| {
+        let acceptor = TlsAcceptor::from(Tls::default().server_config(&site.pki));
+        let (release, answers, arrived) = (release.clone(), answers.clone(), arrived.clone());
+        let upstream = Upstream::raw(move |tcp, _| {
+            let (acceptor, release) = (acceptor.clone(), release.clone());
+            let (answers, arrived) = (answers.clone(), arrived.clone());
+            async move {
+                release.acquire().await.unwrap().forget();
+                let Ok(mut stream) = acceptor.accept(tcp).await else {
+                    return;
+                };
+                let mut head = Vec::new();
+                while stream.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
+                    if !head.ends_with(b"\r\n\r\n") {
+                        continue;
+                    }
+                    head.clear();
+                    arrived.fetch_add(1, Ordering::AcqRel);
+                    match answers.try_acquire() {
+                        Ok(answer) => answer.forget(),
+                        Err(_) => return,
+                    }
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                    let _ = stream.write_all(answer).await;
+                }
+            }
+        });
+        text.push_str(&upstream.service("up", "retry = \"idempotent\""));
+        for name in ["dui", "other"] {
+            text.push_str(&with_token(name, "tenants = [\"*\"]"));
+        }
+        upstream
+    })
+}
+
+#[tokio::test]
+async fn a_request_whose_caller_loses_its_rights_while_a_connection_is_opened_is_not_sent() {
+    // Once for the first connection, once for the one over which a request is sent a second time.
+    for sent_before in [0, 2] {
+        let (release, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let arrived = Arc::new(AtomicUsize::new(0));
+        let (gateway, upstream) = behind_slow_handshakes(&release, &answers, &arrived);
+        if sent_before > 0 {
+            release.add_permits(1);
+            answers.add_permits(1);
+            let answer = gateway.send(get("dui", 0, "/up/x")).await;
+            assert_eq!(outcome(&answer), passed());
+            settled(&gateway).await;
+        }
+        let connections = upstream.accepted() + 1;
+        let waiting = gateway.send(get("dui", 0, "/up/x"));
+        let taken_away = async {
+            eventually("the service sees a connection", || {
+                upstream.accepted() == connections
+            })
+            .await;
+            let path = &gateway.site.configuration;
+            let text = std::fs::read_to_string(path).unwrap();
+            let other = text.replace(&hash_of("dui"), &hash_of("another"));
+            std::fs::write(path, other).unwrap();
+            within(gateway.app.reload()).await.unwrap();
+            release.add_permits(1);
+        };
+        let (answer, ()) = tokio::join!(waiting, taken_away);
+        assert_eq!(outcome(&answer), unauthenticated());
+        assert_eq!(arrived.load(Ordering::Acquire), sent_before);
+        // The connection that was opened for it serves who may use it.
+        settled(&gateway).await;
+        answers.add_permits(1);
+        let answer = gateway.send(get("other", 0, "/up/x")).await;
+        assert_eq!(outcome(&answer), passed());
+        assert_eq!(upstream.accepted(), connections);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_a_connection_while_rights_of_others_change_is_sent() {
+    let (release, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(1)));
+    let arrived = Arc::default();
+    let (gateway, upstream) = behind_slow_handshakes(&release, &answers, &arrived);
+    let waiting = gateway.send(get("dui", 0, "/up/x"));
+    let changed = async {
+        eventually("the service sees a connection", || upstream.accepted() == 1).await;
+        let path = &gateway.site.configuration;
+        for step in 0..5 {
+            let text = std::fs::read_to_string(path).unwrap()
+                + &with_token(&step.to_string(), "tenants = [\"*\"]");
+            std::fs::write(path, text).unwrap();
+            within(gateway.app.reload()).await.unwrap();
+        }
+        release.add_permits(1);
+    };
+    let (answer, ()) = tokio::join!(waiting, changed);
+    assert_eq!(outcome(&answer), passed());
+    assert_eq!(
+        (arrived.load(Ordering::Acquire), upstream.accepted()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]

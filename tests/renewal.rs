@@ -16,8 +16,12 @@ use relais::identity::profile::Profile;
 use relais::simulator::pki::{self, Request};
 use relais::simulator::site::{Site, Stand, sample_finess};
 use support::picky::Unknown;
-use support::upstream::{Connection, ONLY_12, ONLY_13, Served, Tls, Upstream, serve_h2};
-use support::{Answered, TestGateway, burst, eventually, settled, start_on, within};
+use support::upstream::{
+    Connection, ONLY_12, ONLY_13, Served, Tls, Upstream, serve_h2, serve_h2_late,
+};
+use support::{
+    Answered, TestGateway, burst, eventually, settled, start_on, waiting_for_a_connection, within,
+};
 use tokio::sync::Semaphore;
 
 /// Where the structure's certificate lies; it is the same structure as `tenant(0)`.
@@ -262,7 +266,7 @@ async fn a_renewed_certificate_has_connections_before_its_first_request() {
         let before = upstream.accepted();
         renew(&gateway, gateway.tenant(0), NEW).await;
         assert_eq!(upstream.accepted(), before + connections, "{alpn:?}");
-        let mut requests = burst(&gateway, connections);
+        let mut requests = burst(&gateway, in_flight);
         while let Some(answer) = requests.join_next().await {
             assert_eq!(body(&answer.unwrap()), NEW);
         }
@@ -278,6 +282,29 @@ async fn a_renewed_certificate_has_connections_before_its_first_request() {
             .to_owned();
         assert_eq!(how, "reused", "{log:?}");
     }
+}
+
+#[tokio::test]
+async fn what_waits_for_the_first_frame_of_a_service_is_sent_under_the_renewed_certificate() {
+    let speaks = Arc::new(Semaphore::new(0));
+    let gate = Arc::clone(&speaks);
+    let (gateway, upstream) = start(&Tls::h2(), "", "", move |connection, _| {
+        let cn = cn_of(&connection);
+        serve_h2_late(connection, Arc::clone(&gate), move |_| {
+            let answer = Response::new(Full::new(Bytes::from(cn.clone())));
+            async { answer }
+        })
+    });
+    let requests = burst(&gateway, 5);
+    // One has a stream, and the others are where the renewal finds them.
+    eventually("they wait", || waiting_for_a_connection(&gateway) == 4).await;
+    renew(&gateway, gateway.tenant(0), NEW).await;
+    speaks.add_permits(1);
+    let answers = within(requests.join_all()).await;
+    let mut under: Vec<_> = answers.iter().map(body).collect();
+    under.sort();
+    assert_eq!(under, [OLD, NEW, NEW, NEW, NEW]);
+    assert_eq!(upstream.accepted(), 2);
 }
 
 #[tokio::test]

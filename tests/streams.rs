@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use support::upstream::{Tls, h2_gate, serve_h2};
+use support::upstream::{Tls, h2_gate, serve_h2, serve_h2_late};
 use support::{burst, eventually, in_front_of, is_answered, waiting_for_a_connection, within};
 use tokio::sync::{Notify, Semaphore};
 
@@ -144,6 +144,59 @@ async fn answers_that_nobody_reads_stop_none_of_the_others_on_the_connection() {
         assert_eq!(answer.0.body().len(), 100_000);
     }
     assert_eq!(upstream.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_service_that_never_says_how_many_streams_it_allows_keeps_no_request_for_ever() {
+    let ok = |_| async { Response::new(Full::new(Bytes::from_static(b"ok"))) };
+    // On the first connection, or on any.
+    for silent in [1, usize::MAX] {
+        let (gateway, upstream) = in_front_of(
+            &Tls::h2(),
+            "timeouts = { connect = \"1s\", handshake = \"1s\", response = \"2s\" }",
+            move |connection, number| {
+                let speaks = Arc::new(Semaphore::new(usize::from(number >= silent)));
+                serve_h2_late(connection, speaks, ok)
+            },
+        );
+        let mut statuses: Vec<_> = within(burst(&gateway, 5).join_all())
+            .await
+            .iter()
+            .map(|answer| answer.status())
+            .collect();
+        statuses.sort_unstable();
+        match silent {
+            1 => assert_eq!(
+                (upstream.accepted(), statuses),
+                (2, vec![200, 200, 200, 200, 504])
+            ),
+            _ => assert!(statuses.iter().all(|status| *status >= 503), "{statuses:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_before_it_says_how_many_streams_it_allows_costs_one_request() {
+    let ok = |_| async { Response::new(Full::new(Bytes::from_static(b"ok"))) };
+    let end = Arc::new(Notify::new());
+    let ending = Arc::clone(&end);
+    let (gateway, upstream) = in_front_of(&Tls::h2(), "", move |connection, number| {
+        let end = Arc::clone(&ending);
+        async move {
+            let speaks = Arc::new(Semaphore::new(usize::from(number > 0)));
+            let served = serve_h2_late(connection, speaks, ok);
+            tokio::select! {
+                () = served => {}
+                () = end.notified() => {}
+            }
+        }
+    });
+    let requests = burst(&gateway, 5);
+    eventually("they wait", || waiting_for_a_connection(&gateway) == 4).await;
+    end.notify_one();
+    let answers = within(requests.join_all()).await;
+    let answered = answers.iter().filter(|answer| answer.status() == 200);
+    assert_eq!((answered.count(), upstream.accepted()), (4, 2));
 }
 
 #[tokio::test]

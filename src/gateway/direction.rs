@@ -28,6 +28,8 @@ pub(super) struct Chosen {
     /// The pool that it stands in for, if it does.
     pub(super) principal: Option<Arc<Pool>>,
     pub(super) offered: Arc<Offered>,
+    /// Of the table that it was looked up in.
+    pub(super) edition: u64,
 }
 
 /// Where a request goes.
@@ -244,6 +246,7 @@ pub(super) fn choose(
         pool,
         principal,
         offered: Arc::clone(offered),
+        edition: table.edition(),
     })
 }
 

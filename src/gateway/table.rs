@@ -33,6 +33,7 @@ use crate::services::{Environment, InFlight, Service};
 /// An immutable view of all tenants and services. A change makes another and swaps it in whole.
 #[derive(Debug)]
 pub struct Table {
+    edition: u64,
     services: Vec<Arc<Offered>>,
     by_name: FxHashMap<Arc<str>, usize>,
     /// The structures that have certificates of their own, or pinned ones.

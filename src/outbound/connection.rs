@@ -2,8 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -25,13 +25,15 @@ use crate::waiting::{Alarm, Seldom};
 /// of this, and a pool's worth of such heads must fit in memory.
 const RESPONSE_HEAD_MAX: usize = 128 * 1024;
 
-/// Streams that requests may take before the service's SETTINGS frame has said how many it allows. RFC 9113 section
-/// 6.5.2 recommends that servers allow at least 100.
-const STREAMS_UNTIL_TOLD: usize = 100;
+/// Streams that are opened before the service's SETTINGS frame has said how many it allows; other requests wait for the
+/// frame, which is under way. A service that allows fewer would refuse what is over, and the requests would fail. hyper
+/// would take them and keep them in a queue, out of which they would start under a certificate that was retired
+/// meanwhile.
+const STREAMS_UNTIL_TOLD: usize = 1;
 
-/// Streams that are really opened before that; others wait for the frame, which is under way. A service that allows
-/// fewer would refuse what is over, and the requests would fail.
-const STREAMS_OPENED_UNTIL_TOLD: usize = 1;
+/// How long requests wait for that frame before they open another connection beside. It is the first that a service
+/// sends, and a packet that was lost is sent again after a second (RFC 6298).
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Streams of a connection at most, whatever the service allows: others go to another connection.
 const STREAMS_MAX: usize = 256;
@@ -92,10 +94,53 @@ pub(crate) struct Stream {
 struct Driver {
     in_use: watch::Receiver<()>,
     cut_off: watch::Receiver<bool>,
+    news: Arc<News>,
+}
+
+/// Whether a service has said how many streams it allows. hyper reads frames in one task and knows the number in
+/// another, which it wakes only if a stream waits to be opened; none does here.
+#[derive(Debug, Default)]
+struct News {
+    /// The other task's. It is the same at each poll.
+    reader: OnceLock<Waker>,
+    has_come: AtomicBool,
+}
+
+impl News {
+    /// A task of the connection has done something: perhaps it has read the frame.
+    fn may_have_come(&self) {
+        if !self.has_come.load(Ordering::Relaxed)
+            && let Some(reader) = self.reader.get()
+        {
+            reader.wake_by_ref();
+        }
+    }
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Driver {
     fn execute(&self, future: F) {
+        let news = Arc::clone(&self.news);
+        self.run(future, move || news.may_have_come());
+    }
+}
+
+impl Driver {
+    fn new(cut_off: watch::Receiver<bool>) -> (watch::Sender<()>, Self) {
+        let (sender, in_use) = watch::channel(());
+        let driver = Self {
+            in_use,
+            cut_off,
+            news: Arc::default(),
+        };
+        (sender, driver)
+    }
+
+    /// Runs it, and `after` each time that it has done something and is not at its end.
+    fn run(
+        &self,
+        future: impl Future<Output: Send> + Send + 'static,
+        mut after: impl FnMut() + Send + 'static,
+    ) {
         let (mut in_use, cut_off) = (self.in_use.clone(), self.cut_off.clone());
         tokio::spawn(async move {
             let out_of_use = async {
@@ -103,20 +148,18 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Driver {
                 while in_use.changed().await.is_ok() {}
                 tokio::time::sleep(CLOSES_WITHIN).await;
             };
+            let after = poll_fn(|_| {
+                after();
+                Poll::<()>::Pending
+            });
             tokio::select! {
                 biased;
                 _ = future => {}
+                () = after => {}
                 () = out_of_use => {}
                 () = cut(cut_off) => {}
             }
         });
-    }
-}
-
-impl Driver {
-    fn new(cut_off: watch::Receiver<bool>) -> (watch::Sender<()>, Self) {
-        let (sender, in_use) = watch::channel(());
-        (sender, Self { in_use, cut_off })
     }
 }
 
@@ -224,9 +267,9 @@ pub(crate) async fn open_h2(
 ) -> Result<Arc<H2>, Error> {
     let refusal = Arc::clone(wire.refusal());
     let (in_use, driver) = Driver::new(cut_off);
-    let (sender, mut connection) = http2::Builder::new(driver.clone())
+    let (sender, connection) = http2::Builder::new(driver.clone())
         .timer(TokioTimer::new())
-        .initial_max_send_streams(STREAMS_OPENED_UNTIL_TOLD)
+        .initial_max_send_streams(STREAMS_UNTIL_TOLD)
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_header_list_size(RESPONSE_HEAD_MAX as u32)
@@ -234,20 +277,30 @@ pub(crate) async fn open_h2(
         .handshake(TokioIo::new(wire))
         .await
         .map_err(|error| explain(&refusal, Error::from_exchange(error)))?;
-    let allowed = Arc::new(AtomicUsize::new(STREAMS_OPENED_UNTIL_TOLD));
+    let allowed = Arc::new(AtomicUsize::new(STREAMS_UNTIL_TOLD));
     let (told, pool) = (Arc::clone(&allowed), Arc::downgrade(pool));
-    driver.execute(poll_fn(move |cx| {
-        let polled = Pin::new(&mut connection).poll(cx);
-        if polled.is_pending() {
-            let streams = connection.current_max_send_streams();
-            if told.swap(streams, Ordering::SeqCst) != streams
-                && let Some(pool) = pool.upgrade()
-            {
-                pool.grew();
-            }
+    let news = Arc::clone(&driver.news);
+    let mut open = Some(connection);
+    let reading = poll_fn(move |cx| {
+        let Some(connection) = &mut open else {
+            return Poll::Ready(());
+        };
+        news.reader.get_or_init(|| cx.waker().clone());
+        let polled = Pin::new(&mut *connection).poll(cx).map(drop);
+        let streams = connection.current_max_send_streams().min(STREAMS_MAX);
+        if polled.is_ready() {
+            // Gone before anybody is told, so that whoever waits for a stream of it sees that it takes none.
+            open = None;
+        } else if told.swap(streams, Ordering::SeqCst) == streams {
+            return polled;
+        }
+        news.has_come.store(true, Ordering::Relaxed);
+        if let Some(pool) = pool.upgrade() {
+            pool.grew();
         }
         polled
-    }));
+    });
+    driver.run(reading, || ());
     Ok(Arc::new(H2 {
         sender,
         opened: Instant::now(),
@@ -266,7 +319,7 @@ impl H2 {
         if !self.takes_streams() {
             return None;
         }
-        let allowed = self.allowed();
+        let allowed = self.allowed.load(Ordering::SeqCst);
         self.streams
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |streams| {
                 (streams < allowed).then_some(streams + 1)
@@ -278,15 +331,12 @@ impl H2 {
         })
     }
 
-    /// How many streams may be in flight. SETTINGS is the first frame that a service sends: once a stream has ended
-    /// it has arrived, and a service that seems to allow one stream really does.
-    fn allowed(&self) -> usize {
-        match self.allowed.load(Ordering::SeqCst) {
-            STREAMS_OPENED_UNTIL_TOLD if self.ended.load(Ordering::Acquire) == 0 => {
-                STREAMS_UNTIL_TOLD
-            }
-            told => told.min(STREAMS_MAX),
-        }
+    /// Until when to wait for the service to say how many streams it allows, if it has not. One that really allows one
+    /// cannot be told from that: what it is kept waiting is its own requests, and no longer than that.
+    pub(crate) fn is_told_by(&self) -> Option<Instant> {
+        let is_untold =
+            self.allowed.load(Ordering::SeqCst) == STREAMS_UNTIL_TOLD && self.takes_streams();
+        is_untold.then(|| self.opened + TOLD_WITHIN)
     }
 
     pub(crate) fn takes_streams(&self) -> bool {

@@ -16,36 +16,57 @@ use crate::outbound::repeats::Budget;
 use crate::services::{Retry, Service};
 use crate::waiting::Alarm;
 
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(crate) enum Failure<R> {
+    /// It could not be carried to the service.
+    Carrying(Error),
+    /// It was not let go.
+    Refused(R),
+}
+
+impl<R> From<Error> for Failure<R> {
+    fn from(error: Error) -> Self {
+        Self::Carrying(error)
+    }
+}
+
 /// Sends a request over a connection of `pool`, and once more over a fresh one where the service's `retry` allows.
 /// The request's URI is the path and query at the service. With `h1_only` the connection speaks HTTP/1.1, as a protocol
-/// upgrade needs it.
+/// upgrade needs it. `may_leave` is asked each time that a connection was had: whether the request may be sent was found
+/// out before, and a connection may take seconds.
 ///
 /// # Errors
 /// Why there is no answer. What is then still in `unsent` has not left, not a byte of it: it was not sent to anybody
 /// under another certificate.
-pub(crate) async fn send(
+pub(crate) async fn send<R>(
     pool: &Arc<Pool>,
     unsent: &mut Option<Request<Upload>>,
     h1_only: bool,
-) -> Result<Answer, Error> {
+    may_leave: impl Fn() -> Result<(), R>,
+) -> Result<Answer, Failure<R>> {
     let trial = pool.admit()?;
-    let sent = send_admitted(pool, unsent, h1_only).await;
+    let sent = send_admitted(pool, unsent, h1_only, may_leave).await;
     if let Some(trial) = trial {
-        trial.ended(sent.as_ref().err());
+        trial.ended(match &sent {
+            Err(Failure::Carrying(error)) => Some(error),
+            Ok(_) | Err(Failure::Refused(_)) => None,
+        });
     }
     sent
 }
 
-async fn send_admitted(
+async fn send_admitted<R>(
     pool: &Arc<Pool>,
     unsent: &mut Option<Request<Upload>>,
     h1_only: bool,
-) -> Result<Answer, Error> {
+    may_leave: impl Fn() -> Result<(), R>,
+) -> Result<Answer, Failure<R>> {
     let service = &**pool.service();
     let request = unsent.as_ref().expect("there is a request to send");
     let progress = request.body().progress().cloned();
     let again = repeatable(request, service.retry);
-    let mut lease = pool.checkout(h1_only).await?;
+    let mut lease = let_go(pool.checkout(h1_only).await?, &may_leave)?;
     let repeats = pool.repeats();
     if let Some(repeats) = repeats {
         repeats.pay();
@@ -56,10 +77,10 @@ async fn send_admitted(
         Err(error) => error,
     };
     if let Some(how) = pool.was_cut() {
-        return Err(match unsent {
+        return Err(Failure::Carrying(match unsent {
             Some(_) => Error::Retired,
             None => Error::CutOff(how),
-        });
+        }));
     }
     // Only a connection that lay idle fails for reasons older than the request; and a service that says why it
     // closed (an alert) would say it again.
@@ -71,28 +92,43 @@ async fn send_admitted(
         false => again.is_some(),
     };
     if !stale || !is_repeatable || !repeats.is_some_and(Budget::take) {
-        return Err(error);
+        return Err(error.into());
     }
     if let Some(again) = again.filter(|_| !is_unsent) {
         *unsent = Some(*again);
     }
-    let sent = match pool.checkout_fresh(h1_only).await {
+    let fresh = pool.checkout_fresh(h1_only).await;
+    let sent = match fresh
+        .map_err(Failure::from)
+        .and_then(|lease| let_go(lease, &may_leave))
+    {
         Ok(mut lease) => match exchange(&mut lease, unsent, progress.as_deref(), service).await {
             Ok(response) => return Ok(answered(pool, response, lease)),
             Err(error) => {
                 lease.end(&error);
                 // Twice is enough.
                 *unsent = None;
-                Err(error)
+                Err(error.into())
             }
         },
-        Err(error) => Err(error),
+        Err(failure) => Err(failure),
     };
     if !is_unsent {
         // A copy of what may have arrived is not handed back: it would be repeated more than once.
         *unsent = None;
     }
     sent
+}
+
+/// Hands out a connection to a request that may leave. Otherwise it goes back as good as it came.
+fn let_go<R>(lease: Lease, may_leave: &impl Fn() -> Result<(), R>) -> Result<Lease, Failure<R>> {
+    match may_leave() {
+        Ok(()) => Ok(lease),
+        Err(refusal) => {
+            lease.give_back();
+            Err(Failure::Refused(refusal))
+        }
+    }
 }
 
 /// The service has answered: it takes the certificate, and it is there.

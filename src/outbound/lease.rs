@@ -160,6 +160,8 @@ impl Lease {
             && error.taints_connection()
         {
             stream.connection.drain();
+            // Nobody is to wait for another stream of it.
+            self.pool.grew();
         }
     }
 }

@@ -9,6 +9,7 @@ mod checkout;
 mod occupancy;
 mod prewarm;
 mod protocol;
+mod room;
 mod shelf;
 mod succession;
 mod upkeep;
@@ -37,8 +38,9 @@ use crate::outbound::tls::{self, Handshake, Secured};
 use crate::services::{HttpVersions, InFlight, Service};
 
 use breaker::Breaker;
-use checkout::{Queue, Room};
+use checkout::Queue;
 use protocol::Protocol;
+use room::Room;
 use shelf::Shelf;
 use succession::Succession;
 

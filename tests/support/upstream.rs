@@ -14,7 +14,7 @@ use relais::simulator::pki::{Pki, Purpose, Request as Order};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -354,6 +354,41 @@ where
     Answered: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let Connection { stream, _open } = connection;
+    speak_h2(stream, streams, answer).await;
+    drop(_open);
+}
+
+/// The same, but says nothing, not even how many streams it allows, until `speaks` lets it.
+pub async fn serve_h2_late<A, Answered>(connection: Connection, speaks: Arc<Semaphore>, answer: A)
+where
+    A: Fn(http::Request<hyper::body::Incoming>) -> Answered + Clone + Send + 'static,
+    Answered: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let Connection { stream, _open } = connection;
+    let (mut from_gateway, mut to_gateway) = tokio::io::split(stream);
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (mut said, mut heard) = tokio::io::split(near);
+    let hears = tokio::io::copy(&mut from_gateway, &mut heard);
+    let says = async {
+        drop(speaks.acquire().await);
+        tokio::io::copy(&mut said, &mut to_gateway).await
+    };
+    tokio::select! {
+        () = speak_h2(far, 100, answer) => {}
+        _ = hears => {}
+        _ = says => {}
+    }
+    drop(_open);
+}
+
+async fn speak_h2<A, Answered>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    streams: u32,
+    answer: A,
+) where
+    A: Fn(http::Request<hyper::body::Incoming>) -> Answered + Clone + Send + 'static,
+    Answered: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
     let service = hyper::service::service_fn(move |request| {
         let answered = answer(request);
         async move { Ok::<_, std::convert::Infallible>(answered.await) }
@@ -362,7 +397,6 @@ where
         .max_concurrent_streams(streams)
         .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
         .await;
-    drop(_open);
 }
 
 /// What serves a connection.

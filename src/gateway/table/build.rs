@@ -142,6 +142,7 @@ impl Table {
             .collect();
         let now = terms.validity.clock.now();
         let mut table = Self {
+            edition: making.before.map_or(0, |before| before.edition + 1),
             made_at: now,
             changes_at: changes_at(&generations, &terms.validity, now),
             holders: Holders::new(&generations, &registry),

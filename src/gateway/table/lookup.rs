@@ -12,6 +12,12 @@ use crate::services::{Service, Target};
 const HTTPS: u16 = 443;
 
 impl Table {
+    /// How many tables were in use before it: each is made of the one that it follows. By the number a request knows the
+    /// table again that it was admitted by, without holding it; its address could be another's by then.
+    pub(crate) fn edition(&self) -> u64 {
+        self.edition
+    }
+
     /// The service of this name.
     ///
     /// # Errors

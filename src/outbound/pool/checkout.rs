@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit};
+use tokio::sync::{AcquireError, Notify};
 
 use super::shelf::lock;
 use super::{Active, Pool, WORKER};
@@ -13,7 +13,7 @@ use crate::outbound::error::Error;
 use crate::outbound::lease::{Lease, Origin};
 use crate::outbound::sessions::Turn;
 
-const ALL_TAKEN: &str = "the tenant's connections to this service are all in use";
+pub(super) const ALL_TAKEN: &str = "the tenant's connections to this service are all in use";
 
 const TOO_MANY_HANDSHAKES: &str = "too many connections to this service are being opened";
 
@@ -31,7 +31,7 @@ pub(super) struct Queue {
 
 /// Which connections serve a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Wish {
+pub(super) enum Wish {
     /// Any.
     Any,
     /// One that speaks HTTP/1.1, as a protocol upgrade needs.
@@ -41,6 +41,8 @@ enum Wish {
         /// And that speaks HTTP/1.1.
         h1_only: bool,
     },
+    /// A new one, for which nobody is put out: it is for whoever comes first.
+    Beforehand,
 }
 
 impl Wish {
@@ -55,7 +57,7 @@ impl Wish {
     fn queue(self, active: &Active) -> &Queue {
         match self {
             Self::Any => &active.queue,
-            Self::H1 | Self::Fresh { .. } => &active.picky,
+            Self::H1 | Self::Fresh { .. } | Self::Beforehand => &active.picky,
         }
     }
 }
@@ -85,9 +87,17 @@ impl Pool {
         Box::pin(self.open_or_reuse(Wish::Fresh { h1_only })).await
     }
 
+    /// Opens a connection before anybody asks for one, if there is room for it that is free.
+    ///
+    /// # Errors
+    /// As [`Self::checkout`], and where somebody would have to be put out.
+    pub(super) async fn checkout_beforehand(self: &Arc<Self>) -> Result<Lease, Error> {
+        Box::pin(self.open_or_reuse(Wish::Beforehand)).await
+    }
+
     fn reuse(self: &Arc<Self>, wish: Wish) -> Option<Lease> {
         let active = self.used()?;
-        if matches!(wish, Wish::Fresh { .. }) {
+        if matches!(wish, Wish::Fresh { .. } | Wish::Beforehand) {
             return None;
         }
         if self.protocol.is_shared()
@@ -185,6 +195,15 @@ impl Pool {
             if let Some(error) = failed {
                 return Err(error);
             }
+            if is_shared && let Some(told_by) = active.is_told_by(until) {
+                (gate, turn, is_its_turn) = (None, None, false);
+                tokio::select! {
+                    biased;
+                    () = freed => {}
+                    () = tokio::time::sleep_until(told_by.into()) => {}
+                }
+                continue;
+            }
             if is_shared && gate.is_none() {
                 // Gate before turn, always: who has the gate waits for a turn.
                 (turn, is_its_turn) = (None, false);
@@ -215,12 +234,13 @@ impl Pool {
             is_its_turn = true;
             // Before there is room: a request counted twice could move the pool to HTTP/2 without need.
             drop(seeking);
-            if wish != Wish::Any && active.room.available_permits() == 0 {
+            let evicts = matches!(wish, Wish::H1 | Wish::Fresh { .. });
+            if evicts && active.room.available_permits() == 0 {
                 self.evict_one();
             }
             let room = tokio::select! {
                 biased;
-                room = self.room(until) => room?,
+                room = self.room(wish, until) => room?,
                 () = freed.as_mut() => continue,
             };
             tokio::select! {
@@ -273,30 +293,12 @@ impl Pool {
         }
     }
 
-    /// Connections from dial to close.
-    pub(super) fn open(&self, active: &Active) -> usize {
-        self.service.pool.max_connections - active.room.available_permits()
-    }
-
     /// What is retired serves nobody any more, however long they have waited for it.
     fn still_in_use(&self) -> Result<(), Error> {
         match self.is_retired() {
             false => Ok(()),
             true => Err(Error::Retired),
         }
-    }
-
-    /// Waits for room for one more connection: in this pool first, then in the process.
-    async fn room(self: &Arc<Self>, until: Instant) -> Result<Room, Error> {
-        let active = self.active()?;
-        let own = before(until, Arc::clone(&active.room).acquire_owned())
-            .await
-            .ok_or(Error::NoCapacity(ALL_TAKEN))?;
-        let all = self.outbound.room(until, &active.wanting).await?;
-        Ok(Room {
-            _own: own,
-            _all: all,
-        })
     }
 
     /// Tells one waiting request, if any, that there is something to take.
@@ -315,41 +317,31 @@ impl Pool {
         }
     }
 
-    /// Tells all waiting requests that a connection takes more streams than it seemed to.
+    /// Tells all waiting requests that a shared connection takes more streams than it seemed to, or none.
     pub(crate) fn grew(&self) {
         if let Some(active) = self.used() {
             active.queue.freed.notify_waiters();
         }
     }
-
-    /// Whether somebody outside of this pool waits for room in the process: it goes to them before it serves again
-    /// here, or a busy tenant would keep all there is for itself.
-    pub(super) fn owes_room(&self, active: &Active) -> bool {
-        self.outbound.wanting() > active.wanting.load(Ordering::SeqCst)
-    }
-
-    /// Whether a connection that many could share waits for room: then one that serves one request at a time goes.
-    pub(super) fn owes_a_shared_one(&self, active: &Active) -> bool {
-        self.protocol.is_shared()
-            && active.gate.available_permits() == 0
-            && (active.room.available_permits() == 0 || self.outbound.is_full())
-    }
 }
 
 impl Active {
+    /// Until when to wait, and not longer than `until`, for a service to say how many streams a connection takes that
+    /// was just opened: nothing, if there is none or it has been too long.
+    fn is_told_by(&self, until: Instant) -> Option<Instant> {
+        let told_by = (self.h2)
+            .look(|h2| h2.iter().filter_map(|h2| h2.is_told_by()).max())
+            .flatten();
+        let told_by = told_by.max()?.min(until);
+        (Instant::now() < told_by).then_some(told_by)
+    }
+
     /// What failed for the one that went first, if others had begun to wait by then.
     pub(super) fn failed_since(&self, arrived: Instant) -> Option<Error> {
         let failure = lock(&self.failure);
         let (at, error) = failure.as_ref()?;
         (*at >= arrived).then(|| error.clone())
     }
-}
-
-/// What a connection occupies while it is open.
-#[derive(Debug)]
-pub(super) struct Room {
-    _own: OwnedSemaphorePermit,
-    _all: OwnedSemaphorePermit,
 }
 
 /// Counts a request among those that wait, for as long as it does.

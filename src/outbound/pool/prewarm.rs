@@ -49,7 +49,8 @@ impl Outbound {
         let mut free = self.room.available_permits();
         for (number, takeover) in takeovers.into_iter().enumerate() {
             let wanted = takeover.wanted();
-            // Nobody else's connections are closed for what nobody has asked for yet.
+            // Nobody else's connections are closed for what nobody has asked for yet; what is late meets less room, and
+            // looks again.
             if wanted == 0 || workers.is_empty() || free < wanted {
                 continue;
             }
@@ -92,9 +93,9 @@ async fn open(pool: &Arc<Pool>, wanted: usize, workers: &[Handle]) {
 pub(super) struct Shared(bool);
 
 impl Pool {
-    /// Opens a connection for whoever comes first.
+    /// Opens a connection for whoever comes first, where nobody has to be put out for it.
     pub(super) async fn warm(self: Arc<Self>) -> Result<Shared, Error> {
-        let lease = match self.checkout_fresh(false).await {
+        let lease = match self.checkout_beforehand().await {
             Ok(lease) => lease,
             Err(error) => {
                 if let Error::CertificateRejected(alert) = error {
