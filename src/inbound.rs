@@ -46,6 +46,15 @@ const HEAD_SLACK: usize = 128 * 1024;
 /// Streams that one connection of HTTP/2 may have open.
 const STREAMS_MAX: u32 = 256;
 
+/// What an application may send ahead of one body over HTTP/2: so much memory a request holds whose service takes nothing.
+/// Where a byte is 20 ms on the way to the gateway and back, it bears 100 Mbit/s.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// The same for all bodies of a connection: 64 that are stuck leave room for others. Not for as many as there may be
+/// streams, since h2 goes by half of this, too, in how many pieces below 256 bytes it keeps before it ends the
+/// connection: here 33,000 of a byte, which take 7 MiB.
+const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
+
 /// How long a connection on which nothing is under way is kept at a stop, for a request that may be on its way; its
 /// answer says that it is the last one. An application that is at work sends one within that time, and one that is
 /// not has nothing to lose but a connection. Half of the grace, where that is shorter.
@@ -139,6 +148,8 @@ impl Inbound {
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(self.request_head + HEAD_SLACK).unwrap_or(u32::MAX))
             .keep_alive_interval(self.head_timeout)
             .auto_date_header(false);

@@ -59,8 +59,12 @@ async fn narrow(gateway: &TestGateway, address: SocketAddr, alpn: &str) -> TlsSt
         .unwrap()
 }
 
-/// A GET of `/up/x` for the first tenant, and leave to answer with as much as there is.
-fn request_over_http_2(gateway: &TestGateway) -> Vec<u8> {
+/// A GET of `/up/x` for the first tenant. Over HTTP/2 with leave to answer with as much as there is.
+fn request(gateway: &TestGateway, alpn: &str) -> Vec<u8> {
+    if alpn != "h2" {
+        let request = gateway.get_bytes("/up/x");
+        return request.replace("localhost", NAME).into();
+    }
     let tenant = gateway.tenant(0);
     let fields = [
         (":method", "GET"),
@@ -105,10 +109,7 @@ async fn a_long_answer_arrives_whole_at_whoever_takes_it_steadily() {
     let (gateway, address, _upstream) = answering(LENGTH);
     for alpn in ["http/1.1", "h2"] {
         let mut stream = narrow(&gateway, address, alpn).await;
-        let request = match alpn {
-            "h2" => request_over_http_2(&gateway),
-            _ => gateway.get_bytes("/up/x").replace("localhost", NAME).into(),
-        };
+        let request = request(&gateway, alpn);
         within(stream.write_all(&request)).await.unwrap();
         let begun = Instant::now();
         let (mut taken, mut ahead, mut of_head) = (0, Vec::new(), true);
@@ -135,10 +136,7 @@ async fn an_application_that_takes_no_answer_is_cut_off_over_tls_too() {
     let (gateway, address, _upstream) = answering(64 << 20);
     for alpn in ["http/1.1", "h2"] {
         let mut stream = narrow(&gateway, address, alpn).await;
-        let request = match alpn {
-            "h2" => request_over_http_2(&gateway),
-            _ => gateway.get_bytes("/up/x").replace("localhost", NAME).into(),
-        };
+        let request = request(&gateway, alpn);
         within(stream.write_all(&request)).await.unwrap();
         eventually("it is served", || {
             gateway.metric("relais_inbound_connections", &[]) == 1.0
