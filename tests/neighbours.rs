@@ -16,8 +16,8 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use relais::simulator::site::Stand;
 use support::frames::{
-    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, block, frame,
-    take,
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, block, frame, take,
 };
 use support::upstream::{Tls, Upstream};
 use support::{H2c, TestGateway, in_front_of, start_on, within};
@@ -178,5 +178,40 @@ async fn thousands_of_small_pieces_that_no_service_takes_yet_leave_the_connectio
         if let (HEADERS, _, 3, _) = application.next().await {
             break;
         }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_small_messages_goes_on_for_who_acknowledges_each() {
+    const MESSAGES: usize = 5000;
+    let (gateway, _upstream) = in_front_of(&Tls::default(), "", |mut connection, _| async move {
+        connection.head().await;
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        connection.write(head).await;
+        let message = "19\r\ntwenty-five bytes of news\r\n";
+        for _ in 0..MESSAGES / 10 {
+            connection.write(message.repeat(10)).await;
+        }
+        connection.write("0\r\n\r\n").await;
+        connection.rest().await;
+    });
+    let mut application = Frames::connect(&gateway).await;
+    application
+        .write(&request(&gateway, 1, "GET", "/up/x", END_STREAM))
+        .await;
+    let mut left = 25 * MESSAGES;
+    while left > 0 {
+        let (DATA, _, _, payload) = application.next().await else {
+            continue;
+        };
+        left -= payload.len();
+        let taken = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let acknowledged = [
+            frame(WINDOW_UPDATE, 0, 0, &taken),
+            frame(WINDOW_UPDATE, 0, 1, &taken),
+            // How long that takes (gRPC's bandwidth estimation).
+            frame(PING, 0, 0, b"relais!!"),
+        ];
+        application.write(&acknowledged.concat()).await;
     }
 }

@@ -160,10 +160,19 @@ impl<S> Patient<S> {
         late(&mut self.reading, self.limit.min(LINGER), cx)
     }
 
-    /// Remembers how much was sent.
-    fn sent(&mut self, written: &Poll<io::Result<usize>>) {
+    /// Looks at what was sent of that.
+    fn sent<'b>(
+        &mut self,
+        bufs: impl IntoIterator<Item = &'b [u8]>,
+        written: &Poll<io::Result<usize>>,
+    ) {
         if let (Some(frames), Poll::Ready(Ok(bytes))) = (&mut self.frames, written) {
-            frames.sent(*bytes);
+            let mut left = *bytes;
+            for buf in bufs {
+                let sent = left.min(buf.len());
+                frames.sent(&buf[..sent]);
+                left -= sent;
+            }
         }
     }
 
@@ -233,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.sent(&written);
+        this.sent([buf], &written);
         this.taken(cx, written)
     }
 
@@ -244,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.sent(&written);
+        this.sent(bufs.iter().map(|buf| &**buf), &written);
         this.taken(cx, written)
     }
 
