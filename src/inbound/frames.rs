@@ -19,9 +19,6 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PADDED: u8 = 8;
 
-/// The longest padding and its length: a DATA frame of that size may carry nothing.
-const LONGEST_PADDING: usize = 256;
-
 /// Frames without content that a connection may send at once. Clients send a handful when they begin, and one for each
 /// stream that they give up.
 const ALLOWANCE: i64 = 10_000;
@@ -74,7 +71,7 @@ impl Frames {
 
     fn weigh(&mut self, header: &Header) -> bool {
         let has_content = match header.kind {
-            DATA => header.length > if header.is_padded { LONGEST_PADDING } else { 0 },
+            DATA => header.content > 0,
             HEADERS => true,
             _ => false,
         };
@@ -98,8 +95,8 @@ impl Frames {
     /// Looks at what was sent to the peer.
     pub(super) fn sent(&mut self, mut bytes: &[u8]) {
         while let Some(header) = self.sent.next(&mut bytes) {
-            if header.kind == DATA && header.length >= SMALLEST_PIECE {
-                let more = i64::try_from(header.length / BYTES_FOR_ONE).unwrap_or(ALLOWANCE);
+            if header.kind == DATA && header.content >= SMALLEST_PIECE {
+                let more = i64::try_from(header.content / BYTES_FOR_ONE).unwrap_or(ALLOWANCE);
                 self.earn(FOR_A_PIECE + more);
             }
         }
@@ -112,9 +109,9 @@ impl Frames {
 
 /// What a frame begins with.
 struct Header {
-    length: usize,
     kind: u8,
-    is_padded: bool,
+    /// Bytes of its payload that are not the padding of DATA.
+    content: usize,
 }
 
 /// Finds the headers of frames in what goes one way, in whatever pieces.
@@ -122,38 +119,42 @@ struct Header {
 struct Headers {
     /// Bytes that are no frame's header: the rest of a frame.
     skip: usize,
-    header: [u8; HEADER],
+    /// And the length of the padding, which comes next where there is any (RFC 9113 section 6.1).
+    header: [u8; HEADER + 1],
     has: usize,
 }
 
 impl Headers {
     /// The next header; takes what was looked at off the front of `bytes`.
     fn next(&mut self, bytes: &mut &[u8]) -> Option<Header> {
-        *bytes = &bytes[take(&mut self.skip, bytes)..];
-        let mut missing = HEADER - self.has;
-        let taken = take(&mut missing, bytes);
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        *bytes = &bytes[skipped..];
+        self.fill(HEADER, bytes)?;
+        let [high, middle, low, kind, flags, ..] = self.header;
+        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        let is_padded = kind == DATA && flags & PADDED != 0 && length > 0;
+        let (before, padding) = match is_padded {
+            true => (1, usize::from(self.fill(HEADER + 1, bytes)?)),
+            false => (0, 0),
+        };
+        self.has = 0;
+        self.skip = length - before;
+        Some(Header {
+            kind,
+            // More padding than there is room for is an error, which is hyper's to see.
+            content: self.skip.saturating_sub(padding),
+        })
+    }
+
+    /// Takes what is missing of so many bytes of a header, of which it returns the last if all are there.
+    fn fill(&mut self, wanted: usize, bytes: &mut &[u8]) -> Option<u8> {
+        let taken = wanted.saturating_sub(self.has).min(bytes.len());
         self.header[self.has..self.has + taken].copy_from_slice(&bytes[..taken]);
         self.has += taken;
         *bytes = &bytes[taken..];
-        if missing > 0 {
-            return None;
-        }
-        self.has = 0;
-        let [high, middle, low, kind, flags, ..] = self.header;
-        self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-        Some(Header {
-            length: self.skip,
-            kind,
-            is_padded: flags & PADDED != 0,
-        })
+        (self.has >= wanted).then(|| self.header[wanted - 1])
     }
-}
-
-/// Takes as many of the wanted bytes as there are, and tells how many those are.
-fn take(wanted: &mut usize, bytes: &[u8]) -> usize {
-    let taken = bytes.len().min(*wanted);
-    *wanted -= taken;
-    taken
 }
 
 #[cfg(test)]
@@ -167,6 +168,13 @@ mod tests {
         let length = u32::try_from(payload).unwrap().to_be_bytes();
         let mut frame = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
         frame.resize(HEADER + payload, 0);
+        frame
+    }
+
+    /// DATA with so much padding and content.
+    fn padded(padding: u8, content: usize) -> Vec<u8> {
+        let mut frame = frame(DATA, PADDED, 1 + content + usize::from(padding));
+        frame[HEADER] = padding;
         frame
     }
 
@@ -186,7 +194,9 @@ mod tests {
             frame(4, 0, 0),
             frame(9, 0, 16),
             frame(DATA, 0, 0),
-            frame(DATA, PADDED, 256),
+            padded(0, 0),
+            padded(255, 0),
+            frame(DATA, PADDED, 0),
         ] {
             assert_eq!(
                 sent_before_the_cut(&mut Frames::new(), &flood),
@@ -209,6 +219,10 @@ mod tests {
             sent_before_the_cut(&mut Frames::new(), &upload.concat()),
             10 * ALLOWANCE
         );
+        for little in [padded(255, 1), padded(0, 1), padded(100, 155)] {
+            let uploads = sent_before_the_cut(&mut Frames::new(), &little);
+            assert_eq!(uploads, 10 * ALLOWANCE, "{:?}", &little[..=HEADER]);
+        }
         // Who takes a long answer says so time and again.
         let mut frames = Frames::new();
         let taken = frame(WINDOW_UPDATE, 0, 4).repeat(16);
@@ -280,6 +294,14 @@ mod tests {
         let mut whole = Frames::new();
         assert!(whole.read(&all));
         assert_eq!(whole.allowance, frames.allowance);
+        frames.allowance = 0;
+        for byte in [padded(3, 0), padded(3, 1), padded(0, 0)]
+            .concat()
+            .chunks(1)
+        {
+            frames.read(byte);
+        }
+        assert_eq!(frames.allowance, FOR_CONTENT - 2);
         frames.allowance = 0;
         for byte in frame(DATA, 0, 2048).repeat(3).chunks(1) {
             frames.sent(byte);
