@@ -24,6 +24,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -45,6 +46,11 @@ const HEAD_SLACK: usize = 128 * 1024;
 
 /// Streams that one connection of HTTP/2 may have open.
 const STREAMS_MAX: u32 = 256;
+
+/// What the system takes of answers that has not left yet (TCP_NOTSENT_LOWAT). It says that there is room for more once
+/// half of it has left; unasked, once a third of all that the socket holds has, which grows to megabytes: an application
+/// that takes little at a time would seem to take nothing. What is on its way is not bounded by this, nor is the speed.
+const UNSENT: u32 = 128 * 1024;
 
 /// What an application may send ahead of one body over HTTP/2: so much memory a request holds whose service takes nothing.
 /// Where a byte is 20 ms on the way to the gateway and back, it bears 100 Mbit/s.
@@ -206,6 +212,10 @@ impl<A: Answer> Connections<A> {
             return;
         };
         let held = Arc::new((room, inbound.metrics.inbound_connection()));
+        if let Stream::Tcp(tcp) = &stream {
+            // Without it those who read slowly are waited for less long, and nothing else is different.
+            let _ = SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT);
+        }
         match (&self.security, stream) {
             (Some(security), Stream::Tcp(tcp)) => {
                 let (connections, security) = (Arc::clone(self), security.clone());
