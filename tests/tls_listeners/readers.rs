@@ -207,9 +207,10 @@ async fn a_long_answer_arrives_whole_at_whoever_takes_it_steadily() {
 #[tokio::test]
 async fn who_takes_a_little_all_the_time_is_waited_for() {
     const LENGTH: usize = 12 << 20;
+    const RATE: usize = 256 << 10;
     in_all_ways(LENGTH, |mut reader| async move {
         // In this time not a third of what a socket may hold.
-        reader.take(5 * 256 << 10, f64::from(256 << 10)).await;
+        reader.take(5 * RATE, RATE as f64).await;
         reader.take(LENGTH - reader.taken, f64::INFINITY).await;
     })
     .await;
