@@ -24,6 +24,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -45,6 +46,20 @@ const HEAD_SLACK: usize = 128 * 1024;
 
 /// Streams that one connection of HTTP/2 may have open.
 const STREAMS_MAX: u32 = 256;
+
+/// What the system takes of answers that has not left yet (TCP_NOTSENT_LOWAT). It says that there is room for more once
+/// half of it has left; unasked, once a third of all that the socket holds has, which grows to megabytes: an application
+/// that takes little at a time would seem to take nothing. What is on its way is not bounded by this, nor is the speed.
+const UNSENT: u32 = 128 * 1024;
+
+/// What an application may send ahead of one body over HTTP/2: so much memory a request holds whose service takes nothing.
+/// Where a byte is 20 ms on the way to the gateway and back, it bears 100 Mbit/s.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// The same for all bodies of a connection: 64 that are stuck leave room for others. Not for as many as there may be
+/// streams, since h2 goes by half of this, too, in how many pieces below 256 bytes it keeps before it ends the
+/// connection: here 33,000 of a byte, which take 7 MiB.
+const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 
 /// How long a connection on which nothing is under way is kept at a stop, for a request that may be on its way; its
 /// answer says that it is the last one. An application that is at work sends one within that time, and one that is
@@ -139,6 +154,8 @@ impl Inbound {
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(self.request_head + HEAD_SLACK).unwrap_or(u32::MAX))
             .keep_alive_interval(self.head_timeout)
             .auto_date_header(false);
@@ -195,6 +212,10 @@ impl<A: Answer> Connections<A> {
             return;
         };
         let held = Arc::new((room, inbound.metrics.inbound_connection()));
+        if let Stream::Tcp(tcp) = &stream {
+            // Without it those who read slowly are waited for less long, and nothing else is different.
+            let _ = SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT);
+        }
         match (&self.security, stream) {
             (Some(security), Stream::Tcp(tcp)) => {
                 let (connections, security) = (Arc::clone(self), security.clone());

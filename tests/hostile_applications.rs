@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,8 +19,8 @@ use support::frames::{
     SETTINGS, WINDOW_UPDATE, block, frame, take,
 };
 use support::raw::Raw;
-use support::upstream::{Tls, serve_h2};
-use support::{TestGateway, eventually, in_front_of, start, within};
+use support::upstream::{Tls, Upstream, serve_h2};
+use support::{TestGateway, eventually, in_front_of, start, start_on, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -282,6 +283,39 @@ async fn floods_over_http_2_are_cut_off_and_cost_little() {
         others_are_served(&gateway).await;
         let grown = resident().saturating_sub(before);
         assert!(grown < GROWTH_AT_MOST, "{name}: {grown} bytes");
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_come_byte_by_byte_and_that_nobody_takes_are_cut_off_before_they_cost_much() {
+    // The gateway keeps what no service takes yet, each piece for itself.
+    let (gateway, _upstream) = start_on(1, &[Stand::new("dmp")], |_, text| {
+        let upstream = Upstream::raw(|tcp, _| async move {
+            std::future::pending::<Infallible>().await;
+            drop(tcp);
+        });
+        text.push_str(&upstream.service("up", ""));
+        upstream
+    });
+    let before = resident();
+    let mut connections = Vec::new();
+    for _ in 0..10 {
+        let mut bytes = opening(&[]);
+        bytes.extend(frame(SETTINGS, ACK, 0, &[]));
+        for number in 0..4 {
+            let stream = 2 * number + 1;
+            bytes.extend(request(&gateway, stream, "POST", "/up/x", END_HEADERS));
+            bytes.extend(frame(DATA, 0, stream, b"x").repeat(30_000));
+        }
+        connections.push(pour(gateway.address(), bytes, 1).await);
+    }
+    others_are_served(&gateway).await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < GROWTH_AT_MOST, "{grown} bytes");
+    for (stream, ..) in connections {
+        let (_, reason) = frames(stream).await;
+        // ENHANCE_YOUR_CALM, unless the connection was reset with what it had not read.
+        assert!(matches!(reason, None | Some(11)), "{reason:?}");
     }
 }
 

@@ -9,6 +9,7 @@ mod tls_listeners {
     mod exposure;
     mod handshakes;
     mod hosts;
+    mod readers;
     mod renewal;
     mod sessions;
     mod tunnels;

@@ -4,6 +4,11 @@
 //! one connection can send a million of them a second, and have a worker for itself (CVE-2019-9512, CVE-2019-9515,
 //! CVE-2019-9518, CVE-2024-27316). h2 bounds what they make it remember, but not the time that they take. Here a
 //! connection has an allowance of such frames, which grows with what it really sends and takes.
+//!
+//! What is sent to it counts where it is part of a body (DATA), and nothing else does: a flood is answered, too, with
+//! PING, SETTINGS, WINDOW_UPDATE, RST_STREAM. Heads of answers need not count, since each follows a request, which has.
+//! A body, though, can be taken a byte at a time by an application that opens its windows so far and no further
+//! (CVE-2019-9511), one WINDOW_UPDATE for each byte: pieces so small add nothing.
 
 use std::time::Instant;
 
@@ -14,9 +19,6 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PADDED: u8 = 8;
 
-/// The longest padding and its length: a DATA frame of that size may carry nothing.
-const LONGEST_PADDING: usize = 256;
-
 /// Frames without content that a connection may send at once. Clients send a handful when they begin, and one for each
 /// stream that they give up.
 const ALLOWANCE: i64 = 10_000;
@@ -24,7 +26,14 @@ const ALLOWANCE: i64 = 10_000;
 /// What a frame with content adds to it: a window update, a priority and a reset for each are no flood.
 const FOR_CONTENT: i64 = 8;
 
-/// Bytes sent to the peer that add one: it may say of each kilobyte that it has taken it.
+/// What a piece of a body that is sent to the peer adds: who takes a stream of small messages may say of each that it was
+/// taken, for the stream and for the connection, and measure how long that took with a PING, as gRPC's libraries do.
+const FOR_A_PIECE: i64 = 4;
+
+/// The smallest piece that adds anything: a message of gRPC begins with five bytes, and may have no more.
+const SMALLEST_PIECE: usize = 5;
+
+/// Bytes of a larger piece that add one more: the peer may say of each kilobyte that it has taken it.
 const BYTES_FOR_ONE: usize = 1024;
 
 /// What a second adds: an idle connection asks whether the other is still there, and may do so for ever.
@@ -33,61 +42,36 @@ const FOR_A_SECOND: i64 = 100;
 /// Counts the frames of one connection.
 #[derive(Debug)]
 pub(super) struct Frames {
-    /// Bytes that are no frame's header: the rest of a frame.
-    skip: usize,
-    header: [u8; HEADER],
-    has: usize,
+    come: Headers,
+    sent: Headers,
     allowance: i64,
     refilled: Instant,
-    /// Bytes sent that have not added to the allowance yet.
-    sent: usize,
 }
 
 impl Frames {
-    /// Those of a connection of which nothing but the preface was read.
+    /// Those of a connection of which nothing but the preface was read, and on which nothing was sent.
     pub(super) fn new() -> Self {
         Self {
-            skip: 0,
-            header: [0; HEADER],
-            has: 0,
+            come: Headers::default(),
+            sent: Headers::default(),
             allowance: ALLOWANCE,
             refilled: Instant::now(),
-            sent: 0,
         }
     }
 
     /// Looks at what the peer sends. False: it is a flood.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> bool {
-        while !bytes.is_empty() {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            let taken = (HEADER - self.has).min(bytes.len());
-            self.header[self.has..self.has + taken].copy_from_slice(&bytes[..taken]);
-            self.has += taken;
-            bytes = &bytes[taken..];
-            if self.has == HEADER {
-                self.has = 0;
-                if !self.weigh() {
-                    return false;
-                }
+        while let Some(header) = self.come.next(&mut bytes) {
+            if !self.weigh(&header) {
+                return false;
             }
         }
         true
     }
 
-    fn weigh(&mut self) -> bool {
-        let [high, middle, low, kind, flags, ..] = self.header;
-        self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-        let has_content = match kind {
-            DATA => {
-                self.skip
-                    > if flags & PADDED == 0 {
-                        0
-                    } else {
-                        LONGEST_PADDING
-                    }
-            }
+    fn weigh(&mut self, header: &Header) -> bool {
+        let has_content = match header.kind {
+            DATA => header.content > 0,
             HEADERS => true,
             _ => false,
         };
@@ -108,16 +92,68 @@ impl Frames {
         self.allowance >= 0
     }
 
-    /// So many bytes were sent to the peer.
-    pub(super) fn sent(&mut self, bytes: usize) {
-        self.sent += bytes;
-        let earned = self.sent / BYTES_FOR_ONE;
-        self.sent %= BYTES_FOR_ONE;
-        self.earn(i64::try_from(earned).unwrap_or(ALLOWANCE));
+    /// Looks at what was sent to the peer.
+    pub(super) fn sent(&mut self, mut bytes: &[u8]) {
+        while let Some(header) = self.sent.next(&mut bytes) {
+            if header.kind == DATA && header.content >= SMALLEST_PIECE {
+                let more = i64::try_from(header.content / BYTES_FOR_ONE).unwrap_or(ALLOWANCE);
+                self.earn(FOR_A_PIECE + more);
+            }
+        }
     }
 
     fn earn(&mut self, more: i64) {
         self.allowance = self.allowance.saturating_add(more).min(ALLOWANCE);
+    }
+}
+
+/// What a frame begins with.
+struct Header {
+    kind: u8,
+    /// Bytes of its payload that are not the padding of DATA.
+    content: usize,
+}
+
+/// Finds the headers of frames in what goes one way, in whatever pieces.
+#[derive(Debug, Default)]
+struct Headers {
+    /// Bytes that are no frame's header: the rest of a frame.
+    skip: usize,
+    /// And the length of the padding, which comes next where there is any (RFC 9113 section 6.1).
+    header: [u8; HEADER + 1],
+    has: usize,
+}
+
+impl Headers {
+    /// The next header; takes what was looked at off the front of `bytes`.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<Header> {
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        *bytes = &bytes[skipped..];
+        self.fill(HEADER, bytes)?;
+        let [high, middle, low, kind, flags, ..] = self.header;
+        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        let is_padded = kind == DATA && flags & PADDED != 0 && length > 0;
+        let (before, padding) = match is_padded {
+            true => (1, usize::from(self.fill(HEADER + 1, bytes)?)),
+            false => (0, 0),
+        };
+        self.has = 0;
+        self.skip = length - before;
+        Some(Header {
+            kind,
+            // More padding than there is room for is an error, which is hyper's to see.
+            content: self.skip.saturating_sub(padding),
+        })
+    }
+
+    /// Takes what is missing of so many bytes of a header, of which it returns the last if all are there.
+    fn fill(&mut self, wanted: usize, bytes: &mut &[u8]) -> Option<u8> {
+        let taken = wanted.saturating_sub(self.has).min(bytes.len());
+        self.header[self.has..self.has + taken].copy_from_slice(&bytes[..taken]);
+        self.has += taken;
+        *bytes = &bytes[taken..];
+        (self.has >= wanted).then(|| self.header[wanted - 1])
     }
 }
 
@@ -132,6 +168,13 @@ mod tests {
         let length = u32::try_from(payload).unwrap().to_be_bytes();
         let mut frame = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
         frame.resize(HEADER + payload, 0);
+        frame
+    }
+
+    /// DATA with so much padding and content.
+    fn padded(padding: u8, content: usize) -> Vec<u8> {
+        let mut frame = frame(DATA, PADDED, 1 + content + usize::from(padding));
+        frame[HEADER] = padding;
         frame
     }
 
@@ -151,7 +194,9 @@ mod tests {
             frame(4, 0, 0),
             frame(9, 0, 16),
             frame(DATA, 0, 0),
-            frame(DATA, PADDED, 256),
+            padded(0, 0),
+            padded(255, 0),
+            frame(DATA, PADDED, 0),
         ] {
             assert_eq!(
                 sent_before_the_cut(&mut Frames::new(), &flood),
@@ -174,11 +219,55 @@ mod tests {
             sent_before_the_cut(&mut Frames::new(), &upload.concat()),
             10 * ALLOWANCE
         );
+        for little in [padded(255, 1), padded(0, 1), padded(100, 155)] {
+            let uploads = sent_before_the_cut(&mut Frames::new(), &little);
+            assert_eq!(uploads, 10 * ALLOWANCE, "{:?}", &little[..=HEADER]);
+        }
         // Who takes a long answer says so time and again.
         let mut frames = Frames::new();
-        for _ in 0..10 * ALLOWANCE {
-            frames.sent(16 * 1024);
-            assert!(frames.read(&frame(WINDOW_UPDATE, 0, 4)));
+        let taken = frame(WINDOW_UPDATE, 0, 4).repeat(16);
+        for _ in 0..ALLOWANCE {
+            frames.sent(&frame(DATA, 0, 16 * 1024));
+            assert!(frames.read(&taken));
+        }
+    }
+
+    #[test]
+    fn who_takes_small_messages_may_say_so_of_each_and_measure_how_long_it_took() {
+        let taken = [frame(WINDOW_UPDATE, 0, 4).repeat(2), frame(PING, 0, 8)].concat();
+        for message in [5, 25, 300] {
+            let mut frames = Frames::new();
+            for _ in 0..10 * ALLOWANCE {
+                frames.sent(&frame(DATA, 0, message));
+                assert!(frames.read(&taken), "messages of {message} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn what_answers_a_flood_adds_nothing_nor_does_a_body_taken_in_crumbs() {
+        const SETTINGS: u8 = 4;
+        for (flood, answer) in [
+            (frame(PING, 0, 8), frame(PING, 1, 8)),
+            (frame(SETTINGS, 0, 6), frame(SETTINGS, 1, 0)),
+            (frame(WINDOW_UPDATE, 0, 4), frame(3, 0, 4)),
+            (frame(DATA, 0, 0), frame(WINDOW_UPDATE, 0, 4)),
+            (frame(WINDOW_UPDATE, 0, 4), frame(DATA, 0, 4)),
+            (frame(WINDOW_UPDATE, 0, 4), frame(DATA, 1, 0)),
+        ] {
+            let mut frames = Frames::new();
+            let sent = (0..10 * ALLOWANCE)
+                .take_while(|_| {
+                    frames.sent(&answer);
+                    frames.read(&flood)
+                })
+                .count();
+            assert_eq!(
+                i64::try_from(sent),
+                Ok(ALLOWANCE),
+                "{:?}",
+                &answer[..HEADER]
+            );
         }
     }
 
@@ -205,5 +294,18 @@ mod tests {
         let mut whole = Frames::new();
         assert!(whole.read(&all));
         assert_eq!(whole.allowance, frames.allowance);
+        frames.allowance = 0;
+        for byte in [padded(3, 0), padded(3, 1), padded(0, 0)]
+            .concat()
+            .chunks(1)
+        {
+            frames.read(byte);
+        }
+        assert_eq!(frames.allowance, FOR_CONTENT - 2);
+        frames.allowance = 0;
+        for byte in frame(DATA, 0, 2048).repeat(3).chunks(1) {
+            frames.sent(byte);
+        }
+        assert_eq!(frames.allowance, 3 * (FOR_A_PIECE + 2));
     }
 }

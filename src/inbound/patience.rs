@@ -50,9 +50,11 @@ pub(super) struct Patient<S> {
     /// Over HTTP/2.
     frames: Option<Box<Frames>>,
     reading: Option<Pin<Box<Sleep>>>,
-    writing: Option<Pin<Box<Sleep>>>,
-    /// TLS holds back what the socket does not take, and calls it written.
-    flushing: Option<Pin<Box<Sleep>>>,
+    /// One for writes, flushes and the end. TLS holds back what the socket does not take, and calls it written, so
+    /// flushes have to be waited for; but the whole of a long answer may pass without one that ends, and so each write
+    /// that is taken begins the time anew. What TLS takes while the socket takes nothing is 64 KiB at most (rustls's
+    /// limit on its buffer), so that nobody who takes nothing gets far by this.
+    sending: Option<Pin<Box<Sleep>>>,
     /// There is nothing to hear from this application any more.
     is_flooded: bool,
     is_shut: bool,
@@ -80,24 +82,24 @@ impl<S> Patient<S> {
             opening: Some(0),
             frames: None,
             reading: None,
-            writing: None,
-            flushing: None,
+            sending: None,
             is_flooded: false,
             is_shut: false,
             leave: None,
         }
     }
 
+    /// What a write, a flush or the end came to, or that the application was waited for long enough.
     fn taken<T>(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
+        taken: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.writing = None;
-            return written;
+        if taken.is_ready() {
+            self.sending = None;
+            return taken;
         }
-        late(&mut self.writing, self.limit, cx)
+        late(&mut self.sending, self.limit, cx)
     }
 }
 
@@ -158,10 +160,19 @@ impl<S> Patient<S> {
         late(&mut self.reading, self.limit.min(LINGER), cx)
     }
 
-    /// Remembers how much was sent.
-    fn sent(&mut self, written: &Poll<io::Result<usize>>) {
+    /// Looks at what was sent of that.
+    fn sent<'b>(
+        &mut self,
+        bufs: impl IntoIterator<Item = &'b [u8]>,
+        written: &Poll<io::Result<usize>>,
+    ) {
         if let (Some(frames), Poll::Ready(Ok(bytes))) = (&mut self.frames, written) {
-            frames.sent(*bytes);
+            let mut left = *bytes;
+            for buf in bufs {
+                let sent = left.min(buf.len());
+                frames.sent(&buf[..sent]);
+                left -= sent;
+            }
         }
     }
 
@@ -231,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.sent(&written);
+        this.sent([buf], &written);
         this.taken(cx, written)
     }
 
@@ -242,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.sent(&written);
+        this.sent(bufs.iter().map(|buf| &**buf), &written);
         this.taken(cx, written)
     }
 
@@ -253,11 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
-        if flushed.is_pending() {
-            return late(&mut this.flushing, this.limit, cx);
-        }
-        this.flushing = None;
-        flushed
+        this.taken(cx, flushed)
     }
 
     /// Ends the answers, then takes and forgets what the application is still sending.
@@ -265,10 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         let this = self.get_mut();
         if !this.is_shut {
             let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
-            if shut.is_pending() {
-                return late(&mut this.flushing, this.limit, cx);
-            }
-            ready!(shut)?;
+            ready!(this.taken(cx, shut))?;
             this.is_shut = true;
         }
         if this.is_flooded {

@@ -35,15 +35,17 @@ const STREAMS_UNTIL_TOLD: usize = 1;
 /// sends, and a packet that was lost is sent again after a second (RFC 6298).
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
-/// Streams of a connection at most, whatever the service allows: others go to another connection.
-const STREAMS_MAX: usize = 256;
+/// Streams of a connection at most, whatever the service allows: others go to another connection. nginx allows as many
+/// unless told otherwise.
+const STREAMS_MAX: usize = 128;
 
 /// What one HTTP/2 stream may be ahead of the application that reads it, which is kept in memory meanwhile. At 20 ms to
 /// a service and back it lets a hundred megabits a second through.
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 
 /// Room for all streams of a connection: answers that nobody reads would fill less, and then nothing came in for the
-/// others, which may be other tenants'. What all connections hold is bounded by the requests under way.
+/// others, which may be other tenants'. What all connections hold is bounded by the requests under way. More than is
+/// needed is not for nothing: h2 takes small frames, which cost it more than they hold, in proportion to it.
 const H2_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * STREAMS_MAX as u32;
 
 /// How often a silent HTTP/2 connection with streams in flight is asked whether it is still there.

@@ -267,7 +267,8 @@ impl Client {
     }
 }
 
-/// An h2c connection to a gateway.
+/// An h2c connection to a gateway; a clone is the same connection.
+#[derive(Clone)]
 pub struct H2c {
     pub sender: http2::SendRequest<BoxBody<Bytes, std::io::Error>>,
     address: SocketAddr,

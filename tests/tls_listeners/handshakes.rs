@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use support::upstream::{Connection, Tls, Upstream};
 
 #[tokio::test]
 async fn http_2_is_agreed_on_where_it_is_offered_and_http_1_otherwise() {
@@ -119,40 +118,6 @@ async fn tls_to_a_listener_in_clear_text_is_refused_and_hurts_nobody() {
         .get(secured.gateway.tenant(0), "/dmp/x")
         .await;
     assert_eq!(answer.status(), 200);
-}
-
-/// T15: TLS takes an answer's bytes that the socket does not, so that nothing seems to wait.
-#[tokio::test]
-async fn an_application_that_takes_no_answer_is_cut_off_over_tls_too() {
-    let (gateway, _upstream) = start_on(1, &[Stand::new("dmp")], |site, text| {
-        let upstream = Upstream::start(&site.pki, &Tls::default(), large);
-        let folder = site.directory.clone();
-        put_server(&folder, &server(&site.pki, &[NAME]));
-        let listener = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[listeners.tls]\ncertificate = \"relais.pem\"\n\
-                        key = \"relais.key\"\n\n[identities]";
-        *text = text.replacen("[identities]", listener, 1);
-        text.push_str(&upstream.service("up", ""));
-        text.push_str("\n[limits]\nhead_timeout = \"1s\"\n");
-        upstream
-    });
-    let ListenAddress::Tcp(address) = gateway.addresses[1] else {
-        panic!("a TCP listener")
-    };
-    let config = application_config(&gateway.site.pki, BOTH, &["http/1.1"], None);
-    let mut raw = Raw::over(open(address, &config, NAME).await.unwrap());
-    raw.write(gateway.get_bytes("/up/x").replace("localhost", NAME))
-        .await;
-    eventually("the connection is given up", || {
-        gateway.metric("relais_inbound_connections", &[]) == 0.0
-    })
-    .await;
-}
-
-/// Answers with more than sockets hold.
-async fn large(mut connection: Connection, _: usize) {
-    while connection.head().await.is_some() {
-        connection.answer(&"x".repeat(64 << 20)).await;
-    }
 }
 
 #[tokio::test]

@@ -101,3 +101,84 @@ async fn what_was_written_and_does_not_leave_is_waited_for_no_longer_than_the_li
     let ended = tokio::time::timeout(Duration::from_secs(10), stream.shutdown());
     assert!(late(ended.await.unwrap()));
 }
+
+/// Holds back what is written, as TLS does over a socket that takes a byte a millisecond.
+#[derive(Default)]
+struct Slow {
+    held: usize,
+    leaving: Option<Pin<Box<Sleep>>>,
+}
+
+impl Slow {
+    const HOLDS: usize = 64;
+
+    /// Waits until no more than so much is held.
+    fn poll_held(&mut self, cx: &mut Context<'_>, at_most: usize) -> Poll<()> {
+        while self.held > at_most {
+            let leaving = self
+                .leaving
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(1))));
+            ready!(leaving.as_mut().poll(cx));
+            self.leaving = None;
+            self.held -= 1;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl AsyncRead for Slow {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_held(cx, Self::HOLDS - 1));
+        let taken = buf.len().min(Self::HOLDS - self.held);
+        self.held += taken;
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_held(cx, 0).map(Ok)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+#[tokio::test]
+async fn who_takes_what_is_written_is_waited_for_however_long_it_takes_in_all() {
+    use tokio::io::AsyncWriteExt as _;
+    // As long as it takes to get rid of everything several times over; all of it takes longer still.
+    let limit = Duration::from_secs(1);
+    for end_at_once in [false, true] {
+        let mut stream = Patient::new(Slow::default(), limit);
+        stream.write_all(&[0; Slow::HOLDS]).await.unwrap();
+        // There is nothing more to write yet, and so hyper flushes.
+        std::future::poll_fn(|cx| {
+            assert!(Pin::new(&mut stream).poll_flush(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        let begun = Instant::now();
+        while begun.elapsed() < limit + limit / 4 {
+            stream.write_all(b"and more").await.unwrap();
+        }
+        match end_at_once {
+            false => stream.flush().await.unwrap(),
+            true => stream.shutdown().await.unwrap(),
+        }
+        assert_eq!(stream.stream.held, 0);
+    }
+}
