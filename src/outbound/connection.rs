@@ -1,14 +1,15 @@
 //! The two kinds of upstream connection, as a pool keeps them.
 
+mod driver;
+
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
-use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -20,6 +21,8 @@ use crate::outbound::pool::{self, Pool};
 use crate::outbound::rest::{Berth, Lent, Resting};
 use crate::outbound::wire::{Refusal, Wire};
 use crate::waiting::{Alarm, Seldom};
+
+use driver::Driver;
 
 /// The largest response head taken from a service. hyper allows 400 KiB unasked; no service answers with a tenth
 /// of this, and a pool's worth of such heads must fit in memory.
@@ -50,10 +53,6 @@ const H2_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * STREAMS_MAX as u32;
 
 /// How often a silent HTTP/2 connection with streams in flight is asked whether it is still there.
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
-
-/// How long a connection that nobody can use any more may take to say goodbye. A service that has stopped reading
-/// would take for ever, and occupy the connection's place in the pool meanwhile.
-const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 
 /// An HTTP/1.1 connection that nobody else uses.
 #[derive(Debug)]
@@ -89,80 +88,6 @@ pub(crate) struct H2 {
 pub(crate) struct Stream {
     pub(crate) connection: Arc<H2>,
     pool: Arc<Pool>,
-}
-
-/// Runs what drives a connection, until shortly after nobody can use the connection any more.
-#[derive(Clone, Debug)]
-struct Driver {
-    in_use: watch::Receiver<()>,
-    cut_off: watch::Receiver<bool>,
-    news: Arc<News>,
-}
-
-/// Whether a service has said how many streams it allows. hyper reads frames in one task and knows the number in
-/// another, which it wakes only if a stream waits to be opened; none does here.
-#[derive(Debug, Default)]
-struct News {
-    /// The other task's. It is the same at each poll.
-    reader: OnceLock<Waker>,
-    has_come: AtomicBool,
-}
-
-impl News {
-    /// A task of the connection has done something: perhaps it has read the frame.
-    fn may_have_come(&self) {
-        if !self.has_come.load(Ordering::Relaxed)
-            && let Some(reader) = self.reader.get()
-        {
-            reader.wake_by_ref();
-        }
-    }
-}
-
-impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Driver {
-    fn execute(&self, future: F) {
-        let news = Arc::clone(&self.news);
-        self.run(future, move || news.may_have_come());
-    }
-}
-
-impl Driver {
-    fn new(cut_off: watch::Receiver<bool>) -> (watch::Sender<()>, Self) {
-        let (sender, in_use) = watch::channel(());
-        let driver = Self {
-            in_use,
-            cut_off,
-            news: Arc::default(),
-        };
-        (sender, driver)
-    }
-
-    /// Runs it, and `after` each time that it has done something and is not at its end.
-    fn run(
-        &self,
-        future: impl Future<Output: Send> + Send + 'static,
-        mut after: impl FnMut() + Send + 'static,
-    ) {
-        let (mut in_use, cut_off) = (self.in_use.clone(), self.cut_off.clone());
-        tokio::spawn(async move {
-            let out_of_use = async {
-                // Nothing is ever sent: an error means that the sender went with the connection's last user.
-                while in_use.changed().await.is_ok() {}
-                tokio::time::sleep(CLOSES_WITHIN).await;
-            };
-            let after = poll_fn(|_| {
-                after();
-                Poll::<()>::Pending
-            });
-            tokio::select! {
-                biased;
-                _ = future => {}
-                () = after => {}
-                () = out_of_use => {}
-                () = cut(cut_off) => {}
-            }
-        });
-    }
 }
 
 /// Waits until the requests of a pool are to be cut off.
@@ -281,7 +206,7 @@ pub(crate) async fn open_h2(
         .map_err(|error| explain(&refusal, Error::from_exchange(error)))?;
     let allowed = Arc::new(AtomicUsize::new(STREAMS_UNTIL_TOLD));
     let (told, pool) = (Arc::clone(&allowed), Arc::downgrade(pool));
-    let news = Arc::clone(&driver.news);
+    let (news, refused) = (Arc::clone(&driver.news), Arc::clone(&refusal));
     let mut open = Some(connection);
     let reading = poll_fn(move |cx| {
         let Some(connection) = &mut open else {
@@ -298,6 +223,12 @@ pub(crate) async fn open_h2(
         }
         news.has_come.store(true, Ordering::Relaxed);
         if let Some(pool) = pool.upgrade() {
+            if polled.is_ready()
+                && let Some(alert) = refused.get()
+            {
+                // It would meet all who wait for a stream, one handshake after the other.
+                pool.failed_for_all(Error::CertificateRejected(*alert));
+            }
             pool.grew();
         }
         polled
@@ -333,12 +264,16 @@ impl H2 {
         })
     }
 
-    /// Until when to wait for the service to say how many streams it allows, if it has not. One that really allows one
-    /// cannot be told from that: what it is kept waiting is its own requests, and no longer than that.
+    /// Until when to wait for the service to say how many streams it allows, if it has not.
     pub(crate) fn is_told_by(&self) -> Option<Instant> {
-        let is_untold =
-            self.allowed.load(Ordering::SeqCst) == STREAMS_UNTIL_TOLD && self.takes_streams();
-        is_untold.then(|| self.opened + TOLD_WITHIN)
+        let is_untold = self.allowed.load(Ordering::SeqCst) == STREAMS_UNTIL_TOLD;
+        (is_untold && self.takes_streams()).then(|| self.opened + TOLD_WITHIN)
+    }
+
+    /// Whether the service is known to allow one stream at once: one has ended, and SETTINGS came before that.
+    pub(crate) fn allows_one(&self) -> bool {
+        self.ended.load(Ordering::Acquire) > 0
+            && self.allowed.load(Ordering::SeqCst) == STREAMS_UNTIL_TOLD
     }
 
     pub(crate) fn takes_streams(&self) -> bool {
