@@ -7,10 +7,10 @@
 //!
 //! What is sent to it counts where it is part of a body (DATA), and nothing else does: a flood is answered, too, with
 //! PING, SETTINGS, WINDOW_UPDATE, RST_STREAM. Heads of answers need not count, since each follows a request, which has.
-//! A body, though, can be taken a byte at a time by an application that opens its windows so far and no further
-//! (CVE-2019-9511), one WINDOW_UPDATE for each byte: pieces so small add nothing.
+//! A body, though, can be taken in crumbs by an application that opens its windows so far and no further
+//! (CVE-2019-9511), one WINDOW_UPDATE for each: of small pieces, no more than so many a second add anything.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes in front of each frame (RFC 9113 section 4.1): a length of three, a type, flags, a stream.
 const HEADER: usize = 9;
@@ -30,8 +30,15 @@ const FOR_CONTENT: i64 = 8;
 /// taken, for the stream and for the connection, and measure how long that took with a PING, as gRPC's libraries do.
 const FOR_A_PIECE: i64 = 4;
 
-/// The smallest piece that adds anything: a message of gRPC begins with five bytes, and may have no more.
-const SMALLEST_PIECE: usize = 5;
+/// Bytes of a piece that is no crumb: each costs the connection more than what it says of it.
+const NO_CRUMB: usize = 256;
+
+/// Smaller pieces that add something, in a second: more messages than anybody follows, and few enough for a worker to
+/// send beside all else.
+const SMALL_PIECES: u32 = 5_000;
+
+/// When there are as many again.
+const ANEW_AFTER: Duration = Duration::from_secs(1);
 
 /// Bytes of a larger piece that add one more: the peer may say of each kilobyte that it has taken it.
 const BYTES_FOR_ONE: usize = 1024;
@@ -46,6 +53,32 @@ pub(super) struct Frames {
     sent: Headers,
     allowance: i64,
     refilled: Instant,
+    small: SmallPieces,
+}
+
+/// Small pieces of bodies that still add something.
+#[derive(Debug)]
+struct SmallPieces {
+    left: u32,
+    since: Instant,
+}
+
+impl SmallPieces {
+    fn take(&mut self) -> bool {
+        if self.left == 0 && self.since.elapsed() >= ANEW_AFTER {
+            *self = Self::anew();
+        }
+        let is_left = self.left > 0;
+        self.left -= u32::from(is_left);
+        is_left
+    }
+
+    fn anew() -> Self {
+        Self {
+            left: SMALL_PIECES,
+            since: Instant::now(),
+        }
+    }
 }
 
 impl Frames {
@@ -56,6 +89,7 @@ impl Frames {
             sent: Headers::default(),
             allowance: ALLOWANCE,
             refilled: Instant::now(),
+            small: SmallPieces::anew(),
         }
     }
 
@@ -95,7 +129,8 @@ impl Frames {
     /// Looks at what was sent to the peer.
     pub(super) fn sent(&mut self, mut bytes: &[u8]) {
         while let Some(header) = self.sent.next(&mut bytes) {
-            if header.kind == DATA && header.content >= SMALLEST_PIECE {
+            let is_piece = header.kind == DATA && header.content > 0;
+            if is_piece && (header.content >= NO_CRUMB || self.small.take()) {
                 let more = i64::try_from(header.content / BYTES_FOR_ONE).unwrap_or(ALLOWANCE);
                 self.earn(FOR_A_PIECE + more);
             }
@@ -237,7 +272,10 @@ mod tests {
         let taken = [frame(WINDOW_UPDATE, 0, 4).repeat(2), frame(PING, 0, 8)].concat();
         for message in [5, 25, 300] {
             let mut frames = Frames::new();
-            for _ in 0..10 * ALLOWANCE {
+            for number in 0..10 * SMALL_PIECES {
+                if number % SMALL_PIECES == 0 {
+                    frames.small.since -= ANEW_AFTER;
+                }
                 frames.sent(&frame(DATA, 0, message));
                 assert!(frames.read(&taken), "messages of {message} bytes");
             }
@@ -245,14 +283,13 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_a_flood_adds_nothing_nor_does_a_body_taken_in_crumbs() {
+    fn what_answers_a_flood_adds_nothing() {
         const SETTINGS: u8 = 4;
         for (flood, answer) in [
             (frame(PING, 0, 8), frame(PING, 1, 8)),
             (frame(SETTINGS, 0, 6), frame(SETTINGS, 1, 0)),
             (frame(WINDOW_UPDATE, 0, 4), frame(3, 0, 4)),
             (frame(DATA, 0, 0), frame(WINDOW_UPDATE, 0, 4)),
-            (frame(WINDOW_UPDATE, 0, 4), frame(DATA, 0, 4)),
             (frame(WINDOW_UPDATE, 0, 4), frame(DATA, 1, 0)),
         ] {
             let mut frames = Frames::new();
@@ -272,12 +309,24 @@ mod tests {
     }
 
     #[test]
+    fn crumbs_add_little_however_many_are_taken() {
+        for crumb in [1, 5, 255] {
+            let mut frames = Frames::new();
+            let taken = (0..10 * ALLOWANCE)
+                .take_while(|_| {
+                    frames.sent(&frame(DATA, 0, crumb));
+                    frames.read(&frame(WINDOW_UPDATE, 0, 4))
+                })
+                .count();
+            assert!(taken < 3 * ALLOWANCE as usize, "{crumb} bytes, {taken}");
+        }
+    }
+
+    #[test]
     fn an_idle_connection_may_ask_for_ever_whether_the_other_is_there() {
         let mut frames = Frames::new();
         sent_before_the_cut(&mut frames, &frame(PING, 0, 8));
-        frames.refilled = Instant::now()
-            .checked_sub(std::time::Duration::from_secs(2))
-            .unwrap();
+        frames.refilled = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
         frames.allowance = 0;
         assert!(frames.read(&frame(PING, 0, 8)));
     }
