@@ -189,6 +189,8 @@ fn may_hold_secret(text: &str, line: usize) -> bool {
     let start = before.iter().rposition(begins);
     lines[start.unwrap_or(0)..].iter().any(|line| {
         let line = line.to_lowercase();
-        SECRETS.iter().any(|word| line.contains(word))
+        // A user in a URL may come with a password, and a query with a key.
+        let in_url = line.contains('@') || line.contains("://") && line.contains('?');
+        in_url || SECRETS.iter().any(|word| line.contains(word))
     })
 }

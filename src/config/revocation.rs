@@ -17,7 +17,8 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Revocation> {
     let reader = section.reader;
     let path = parse::path(&reader.base);
     let crls = section.take("crls", |raw| {
-        parse::list(EXPECTED, |text| source(text, reader))(raw).map_err(without_user)
+        let sources = parse::list(EXPECTED, |text| source(text, reader))(raw);
+        sources.map_err(|mismatch| without_user(mismatch, raw))
     });
     let keeps = section.has("cache");
     let cache = section.take("cache", |raw| {
@@ -50,10 +51,11 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Revocation> {
 }
 
 /// A user in a URL may come with a password.
-fn without_user(mismatch: Mismatch) -> Mismatch {
-    match &mismatch.found {
-        Some(found) if found.contains('@') => mismatch.hidden(),
-        _ => mismatch,
+fn without_user(mismatch: Mismatch, raw: &Raw<'_>) -> Mismatch {
+    let found = mismatch.found.as_deref().or(raw.text());
+    match found.is_some_and(|found| found.contains('@')) {
+        true => mismatch.hidden(),
+        false => mismatch,
     }
 }
 

@@ -74,7 +74,7 @@ impl Passwords {
 }
 
 fn credential(directory: Option<&OsStr>, name: &str) -> Result<Vec<Password>, LoadError> {
-    let directory = directory.ok_or_else(|| LoadError::NoCredentials(name.to_owned()))?;
+    let directory = directory.ok_or(LoadError::NoCredentials)?;
     // systemd gives the service access by an ACL that shows as group permission bits: it guards the folder itself.
     read_lines(&Path::new(directory).join(name), KeyReaders::Anyone)
         .map_err(LoadError::PasswordCredential)

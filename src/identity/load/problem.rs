@@ -266,9 +266,9 @@ pub enum LoadError {
     /// Not run by systemd, or the unit passes no credentials.
     #[error(
         "`password_credential` is configured but CREDENTIALS_DIRECTORY is not set; \
-         add `LoadCredential={0}:/path/to/file` to the systemd unit, or remove the key"
+         add `LoadCredential=NAME:/path/to/file`, with NAME as the key has it, to the systemd unit, or remove the key"
     )]
-    NoCredentials(String),
+    NoCredentials,
     /// The systemd credential is wrong.
     #[error("`password_credential` under [identities]: {0}")]
     PasswordCredential(Problem),
