@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::identity::load::shell_word;
 
 /// How the names of files begin that are being written.
-const UNFINISHED: &str = ".relais-";
+const UNFINISHED: &str = ".relais-unfinished-";
 
 /// The longest name made out of a text, in characters: file systems take 255 bytes, and more than this comes along.
 const LONGEST_SLUG: usize = 100;
@@ -157,9 +157,9 @@ mod tests {
     #[test]
     fn what_is_being_written_is_not_swept_away() {
         let directory = tempfile::tempdir().unwrap();
-        let left = directory.path().join(".relais-left");
+        let left = directory.path().join(".relais-unfinished-left");
         fs::write(&left, b"a key").unwrap();
-        let written = directory.path().join(".relais-written");
+        let written = directory.path().join(".relais-unfinished-written");
         let file = fs::File::create(&written).unwrap();
         file.try_lock().unwrap();
         sweep(directory.path());
