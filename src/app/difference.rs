@@ -47,6 +47,12 @@ pub(super) fn hold_back(new: &mut Config, running: &Config) -> Vec<Restart> {
         &running.revocation,
         &mut new.revocation,
     ));
+    for service in &mut new.services {
+        let before = (running.services.iter()).find(|one| one.name == service.name);
+        if let Some(before) = before {
+            restart.extend(lost::of_service(before, service));
+        }
+    }
     if new.callers.is_empty() && !running.callers.is_empty() {
         // Without callers, whoever connects speaks for everybody: half of a file that was read must not bring that about.
         restart.push(Restart::new("callers", running.callers.len(), NONE));

@@ -211,6 +211,25 @@ async fn a_file_that_has_lost_its_callers_opens_nothing_before_a_restart() {
 
 /// T6.
 #[tokio::test]
+async fn a_service_that_loses_its_trust_or_owner_keeps_them_before_a_restart() {
+    const PSC: &str = "[services.psc]\n";
+    let gateway = start_with(1, &[Stand::new("psc")], |text| {
+        manual(text);
+        *text = text.replace(PSC, &format!("{PSC}owner = \"structure\"\n"));
+    });
+    let whole = fs::read_to_string(&gateway.site.configuration).unwrap();
+    let is_kept = |line: &&str| !line.starts_with("trust = ") && !line.starts_with("owner = ");
+    let half: Vec<_> = whole.lines().filter(is_kept).collect();
+    put(&gateway.site.configuration, half.join("\n"));
+    let report = reload(&gateway).await;
+    let told: Vec<_> = (report.restart.iter()).map(|one| &*one.key).collect();
+    assert!(told.contains(&"services.psc.trust"), "{report:?}");
+    assert!(told.contains(&"services.psc.owner"), "{report:?}");
+    let answer = gateway.get(gateway.tenant(0), "/psc/x").await;
+    assert_eq!(answer.status(), 200, "{answer:?}");
+}
+
+#[tokio::test]
 async fn half_of_a_file_widens_nothing_before_a_restart() {
     let (gateway, ()) = start_on(2, &[DMP], |site, text| {
         manual(text);

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{NONE, Restart};
 use crate::config::{Listener, Revocation, Unknown};
 use crate::crls::name_of;
+use crate::services::{Owner, Service, Trust};
 
 /// Puts back what has gone from a listener, of which the file speaks at that place.
 pub(super) fn of_listener(at: usize, running: &Listener, new: &mut Listener) -> Vec<Restart> {
@@ -22,6 +23,21 @@ pub(super) fn of_listener(at: usize, running: &Listener, new: &mut Listener) -> 
         if let (Some(running), Some(new)) = (&running.clients, &mut new.clients) {
             lost.entries("tls.crls", &running.crls, &mut new.crls, |one| path(one));
         }
+    }
+    lost.told
+}
+
+/// Puts back whom a service believes and whose certificates it is shown, where that would become everybody's: without the
+/// key, that may be the default.
+pub(super) fn of_service(running: &Service, new: &mut Service) -> Vec<Restart> {
+    let mut lost = Lost::of(format!("services.{}", running.name));
+    if let (Trust::File(file), Trust::Public) = (&running.trust, &new.trust) {
+        lost.tell("trust", path(file), "public".to_owned());
+        new.trust.clone_from(&running.trust);
+    }
+    if (running.owner, new.owner) == (Owner::Structure, Owner::Vendor) {
+        lost.tell("owner", "structure".to_owned(), "vendor".to_owned());
+        new.owner = running.owner;
     }
     lost.told
 }
