@@ -52,7 +52,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Revocation> {
 
 /// A user in a URL may come with a password.
 fn without_user(mismatch: Mismatch, raw: &Raw<'_>) -> Mismatch {
-    let found = mismatch.found.as_deref().or(raw.text());
+    let found = mismatch.found.as_deref().or_else(|| raw.text());
     match found.is_some_and(|found| found.contains('@')) {
         true => mismatch.hidden(),
         false => mismatch,
