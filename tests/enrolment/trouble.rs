@@ -141,7 +141,7 @@ fn a_key_that_others_can_read_gets_no_request() {
 #[test]
 fn what_an_interrupted_request_left_is_removed_by_the_next() {
     let desk = Desk::new();
-    let left = desk.path("pending/.relais-Xy12Zw");
+    let left = desk.path("pending/.relais-unfinished-Xy12Zw");
     fs::create_dir(desk.path("pending")).unwrap();
     pki::write_private(&left, "a private key").unwrap();
     desk.csr(NEW, "DUI").expect(0, &[]);
