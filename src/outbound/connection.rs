@@ -77,6 +77,8 @@ pub(crate) struct H2 {
     ended: AtomicU64,
     /// What the service allows, as its last SETTINGS frame had it.
     allowed: Arc<AtomicUsize>,
+    /// Whether the service has answered a request: SETTINGS came before that.
+    has_answered: AtomicBool,
     /// No new stream: too old, in trouble, or its generation is retired.
     draining: AtomicBool,
     refusal: Refusal,
@@ -240,6 +242,7 @@ pub(crate) async fn open_h2(
         streams: AtomicUsize::new(0),
         ended: AtomicU64::new(0),
         allowed,
+        has_answered: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         refusal,
         _in_use: in_use,
@@ -270,10 +273,15 @@ impl H2 {
         (is_untold && self.takes_streams()).then(|| self.opened + TOLD_WITHIN)
     }
 
-    /// Whether the service is known to allow one stream at once: one has ended, and SETTINGS came before that.
+    /// Whether the service is known to allow one stream at once.
     pub(crate) fn allows_one(&self) -> bool {
-        self.ended.load(Ordering::Acquire) > 0
+        self.has_answered.load(Ordering::Relaxed)
             && self.allowed.load(Ordering::SeqCst) == STREAMS_UNTIL_TOLD
+    }
+
+    /// The service has answered a request.
+    pub(crate) fn answered(&self) {
+        self.has_answered.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn takes_streams(&self) -> bool {

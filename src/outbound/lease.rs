@@ -107,7 +107,11 @@ impl Lease {
             Line::H2(stream) => {
                 self.pool.address_h2(&mut request);
                 let mut sender = stream.connection.sender.clone();
-                sender.try_send_request(request).await
+                let sent = sender.try_send_request(request).await;
+                if sent.is_ok() {
+                    stream.connection.answered();
+                }
+                sent
             }
         };
         sent.map_err(|mut failed| {
