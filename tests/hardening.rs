@@ -28,7 +28,13 @@ impl Unprivileged {
     fn new() -> Self {
         let place = Place::new();
         let program = place.site.directory.join("relais");
-        fs::copy(env!("CARGO_BIN_EXE_relais"), &program).unwrap();
+        // By another process: what this one has open to write, the child that a test beside it forks has open too until it
+        // begins, and a program that somebody may write to is not started (ETXTBSY).
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_relais"))
+            .arg(&program)
+            .status();
+        assert!(copied.unwrap().success());
         let account = match geteuid().is_root() {
             true => NOBODY,
             false => geteuid().as_raw(),
