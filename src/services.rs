@@ -89,6 +89,9 @@ impl Owner {
     }
 }
 
+/// The port that `https://` means by itself (RFC 9110 section 4.2.2).
+pub(crate) const HTTPS: u16 = 443;
+
 /// Whom Relais believes when the service shows its own certificate.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Trust {
@@ -263,7 +266,7 @@ impl Target {
 
     /// The port, 443 unless the URL says otherwise.
     pub fn port(&self) -> u16 {
-        self.authority.port_u16().unwrap_or(443)
+        self.authority.port_u16().unwrap_or(HTTPS)
     }
 
     /// The value of `Host` that the service sees.

@@ -41,8 +41,8 @@ impl Securities {
     /// What is not in order stays as it is.
     ///
     /// # Errors
-    /// When a listener is to go by other files than the configuration named before, and cannot: callers may rest on what they ask of
-    /// applications, and would be taken up without it.
+    /// When a listener is to go by other files than the configuration named before, and cannot: callers may rest on
+    /// what they ask of applications, and would be taken up without it.
     pub(super) fn read(
         &self,
         config: &Config,

@@ -11,9 +11,7 @@ use http::{HeaderName, HeaderValue, Request, Version};
 use crate::gateway::headers::{Field, Overview};
 use crate::gateway::reply::{Code, Problem};
 use crate::inbound::peer::Peer;
-
-/// The port that `https://` means by itself, as is spoken in a tunnel.
-const HTTPS: u16 = 443;
+use crate::services::HTTPS;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -74,6 +72,7 @@ impl Hosts {
         if let Some(tunnel) = &peer.tunnel {
             // An application that keeps tunnels may send one what it means for another.
             let leads_to = |host: &str, port: &str| {
+                // In a tunnel TLS is spoken.
                 let port = if port.is_empty() {
                     Some(HTTPS)
                 } else {

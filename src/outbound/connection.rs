@@ -229,9 +229,10 @@ pub(crate) async fn open_h2(
                 && let Some(alert) = refused.get()
             {
                 // It would meet all who wait for a stream, one handshake after the other.
-                pool.failed_for_all(Error::CertificateRejected(*alert));
+                pool.refuse_waiting(Error::CertificateRejected(*alert), Instant::now());
+            } else {
+                pool.grew();
             }
-            pool.grew();
         }
         polled
     });

@@ -24,10 +24,10 @@ pub(crate) fn prepare() {
     let _ = tls::provider().secure_random.fill(&mut [0; 32]);
 }
 
-/// Drives a handshake with a service, each step of which may occupy the thread for a millisecond: rustls signs and verifies where it is
-/// polled. A thousand certificates that are used for the first time at once would otherwise keep a worker's other
-/// requests waiting for as many steps as are ready; here whatever else is ready, timers and sockets included, comes
-/// before the next step of anybody's.
+/// Drives a handshake with a service, each step of which may occupy the thread for a millisecond: rustls signs and
+/// verifies where it is polled. A thousand certificates that are used for the first time at once would otherwise keep a
+/// worker's other requests waiting for as many steps as are ready; here whatever else is ready, timers and sockets
+/// included, comes before the next step of anybody's.
 ///
 /// What waits for the network is not held, so a distant service slows nobody's handshake.
 pub(crate) async fn in_steps<F: Future>(work: F) -> F::Output {

@@ -6,10 +6,7 @@ use http::uri::Authority;
 
 use super::{Offered, Table};
 use crate::gateway::reply::{Code, Problem};
-use crate::services::{Service, Target};
-
-/// The port of an https:// address that gives none.
-const HTTPS: u16 = 443;
+use crate::services::{HTTPS, Service, Target};
 
 impl Table {
     /// How many tables were in use before it: each is made of the one that it follows. By the number a request knows the

@@ -194,7 +194,7 @@ impl Pool {
     }
 
     /// Who waits for a connection would wait in vain.
-    fn refuse_waiting(&self, refusal: Error, now: Instant) {
+    pub(crate) fn refuse_waiting(&self, refusal: Error, now: Instant) {
         if let Some(active) = self.used() {
             active.refuse_waiting(refusal, now);
         }

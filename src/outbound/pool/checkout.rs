@@ -270,7 +270,7 @@ impl Pool {
             && !wish.is_h1_only()
             && error.would_meet_others()
         {
-            active.failed(error.clone());
+            *lock(&active.failure) = Some((Instant::now(), error.clone()));
         }
         // A handshake takes time, and what is retired starts no request.
         self.still_in_use().and(opened)
@@ -317,13 +317,6 @@ impl Pool {
         }
     }
 
-    /// What goes wrong for all who wait by now, one after the other if they were let.
-    pub(crate) fn failed_for_all(&self, error: Error) {
-        if let Some(active) = self.used() {
-            active.failed(error);
-        }
-    }
-
     /// Tells all waiting requests that a shared connection takes more streams than it seemed to, or none.
     pub(crate) fn grew(&self) {
         if let Some(active) = self.used() {
@@ -336,19 +329,14 @@ impl Active {
     /// Until when to wait, and not longer than `until`, for a service to say how many streams a connection takes that
     /// was just opened: nothing, if there is none or it has been too long.
     fn is_told_by(&self, until: Instant) -> Option<Instant> {
-        // A service that allows one stream says nothing else on the next connection.
-        if (self.h2.look(|h2| h2.iter().any(|h2| h2.allows_one()))).any(|allows_one| allows_one) {
-            return None;
-        }
-        let told_by = (self.h2)
-            .look(|h2| h2.iter().filter_map(|h2| h2.is_told_by()).max())
-            .flatten();
-        let told_by = told_by.max()?.min(until);
+        // All are in one shard. A service that allows one stream says nothing else on the next connection.
+        let of_all = self.h2.look(|h2| {
+            let is_known = h2.iter().any(|h2| h2.allows_one());
+            let told_by = h2.iter().filter_map(|h2| h2.is_told_by()).max();
+            told_by.filter(|_| !is_known)
+        });
+        let told_by = of_all.flatten().max()?.min(until);
         (Instant::now() < told_by).then_some(told_by)
-    }
-
-    fn failed(&self, error: Error) {
-        *lock(&self.failure) = Some((Instant::now(), error));
     }
 
     /// What failed for the one that went first, if others had begun to wait by then.
