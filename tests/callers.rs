@@ -20,7 +20,6 @@ use support::{
     Answered, Client, TestGateway, eventually, hash_of, settled, start_on, start_with, token_of,
     within,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -639,22 +638,18 @@ fn behind_slow_handshakes(
             let (answers, arrived) = (answers.clone(), arrived.clone());
             async move {
                 release.acquire().await.unwrap().forget();
-                let Ok(mut stream) = acceptor.accept(tcp).await else {
+                let Ok(stream) = acceptor.accept(tcp).await else {
                     return;
                 };
-                let mut head = Vec::new();
-                while stream.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
-                    if !head.ends_with(b"\r\n\r\n") {
-                        continue;
-                    }
-                    head.clear();
+                let mut raw = Raw::over(stream);
+                while raw.head().await.is_some() {
                     arrived.fetch_add(1, Ordering::AcqRel);
                     match answers.try_acquire() {
                         Ok(answer) => answer.forget(),
                         Err(_) => return,
                     }
-                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-                    let _ = stream.write_all(answer).await;
+                    raw.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                        .await;
                 }
             }
         });

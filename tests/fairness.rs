@@ -48,13 +48,13 @@ fn is_over(answer: &Answered, limit: &str) {
     assert!(detail(answer).contains(limit), "{answer:?}");
 }
 
-// T16
 /// A tenant's request for a path is answered with this status.
 async fn answers_with(gateway: &TestGateway, tenant: usize, path: &str, status: u16) {
     let answer = gateway.get(gateway.tenant(tenant), path).await;
     assert_eq!(answer.status(), status, "{answer:?}");
 }
 
+// T16
 #[tokio::test]
 async fn thousands_of_requests_to_a_service_that_is_dead_for_one_tenant_delay_nobody_else() {
     const CONNECTIONS: usize = 12;
@@ -65,10 +65,7 @@ async fn thousands_of_requests_to_a_service_that_is_dead_for_one_tenant_delay_no
         let up = Upstream::start(&site.pki, &Tls::default(), |mut connection, _| async move {
             connection.keep_answering("ok").await;
         });
-        let hole = Upstream::raw(|tcp, _| async move {
-            std::future::pending::<()>().await;
-            drop(tcp);
-        });
+        let hole = Upstream::mute();
         text.push_str(&up.service("up", ""));
         let patient = "limits.requests_per_tenant = 5000\ntimeouts.handshake = \"10m\"";
         text.push_str(&hole.service("hole", patient));
@@ -363,6 +360,31 @@ impl Moody {
         })
     }
 
+    /// The first tenant's requests find it gone, that many times.
+    async fn is_not_reached(&self, gateway: &TestGateway, times: usize) {
+        self.now(Does::Close);
+        for _ in 0..times {
+            answers_with(gateway, 0, "/up/x", 502).await;
+        }
+    }
+
+    /// The request that tries whether it is back, and gets no answer. Those before it are refused.
+    async fn trial(&self, gateway: &TestGateway, path: &str) -> JoinHandle<Answered> {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let mut request = begin(gateway, get(gateway.tenant(0), path));
+            eventually("it tries or is refused", || {
+                request.is_finished() || self.ignored.load(Ordering::Acquire) > 0
+            })
+            .await;
+            if !request.is_finished() {
+                return request;
+            }
+            assert!(is_left_alone(&within(&mut request).await.unwrap()));
+            assert!(Instant::now() < until, "nobody ever tries");
+        }
+    }
+
     fn behind_a_gateway(&self, extra: &str) -> (TestGateway, Upstream) {
         start_on(2, &[Stand::new("dmp")], |site, text| {
             let upstream = self.start(site);
@@ -408,28 +430,13 @@ async fn breakers_open(gateway: &TestGateway) -> (f64, usize) {
 async fn a_service_that_is_not_reached_is_left_alone_and_then_tried_by_one_request_at_a_time() {
     let moody = Moody::default();
     let (gateway, upstream) = moody.behind_a_gateway("");
-    moody.now(Does::Close);
-    for _ in 0..5 {
-        answers_with(&gateway, 0, "/up/x", 502).await;
-    }
+    moody.is_not_reached(&gateway, 5).await;
     until_it_is(&gateway, "left alone", is_left_alone).await;
     assert_eq!(breakers_open(&gateway).await, (1.0, 1));
 
     // The next that tries meets silence, and for as long nobody else tries.
     moody.now(Does::Nothing);
-    let until = Instant::now() + DEADLINE;
-    let trial = loop {
-        let mut request = begin(&gateway, get(gateway.tenant(0), "/up/x"));
-        let tried = eventually("it tries or is refused", || {
-            request.is_finished() || moody.ignored.load(Ordering::Acquire) > 0
-        });
-        tried.await;
-        if !request.is_finished() {
-            break request;
-        }
-        assert!(is_left_alone(&within(&mut request).await.unwrap()));
-        assert!(Instant::now() < until, "nobody ever tries");
-    };
+    let trial = moody.trial(&gateway, "/up/x").await;
     let accepted = upstream.accepted();
     for _ in 0..20 {
         assert!(is_left_alone(
@@ -501,10 +508,7 @@ async fn whatever_a_service_answers_keeps_it_in_use() {
     }
     // And whatever was before.
     for _ in 0..3 {
-        moody.now(Does::Close);
-        for _ in 0..4 {
-            answers_with(&gateway, 0, "/up/x", 502).await;
-        }
+        moody.is_not_reached(&gateway, 4).await;
         moody.now(Does::Fault);
         answers_with(&gateway, 0, "/up/x", 500).await;
     }
@@ -529,10 +533,7 @@ async fn what_an_application_gives_up_is_no_failure_of_the_service() {
 async fn what_is_not_reached_under_one_certificate_is_tried_under_another() {
     let moody = Moody::default();
     let (gateway, _upstream) = moody.behind_a_gateway("");
-    moody.now(Does::Close);
-    for _ in 0..5 {
-        answers_with(&gateway, 0, "/up/x", 502).await;
-    }
+    moody.is_not_reached(&gateway, 5).await;
     moody.now(Does::Answer);
     for _ in 0..20 {
         answers_with(&gateway, 1, "/up/x", 200).await;
@@ -556,24 +557,9 @@ async fn requests_that_are_never_answered_are_no_failure_to_reach_the_service() 
 async fn a_trial_that_has_its_connection_lets_the_others_through_before_it_is_answered() {
     let moody = Moody::default();
     let (gateway, _upstream) = moody.behind_a_gateway("");
-    moody.now(Does::Close);
-    for _ in 0..5 {
-        answers_with(&gateway, 0, "/up/x", 502).await;
-    }
+    moody.is_not_reached(&gateway, 5).await;
     moody.now(Does::Answer);
-    let until = Instant::now() + DEADLINE;
-    let trial = loop {
-        let mut request = begin(&gateway, get(gateway.tenant(0), "/up/silent"));
-        eventually("it tries or is refused", || {
-            request.is_finished() || moody.ignored.load(Ordering::Acquire) > 0
-        })
-        .await;
-        if !request.is_finished() {
-            break request;
-        }
-        assert!(is_left_alone(&within(&mut request).await.unwrap()));
-        assert!(Instant::now() < until, "nobody ever tries");
-    };
+    let trial = moody.trial(&gateway, "/up/silent").await;
     answers_with(&gateway, 0, "/up/x", 200).await;
     assert_eq!(breakers_open(&gateway).await, (0.0, 0));
     trial.abort();

@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,19 +42,6 @@ async fn others_are_served(gateway: &TestGateway) {
         let answer = gateway.get(gateway.tenant(0), "/dmp/x").await;
         assert_eq!(answer.status(), 200, "{answer:?}");
     }
-}
-
-/// A request on a stream of HTTP/2.
-fn request(gateway: &TestGateway, stream: u32, method: &str, path: &str, flags: u8) -> Vec<u8> {
-    let tenant = gateway.tenant(0);
-    let fields = [
-        (":method", method),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", "localhost"),
-        ("x-finess", tenant.as_str()),
-    ];
-    frame(HEADERS, flags, stream, &block(&fields))
 }
 
 const WHOLE: u8 = END_HEADERS | END_STREAM;
@@ -187,7 +173,7 @@ async fn rapid_resets_end_the_connection_and_reach_the_service_in_bounds() {
     let count = 5000;
     for number in 0..count {
         let stream = 2 * number + 1;
-        bytes.extend(request(&gateway, stream, "GET", "/up/x", WHOLE));
+        bytes.extend(gateway.head_frame(stream, "GET", "/up/x", WHOLE));
         bytes.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
     }
     let (stream, _, _) = pour(gateway.address(), bytes, 1).await;
@@ -217,7 +203,7 @@ async fn resets_that_are_provoked_end_the_connection() {
         let mut bytes = opening(&[]);
         for number in 0..5000 {
             let stream = 2 * number + 1;
-            bytes.extend(request(&gateway, stream, "GET", "/dmp/x", WHOLE));
+            bytes.extend(gateway.head_frame(stream, "GET", "/dmp/x", WHOLE));
             bytes.extend(provoked(stream));
         }
         let (stream, _, _) = pour(gateway.address(), bytes, 1).await;
@@ -232,8 +218,8 @@ async fn resets_that_are_provoked_end_the_connection() {
 async fn floods_over_http_2_are_cut_off_and_cost_little() {
     let gateway = start(1, &[Stand::new("dmp")], IMPATIENT);
     let large = block(&[("x-large", "y".repeat(8000))]);
-    let post = request(&gateway, 1, "POST", "/dmp/echo", END_HEADERS);
-    let begun = request(&gateway, 1, "GET", "/dmp/x", END_STREAM);
+    let post = gateway.head_frame(1, "POST", "/dmp/echo", END_HEADERS);
+    let begun = gateway.head_frame(1, "GET", "/dmp/x", END_STREAM);
     let floods = [
         (
             "CONTINUATION",
@@ -259,7 +245,7 @@ async fn floods_over_http_2_are_cut_off_and_cost_little() {
         ("PRIORITY", vec![], frame(2, 0, 1, &[0, 0, 0, 3, 7])),
         (
             "trailers",
-            request(&gateway, 1, "GET", "/dmp/x", WHOLE),
+            gateway.head_frame(1, "GET", "/dmp/x", WHOLE),
             frame(HEADERS, WHOLE, 1, &large),
         ),
     ];
@@ -290,10 +276,7 @@ async fn floods_over_http_2_are_cut_off_and_cost_little() {
 async fn bodies_that_come_byte_by_byte_and_that_nobody_takes_are_cut_off_before_they_cost_much() {
     // The gateway keeps what no service takes yet, each piece for itself.
     let (gateway, _upstream) = start_on(1, &[Stand::new("dmp")], |_, text| {
-        let upstream = Upstream::raw(|tcp, _| async move {
-            std::future::pending::<Infallible>().await;
-            drop(tcp);
-        });
+        let upstream = Upstream::mute();
         text.push_str(&upstream.service("up", ""));
         upstream
     });
@@ -304,7 +287,7 @@ async fn bodies_that_come_byte_by_byte_and_that_nobody_takes_are_cut_off_before_
         bytes.extend(frame(SETTINGS, ACK, 0, &[]));
         for number in 0..4 {
             let stream = 2 * number + 1;
-            bytes.extend(request(&gateway, stream, "POST", "/up/x", END_HEADERS));
+            bytes.extend(gateway.head_frame(stream, "POST", "/up/x", END_HEADERS));
             bytes.extend(frame(DATA, 0, stream, b"x").repeat(30_000));
         }
         connections.push(pour(gateway.address(), bytes, 1).await);
@@ -356,13 +339,7 @@ async fn more_streams_than_are_allowed_are_refused() {
     let mut bytes = opening(&[]);
     for number in 0..2000 {
         // None of them ends.
-        bytes.extend(request(
-            &gateway,
-            2 * number + 1,
-            "POST",
-            "/dmp/echo",
-            END_HEADERS,
-        ));
+        bytes.extend(gateway.head_frame(2 * number + 1, "POST", "/dmp/echo", END_HEADERS));
     }
     let (_stream, _, _) = pour(gateway.address(), bytes, 1).await;
     others_are_served(&gateway).await;
@@ -380,7 +357,7 @@ async fn an_application_whose_windows_stay_closed_keeps_what_its_own_requests_ho
     // SETTINGS_INITIAL_WINDOW_SIZE 0.
     let mut bytes = opening(&[0, 4, 0, 0, 0, 0]);
     for number in 0..10 {
-        bytes.extend(request(&gateway, 2 * number + 1, "GET", "/up/x", WHOLE));
+        bytes.extend(gateway.head_frame(2 * number + 1, "GET", "/up/x", WHOLE));
     }
     let (mut stream, _, _) = pour(gateway.address(), bytes, 1).await;
     eventually("it has begun", || upstream.open() > 0).await;

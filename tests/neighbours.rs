@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use relais::simulator::site::Stand;
 use support::frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, block, frame, take,
+    WINDOW_UPDATE, frame, take,
 };
 use support::upstream::{Tls, Upstream};
 use support::{H2c, TestGateway, in_front_of, start_on, within};
@@ -105,19 +105,6 @@ async fn uploads_that_no_service_takes_leave_the_others_of_their_connection_alon
     assert!(answer.0.body() == &body);
 }
 
-/// A request on a stream, as an application of its own writes it.
-fn request(gateway: &TestGateway, stream: u32, method: &str, path: &str, flags: u8) -> Vec<u8> {
-    let tenant = gateway.tenant(0);
-    let fields = [
-        (":method", method),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", "localhost"),
-        ("x-finess", tenant.as_str()),
-    ];
-    frame(HEADERS, END_HEADERS | flags, stream, &block(&fields))
-}
-
 /// An application that writes its frames itself.
 struct Frames {
     stream: TcpStream,
@@ -157,22 +144,19 @@ impl Frames {
 async fn thousands_of_small_pieces_that_no_service_takes_yet_leave_the_connection_alone() {
     let (gateway, _upstream) = start_on(1, &[Stand::new("dmp")], |_, text| {
         // It says nothing, and so the request waits for a handshake.
-        let upstream = Upstream::raw(|tcp, _| async move {
-            std::future::pending::<Infallible>().await;
-            drop(tcp);
-        });
+        let upstream = Upstream::mute();
         text.push_str(&upstream.service("up", ""));
         upstream
     });
     let mut application = Frames::connect(&gateway).await;
     application
-        .write(&request(&gateway, 1, "POST", "/up/x", 0))
+        .write(&gateway.head_frame(1, "POST", "/up/x", END_HEADERS))
         .await;
     application
         .write(&frame(DATA, 0, 1, &[b'x'; 20]).repeat(3000))
         .await;
     application
-        .write(&request(&gateway, 3, "GET", "/dmp/x", END_STREAM))
+        .write(&gateway.head_frame(3, "GET", "/dmp/x", END_HEADERS | END_STREAM))
         .await;
     loop {
         if let (HEADERS, _, 3, _) = application.next().await {
@@ -197,7 +181,7 @@ async fn a_stream_of_small_messages_goes_on_for_who_acknowledges_each() {
     });
     let mut application = Frames::connect(&gateway).await;
     application
-        .write(&request(&gateway, 1, "GET", "/up/x", END_STREAM))
+        .write(&gateway.head_frame(1, "GET", "/up/x", END_HEADERS | END_STREAM))
         .await;
     let mut left = 25 * MESSAGES;
     while left > 0 {

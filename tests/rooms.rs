@@ -11,11 +11,12 @@ use http::{Request, Response};
 use http_body_util::Full;
 use relais::simulator::pki;
 use relais::simulator::site::Stand;
+use support::raw::Raw;
 use support::upstream::{Connection, ONLY_12, Tls, Upstream, serve_h2, serve_h2_late};
 use support::{
     Client, TestGateway, eventually, settled, start_on, waiting_for_a_connection, within,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -194,19 +195,15 @@ fn with_a_slow_third_handshake(
                 if number == 2 {
                     drop(handshake.acquire().await);
                 }
-                let Ok(mut stream) = acceptor.accept(tcp).await else {
+                let Ok(stream) = acceptor.accept(tcp).await else {
                     return;
                 };
-                let mut head = Vec::new();
-                while stream.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
-                    if !head.ends_with(b"\r\n\r\n") {
-                        continue;
-                    }
-                    head.clear();
+                let mut raw = Raw::over(stream);
+                while raw.head().await.is_some() {
                     arrived.fetch_add(1, Ordering::AcqRel);
                     answers.acquire().await.unwrap().forget();
-                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-                    let _ = stream.write_all(answer).await;
+                    raw.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                        .await;
                 }
             }
         });

@@ -10,7 +10,6 @@ use relais::simulator::site::Stand;
 use support::raw::Raw;
 use support::upstream::{Asks, Connection, ONLY_12, ONLY_13, Tls, Upstream, serve_h2};
 use support::{H2c, TestGateway, eventually, in_front_of, large_post, start, start_on};
-use tokio::net::TcpStream;
 
 const H1: &[&str] = &["http/1.1"];
 const H2: &[&str] = &["h2"];
@@ -194,10 +193,7 @@ async fn a_service_that_cannot_be_reached_is_told_with_the_address_or_name() {
 #[tokio::test]
 async fn a_service_that_is_silent_in_the_handshake_is_given_up() {
     let (gateway, _upstream) = start_on(1, &[Stand::new("dmp")], |_, text| {
-        let upstream = Upstream::raw(|tcp: TcpStream, _| async move {
-            std::future::pending::<()>().await;
-            drop(tcp);
-        });
+        let upstream = Upstream::mute();
         text.push_str(&upstream.service("up", SHORT));
         upstream
     });

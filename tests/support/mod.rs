@@ -176,6 +176,19 @@ impl TestGateway {
         )
     }
 
+    /// The head of a request for the first tenant, as a frame of HTTP/2.
+    pub fn head_frame(&self, stream: u32, method: &str, path: &str, flags: u8) -> Vec<u8> {
+        let tenant = self.tenant(0);
+        let fields = [
+            (":method", method),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "localhost"),
+            ("x-finess", tenant.as_str()),
+        ];
+        frames::frame(frames::HEADERS, flags, stream, &frames::block(&fields))
+    }
+
     /// Asks the administration listener.
     pub async fn admin(&self, path: &str) -> Answered {
         let mut client = Client::connect(self.admin).await;

@@ -1,5 +1,6 @@
 //! Servers written by a test: real TLS of the site's PKI, and after the handshake whatever the test says.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -197,6 +198,14 @@ impl Upstream {
         Self::raw_with(false, Arc::default(), serve)
     }
 
+    /// Takes connections and says nothing on them, not even in the handshake.
+    pub fn mute() -> Self {
+        Self::raw(|tcp, _| async move {
+            std::future::pending::<Infallible>().await;
+            drop(tcp);
+        })
+    }
+
     fn raw_with<F, Served>(is_h2: bool, seen: Arc<Counters>, serve: F) -> Self
     where
         F: Fn(TcpStream, usize) -> Served + Send + 'static,
@@ -391,7 +400,7 @@ async fn speak_h2<A, Answered>(
 {
     let service = hyper::service::service_fn(move |request| {
         let answered = answer(request);
-        async move { Ok::<_, std::convert::Infallible>(answered.await) }
+        async move { Ok::<_, Infallible>(answered.await) }
     });
     let _ = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
         .max_concurrent_streams(streams)
