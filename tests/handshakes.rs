@@ -177,6 +177,43 @@ async fn a_service_without_tickets_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn others_are_served_when_who_was_to_make_the_first_handshake_gives_up() {
+    const OTHERS: usize = 11;
+    // As many as a service sees at once.
+    const PLACES: usize = 16;
+    let (service, gate) = (Service::new(PLACES + OTHERS), Arc::new(Semaphore::new(0)));
+    let (gateway, upstream) = start_on(PLACES + 1, &[Stand::new("dmp")], |site, text| {
+        text.insert_str(0, "workers = 1\n");
+        let upstream = service.clone().gated(&Tls::default(), site, &gate);
+        text.push_str(&upstream.service("up", ""));
+        upstream
+    });
+    let get = |tenant: usize| {
+        let (address, tenant) = (gateway.address(), gateway.tenant(tenant));
+        async move {
+            let request = Request::get("/up/x").header("x-finess", tenant.as_str());
+            let request = request.body(Bytes::new()).unwrap();
+            Client::connect(address).await.send(request).await
+        }
+    };
+    let mut requests: JoinSet<Answered> = (1..=PLACES).map(get).collect();
+    eventually("all places are taken", || upstream.accepted() == PLACES).await;
+    let first = tokio::spawn(get(0));
+    eventually("it waits for a place", || {
+        waiting_for_a_connection(&gateway) == 1
+    })
+    .await;
+    (0..OTHERS).for_each(|_| drop(requests.spawn(get(0))));
+    eventually("the others wait for it", || {
+        waiting_for_a_connection(&gateway) == OTHERS + 1
+    })
+    .await;
+    first.abort();
+    gate.add_permits(PLACES + OTHERS);
+    all_are_answered(requests).await;
+}
+
+#[tokio::test]
 async fn a_worker_that_goes_on_using_anothers_connection_opens_its_own() {
     let service = Service::new(10_000);
     let (gateway, upstream) = start_on(1, &[Stand::new("dmp")], |site, text| {
