@@ -109,11 +109,6 @@ impl Alarm {
             self.0.as_mut().reset(deadline.into());
         }
     }
-
-    /// Waits until a deadline has passed.
-    pub(crate) async fn until(&mut self, deadline: Instant) {
-        std::future::poll_fn(|cx| self.poll_until(cx, deadline)).await;
-    }
 }
 
 /// The one timer behind all deadlines of a connection from an application, of which there is one at a time: hyper
@@ -217,13 +212,14 @@ mod tests {
         let mut alarm = Alarm::at(begun + Duration::from_millis(10));
         for millis in [50, 51, 80, 10] {
             let deadline = begun + Duration::from_millis(millis);
-            alarm.until(deadline).await;
+            poll_fn(|cx| alarm.poll_until(cx, deadline)).await;
             assert!(Instant::now() >= deadline);
         }
         // One that is nearer than what it was set for.
         let far = Instant::now() + Duration::from_secs(3600);
         assert!(poll_fn(|cx| Poll::Ready(alarm.poll_until(cx, far).is_pending())).await);
-        let near = alarm.until(Instant::now() + Duration::from_millis(10));
+        let deadline = Instant::now() + Duration::from_millis(10);
+        let near = poll_fn(|cx| alarm.poll_until(cx, deadline));
         tokio::time::timeout(SOON, near).await.unwrap();
     }
 

@@ -149,10 +149,11 @@ const DECODINGS: usize = 3;
 /// decoded or not, or more than once (`%252e`, CVE-2021-42013), with the separator of Windows, and with parameters,
 /// which Tomcat takes off first (`..;x`).
 pub(super) fn climbs(path_and_query: &str) -> bool {
-    let path = path_and_query.split('?').next().unwrap_or_default();
-    if !path.contains("..") && !path.contains('%') {
+    // What is looked at for nearly all paths.
+    if !(path_and_query.bytes()).any(|byte| matches!(byte, b'.' | b'%')) {
         return false;
     }
+    let path = path_and_query.split('?').next().unwrap_or_default();
     (0..=DECODINGS).any(|times| {
         let mut depth = 0;
         path.split('/').any(|segment| {

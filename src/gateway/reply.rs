@@ -244,6 +244,8 @@ pub struct Problem {
 
 impl Problem {
     /// A problem of a kind, what happened, and the way out (possibly empty).
+    // Cold, so that what leads here is kept out of the way of requests that nothing is wrong with.
+    #[cold]
     pub fn new(code: Code, detail: impl Into<String>, hint: &'static str) -> Self {
         Self {
             code,

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::outbound::error::{Error, Stage};
@@ -42,8 +41,6 @@ pub(crate) struct Progress {
     last: AtomicU64,
     bytes: AtomicU64,
     ended: AtomicBool,
-    /// Told when it ends.
-    end: Notify,
     /// Whether it is the application whom everybody waits for.
     awaits_client: AtomicBool,
     /// Why the upload was broken off on this side. Over HTTP/2 the request itself learns only that it was.
@@ -70,6 +67,13 @@ impl Upload {
         Self { flow: None }
     }
 
+    /// It may have at most so many bytes.
+    pub(crate) fn may_have(&mut self, limit: u64) {
+        if let Some(flow) = &mut self.flow {
+            flow.limit = limit;
+        }
+    }
+
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.flow.is_none()
@@ -87,7 +91,6 @@ impl Progress {
             last: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             ended: AtomicBool::new(false),
-            end: Notify::new(),
             awaits_client: AtomicBool::new(false),
             failure: OnceLock::new(),
         }
@@ -102,14 +105,8 @@ impl Progress {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Waits for the end; one task may.
-    pub(crate) async fn end(&self) {
-        self.end.notified().await;
-    }
-
     fn mark_end(&self) {
         self.ended.store(true, Ordering::Release);
-        self.end.notify_one();
     }
 
     /// When patience ends: `body` after the last piece while pieces come, `response` after the end.

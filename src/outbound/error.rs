@@ -119,6 +119,7 @@ impl std::fmt::Display for Stage {
 
 impl Error {
     /// The service did not keep to the protocol.
+    #[cold]
     pub(crate) fn broken(how: &'static str) -> Self {
         Self::Protocol(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(
             how,

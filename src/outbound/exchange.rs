@@ -1,7 +1,9 @@
 //! One request to a service: sent over a connection of a pool, and once more where that is safe.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Instant;
 
 use http::{Request, Response};
@@ -168,25 +170,26 @@ async fn exchange(
         Some(progress) => progress.deadline(timeouts.response, timeouts.body),
         None => begun + timeouts.response,
     };
-    let mut alarm = (lease.take_alarm()).unwrap_or_else(|| Alarm::at(deadline()));
+    // When to look how far it is. An upload that ends meanwhile begins the time of the answer, which may be the shorter.
+    let mut look = deadline().min(begun + timeouts.response);
+    let mut alarm = (lease.take_alarm()).unwrap_or_else(|| Alarm::at(look));
     let answered = {
         let mut sending = pin!(lease.send(unsent));
-        loop {
-            // Looked at before the deadline is computed, so that an end in between is not missed.
-            let under_way = progress.filter(|progress| !progress.ended());
-            tokio::select! {
-                biased;
-                sent = &mut sending => break sent,
-                // The deadline is nearer now.
-                () = end_of(under_way) => {}
-                () = alarm.until(deadline()) => {
-                    // The upload may have moved on since.
-                    if deadline() <= Instant::now() {
-                        break Err(progress.map_or(Error::Timeout(Stage::Answer), Progress::stall));
-                    }
-                }
+        poll_fn(|cx| {
+            if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+                return Poll::Ready(sent);
             }
-        }
+            loop {
+                ready!(alarm.poll_until(cx, look));
+                let (now, deadline) = (Instant::now(), deadline());
+                if deadline <= now {
+                    let stall = progress.map_or(Error::Timeout(Stage::Answer), Progress::stall);
+                    return Poll::Ready(Err(stall));
+                }
+                look = deadline.min(now + timeouts.response);
+            }
+        })
+        .await
     };
     lease.keep_alarm(alarm);
     // Over HTTP/2 the exchange learns only that the upload broke off, not why.
@@ -196,11 +199,4 @@ async fn exchange(
             .cloned()
             .unwrap_or(error)
     })
-}
-
-async fn end_of(upload: Option<&Progress>) {
-    match upload {
-        Some(upload) => upload.end().await,
-        None => std::future::pending().await,
-    }
 }

@@ -97,15 +97,18 @@ impl Lease {
         &mut self,
         unsent: &mut Option<Request<Upload>>,
     ) -> Result<Response<Incoming>, Error> {
-        let mut request = unsent.take().expect("there is a request to send");
+        const UNSENT: &str = "there is a request to send";
         let line = self.line.as_mut();
+        let request = unsent.as_mut().expect(UNSENT);
         let sent = match line.expect("who gives a lease back has it no longer") {
             Line::H1(h1) => {
-                self.pool.address_h1(&mut request);
+                self.pool.address_h1(request);
+                let request = unsent.take().expect(UNSENT);
                 h1.sender.try_send_request(request).await
             }
             Line::H2(stream) => {
-                self.pool.address_h2(&mut request);
+                self.pool.address_h2(request);
+                let request = unsent.take().expect(UNSENT);
                 let mut sender = stream.connection.sender.clone();
                 let sent = sender.try_send_request(request).await;
                 if sent.is_ok() {
@@ -146,7 +149,7 @@ impl Lease {
     pub fn give_back(mut self) {
         // A stream is over when it is dropped.
         if let Some(Line::H1(h1)) = self.line.take() {
-            Arc::clone(&self.pool).give_back(h1);
+            self.pool.give_back(h1);
         }
     }
 

@@ -337,10 +337,10 @@ impl Pool {
     }
 
     /// Takes an HTTP/1.1 connection back once its answer was read.
-    pub(crate) fn give_back(self: Arc<Self>, h1: H1) {
+    pub(crate) fn give_back(self: &Arc<Self>, h1: H1) {
         if !connection::is_between_requests(&h1) && !h1.sender.is_closed() {
             // The answer came before the request was all sent, or the connection has yet to notice that both ended.
-            tokio::spawn(self.take_back(h1));
+            tokio::spawn(Arc::clone(self).take_back(h1));
             return;
         }
         self.keep(h1);
