@@ -24,7 +24,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use self::listening::{Entrance, Opened};
+use self::listening::Opened;
 use self::lists::Follow;
 use self::report::{Restart, Trouble};
 use self::side::{Tasks, side_plane};
@@ -35,10 +35,11 @@ use self::watching::Watched;
 use self::worker::{Ending, Share};
 use crate::admin;
 use crate::config::{Config, ListenAddress};
-use crate::gateway::Gateway;
 use crate::gateway::caller::Callers;
 use crate::gateway::diagnosis::Diagnosis;
+use crate::gateway::limits::Count;
 use crate::gateway::table::{Offered, Table, Terms};
+use crate::gateway::{Entrance, Gateway};
 use crate::identity::clock::Clock;
 use crate::identity::load::Problem;
 use crate::identity::revocation::Revocations;
@@ -205,7 +206,7 @@ pub fn bind_with(config: Config, mut inherited: Inherited) -> anyhow::Result<Bou
         table: ArcSwap::from_pointee(table),
         request_head: config.limits.request_head,
         requests: config.limits.requests,
-        under_way: Arc::default(),
+        under_way: Count::default(),
         metrics: Arc::clone(&metrics),
         log,
         diagnosis: Arc::new(Diagnosis::new(Arc::clone(&metrics))),
@@ -307,10 +308,6 @@ impl Bound {
         let mut shares: Vec<Vec<Share>> = (0..workers.get()).map(|_| Vec::new()).collect();
         let mut socket_files = Vec::new();
         for (door, listener) in listeners.into_iter().enumerate() {
-            let entrance = Entrance {
-                gateway: Arc::clone(&app.gateway),
-                door,
-            };
             socket_files.extend(listener.file);
             // A predecessor may have had more workers than there are now: none of its sockets is left alone.
             for (index, socket) in listener.sockets.into_iter().enumerate() {
@@ -319,7 +316,7 @@ impl Bound {
                     is_unix: listener.is_unix,
                     security: listener.security.clone(),
                     authority: listener.authority.clone(),
-                    entrance: entrance.clone(),
+                    entrance: Entrance::new(&app.gateway, door),
                 });
             }
         }

@@ -25,12 +25,13 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use crate::config::ListenAddress;
 use crate::gateway::address::Bound;
 use crate::gateway::diagnosis::{Diagnosis, FaultReader};
 use crate::gateway::direction::{Asker, Chosen, Directed, Direction, choose};
-use crate::gateway::exchange::{Exchange, Outcome, Reply, Unanswered};
+use crate::gateway::exchange::{Exchange, Open, Outcome, Reply, Unanswered};
 use crate::gateway::guard::Hosts;
 use crate::gateway::limits::Count;
 use crate::gateway::reply::{Code, Problem};
@@ -41,6 +42,7 @@ use crate::inbound::peer::Peer;
 use crate::metrics::Metrics;
 use crate::outbound::body::{Download, Upload};
 use crate::outbound::error::Error;
+use crate::outbound::lease::Origin;
 use crate::outbound::{self, Failure};
 use crate::services::Service;
 use crate::telemetry::access::AccessLog;
@@ -59,7 +61,7 @@ pub struct Gateway {
     /// Requests that may be under way at once, to all services.
     pub requests: usize,
     /// How many there are.
-    pub under_way: Arc<Count>,
+    pub under_way: Count,
     /// Where problems are counted.
     pub metrics: Arc<Metrics>,
     /// Where each request is written down.
@@ -68,11 +70,38 @@ pub struct Gateway {
     pub diagnosis: Arc<Diagnosis>,
 }
 
+/// One worker's way into the gateway by one listener. No worker shares it with another, since all requests hold on to
+/// theirs: what several workers count in one place, they wait for each other to count.
+#[derive(Debug)]
+pub struct Entrance {
+    /// What is behind it.
+    pub gateway: Arc<Gateway>,
+    /// Which of the table's doors it is.
+    pub door: usize,
+    /// The listener's name, as JSON has it: it is in each line of the access log.
+    listener: Box<str>,
+}
+
 /// What a request is answered with.
 enum Answer {
     /// A service's answer, and the tunnel that it opens if it changes protocols.
     Service(Response<Download>, Option<Tunnel>),
     /// What Relais was asked about itself.
+    Own(Response<Bytes>),
+}
+
+/// A request that is about to leave.
+struct Departure {
+    chosen: Chosen,
+    asker: Asker,
+    remainder: usize,
+    /// What becomes of the application's connection, if the request asks for another protocol.
+    application: Option<OnUpgrade>,
+}
+
+/// What came of a look at a request.
+enum Departing {
+    To(Departure),
     Own(Response<Bytes>),
 }
 
@@ -95,32 +124,229 @@ pub struct Door {
     pub is_closed: bool,
 }
 
-impl Gateway {
-    /// Answers one request: never fails, because what goes wrong has an answer too.
-    /// `door` is the listener that it came by, counted as the table's are; `peer` is who connected there.
-    pub async fn handle(
-        &self,
-        door: usize,
-        peer: &Peer,
-        request: Request<Incoming>,
-    ) -> Response<Reply> {
-        // Listener and services are read out of one snapshot: a name that a listener gives may mean another service a
-        // moment later.
-        let table = self.table.load();
-        let at = &table.doors()[door];
-        let mut unanswered = Unanswered::new(begin(at, &request), self.log.clone());
-        let exchange = unanswered.exchange();
-        let directed = self.direct(&table, at, peer, &request, exchange);
-        // What takes a while must not keep a table that others have long replaced.
-        drop(table);
-        let answer = match directed {
-            Ok(Directed::To(direction)) => self.forward(door, request, direction, exchange).await,
-            Ok(Directed::Own(response)) => Ok(Answer::Own(response)),
-            Err(problem) => Err(problem),
-        };
-        self.reply(answer, unanswered)
+impl Entrance {
+    /// The way in by one of the table's doors.
+    pub fn new(gateway: &Arc<Gateway>, door: usize) -> Arc<Self> {
+        let listener = serde_json::to_string(&*gateway.table.load().doors()[door].name)
+            .expect("a text has a form in JSON");
+        Arc::new(Self {
+            gateway: Arc::clone(gateway),
+            door,
+            listener: listener.into(),
+        })
     }
 
+    /// Answers one request from `peer`: never fails, because what goes wrong has an answer too.
+    pub fn handle(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Reply>> + use<> {
+        let mut unanswered = Unanswered::new(begin(&request), self);
+        let record = unanswered.record();
+        // Before there is a future, which would hold what is only passed on by this.
+        let departing = match self.look(peer, &request, &mut record.exchange) {
+            Ok(Directed::To(direction)) => {
+                Ok(Departing::To(self.prepare(request, direction, record)))
+            }
+            Ok(Directed::Own(response)) => Ok(Departing::Own(response)),
+            Err(problem) => Err(problem),
+        };
+        let entrance = Arc::clone(self);
+        async move {
+            let answer = match departing {
+                Ok(Departing::To(departure)) => {
+                    entrance.forward(departure, unanswered.record()).await
+                }
+                Ok(Departing::Own(response)) => Ok(Answer::Own(response)),
+                Err(problem) => Err(problem),
+            };
+            entrance.gateway.reply(answer, unanswered)
+        }
+    }
+
+    /// Where a request goes, by the table that is in use now.
+    fn look(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        request: &Request<Incoming>,
+        exchange: &mut Exchange,
+    ) -> Result<Directed, Problem> {
+        // Listener and services are read out of one snapshot: a name that a listener gives may mean another service a
+        // moment later. What takes a while must not keep a table that others have long replaced.
+        let table = self.gateway.table.load();
+        self.direct(&table, &table.doors()[self.door], peer, request, exchange)
+    }
+
+    /// Looks up the connections for a request that was meant for a service as it was when it came, as the table is now,
+    /// if its caller may still make it.
+    fn choose_again(
+        &self,
+        asker: &Asker,
+        meant: &Service,
+        exchange: &mut Exchange,
+    ) -> Result<Chosen, Problem> {
+        let table = self.gateway.table.load();
+        let door = &table.doors()[self.door];
+        asker.may_still(&table, door, &meant.name, exchange.tenant)?;
+        let chosen = choose(&table, &meant.name, exchange)?;
+        let environment = chosen.pool.service().environment;
+        // A service may have moved; what was meant for a sandbox must not reach patients.
+        let is_it = environment == meant.environment;
+        is_it.then_some(chosen).ok_or_else(|| {
+            Problem::new(
+                Code::Overloaded,
+                format!(
+                    "{} came to be a {environment} service while the request waited",
+                    meant.name
+                ),
+                "nothing of it was sent: send it again if it is meant for the service as it is now",
+            )
+        })
+    }
+
+    /// Whether a request that has come by a connection may still be made. Nearly always the table is the one that it was
+    /// admitted by, which is all that is looked at then.
+    fn may_leave(
+        &self,
+        asker: &Asker,
+        chosen: &Chosen,
+        tenant: Option<Finess>,
+    ) -> Result<(), Problem> {
+        let table = self.gateway.table.load();
+        if table.edition() == chosen.edition {
+            return Ok(());
+        }
+        let service = &chosen.pool.service().name;
+        asker.may_still(&table, &table.doors()[self.door], service, tenant)
+    }
+
+    /// Makes a request's head what the service is to see.
+    fn prepare(
+        &self,
+        mut request: Request<Incoming>,
+        direction: Direction,
+        record: &mut Open,
+    ) -> Departure {
+        let Direction {
+            chosen,
+            asker,
+            remainder,
+            overview,
+        } = direction;
+        let is_upgrade = headers::for_service(request.headers_mut(), overview);
+        let application = is_upgrade.then(|| hyper::upgrade::on(&mut request));
+        let most = chosen.pool.service().limits.request_body;
+        record.take(request, |body| {
+            Upload::new(body, most, headers::of_trailers)
+        });
+        Departure {
+            chosen,
+            asker,
+            remainder,
+            application,
+        }
+    }
+
+    /// Carries a request to its service.
+    async fn forward(&self, departure: Departure, record: &mut Open) -> Result<Answer, Problem> {
+        let Departure {
+            mut chosen,
+            asker,
+            remainder,
+            application,
+        } = departure;
+        let Open {
+            exchange,
+            unsent,
+            asked,
+            ..
+        } = record;
+        let mut waited = Duration::ZERO;
+        let offered = exchange.offered.as_ref();
+        if let Some(limiter) = offered.and_then(|offered| offered.limiter.clone()) {
+            waited = limiter.turn(exchange.tenant).await?;
+            // The certificate may have been revoked or renewed meanwhile.
+            chosen = self.choose_again(&asker, chosen.pool.service(), exchange)?;
+            if let Some(request) = unsent {
+                let most = chosen.pool.service().limits.request_body;
+                request.body_mut().may_have(most);
+            }
+        }
+
+        // From here on all is the service's, or the way to it.
+        let own = exchange.begun.elapsed().saturating_sub(waited);
+        let is_upgrade = application.is_some();
+        let mut attempts = ATTEMPTS;
+        let answer = loop {
+            if let Some(request) = unsent {
+                address_to(chosen.pool.service(), asked, remainder, request)?;
+            }
+            let tenant = exchange.tenant;
+            let may_leave = || self.may_leave(&asker, &chosen, tenant);
+            let sent = outbound::send(&chosen.pool, unsent, is_upgrade, may_leave).await;
+            let error = match sent {
+                Ok(answer) => break answer,
+                Err(Failure::Refused(problem)) => return Err(problem),
+                Err(Failure::Carrying(error)) => error,
+            };
+            attempts -= 1;
+            let may_repeat = unsent.is_some() && attempts > 0;
+            match error {
+                // Replaced while the request waited for a connection: nothing of it has left.
+                Error::Retired if may_repeat => {}
+                Error::CertificateRejected(alert) => {
+                    self.gateway.diagnosis.of_error(&error, exchange);
+                    // What stands in is refused, too: the service may have come to know the other meanwhile.
+                    if let Some(principal) = &chosen.principal {
+                        principal.hurry();
+                    }
+                    // The certificate before it may serve on.
+                    if !(chosen.pool.refused(alert) && may_repeat) {
+                        return Err(error.into());
+                    }
+                }
+                error => return Err(error.into()),
+            }
+            let service = Arc::clone(chosen.pool.service());
+            if let Some(request) = unsent {
+                take_headers_of(&service, request);
+            }
+            chosen = self.choose_again(&asker, &service, exchange)?;
+        };
+        let service = chosen.pool.service();
+        let origin = answer.lease.origin();
+        exchange.connection = Some((origin, answer.lease.version()));
+        let outbound::Answer {
+            mut response,
+            lease,
+        } = answer;
+        let tunnel = match (response.status(), application) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(application)) => {
+                let upgraded = hyper::upgrade::on(&mut response);
+                Some(tunnel::between(
+                    application,
+                    upgraded,
+                    Arc::clone(&chosen.pool),
+                ))
+            }
+            (StatusCode::SWITCHING_PROTOCOLS, None) => {
+                return Err(Error::broken("it changed protocols unasked").into());
+            }
+            _ => None,
+        };
+        let response = response.map(|body| Download::new(body, lease, service.timeouts.body));
+        if let Some(offered) = &exchange.offered {
+            offered.metrics.overhead(own);
+            if origin == Origin::Reused {
+                offered.metrics.reused();
+            }
+        }
+        Ok(Answer::Service(response, tunnel))
+    }
+}
+
+impl Gateway {
     /// Forgets what is kept of tenants that have made no request for a while.
     pub fn tidy(&self) {
         let table = self.table.load();
@@ -167,160 +393,19 @@ impl Gateway {
             }
         }
     }
-
-    /// Looks up the connections for a request that was meant for a service as it was when it came, as the table is now,
-    /// if its caller may still make it.
-    fn choose_again(
-        &self,
-        door: usize,
-        asker: &Asker<'_>,
-        meant: &Service,
-        exchange: &mut Exchange,
-    ) -> Result<Chosen, Problem> {
-        let table = self.table.load();
-        asker.may_still(&table, &table.doors()[door], &meant.name, exchange.tenant)?;
-        let chosen = choose(&table, &meant.name, exchange)?;
-        let environment = chosen.pool.service().environment;
-        // A service may have moved; what was meant for a sandbox must not reach patients.
-        let is_it = environment == meant.environment;
-        is_it.then_some(chosen).ok_or_else(|| {
-            Problem::new(
-                Code::Overloaded,
-                format!(
-                    "{} came to be a {environment} service while the request waited",
-                    meant.name
-                ),
-                "nothing of it was sent: send it again if it is meant for the service as it is now",
-            )
-        })
-    }
-
-    /// Whether a request that has come by a connection may still be made. Nearly always the table is the one that it was
-    /// admitted by, which is all that is looked at then.
-    fn may_leave(
-        &self,
-        door: usize,
-        asker: &Asker<'_>,
-        chosen: &Chosen,
-        tenant: Option<Finess>,
-    ) -> Result<(), Problem> {
-        let table = self.table.load();
-        if table.edition() == chosen.edition {
-            return Ok(());
-        }
-        let service = &chosen.pool.service().name;
-        asker.may_still(&table, &table.doors()[door], service, tenant)
-    }
-
-    /// Carries a request to its service.
-    async fn forward(
-        &self,
-        door: usize,
-        mut request: Request<Incoming>,
-        direction: Direction<'_>,
-        exchange: &mut Exchange,
-    ) -> Result<Answer, Problem> {
-        let Direction {
-            mut chosen,
-            asker,
-            remainder,
-            overview,
-        } = direction;
-        let mut waited = Duration::ZERO;
-        if let Some(limiter) = &chosen.offered.limiter {
-            waited = limiter.turn(exchange.tenant).await?;
-            // The certificate may have been revoked or renewed meanwhile.
-            chosen = self.choose_again(door, &asker, chosen.pool.service(), exchange)?;
-        }
-        let is_upgrade = headers::for_service(request.headers_mut(), overview);
-        let application = is_upgrade.then(|| hyper::upgrade::on(&mut request));
-        let (mut parts, body) = request.into_parts();
-        parts.extensions.clear();
-        let asked = std::mem::take(&mut parts.uri);
-        let most = chosen.pool.service().limits.request_body;
-        let upload = Upload::new(body, most, headers::of_trailers);
-        exchange.upload = upload.progress().cloned();
-
-        // From here on all is the service's, or the way to it.
-        let own = exchange.begun.elapsed().saturating_sub(waited);
-        let mut unsent = Some(Request::from_parts(parts, upload));
-        let mut attempts = ATTEMPTS;
-        let answer = loop {
-            if let Some(request) = &mut unsent {
-                address_to(chosen.pool.service(), &asked, remainder, request)?;
-            }
-            let tenant = exchange.tenant;
-            let may_leave = || self.may_leave(door, &asker, &chosen, tenant);
-            let sent = outbound::send(&chosen.pool, &mut unsent, is_upgrade, may_leave).await;
-            let error = match sent {
-                Ok(answer) => break answer,
-                Err(Failure::Refused(problem)) => return Err(problem),
-                Err(Failure::Carrying(error)) => error,
-            };
-            attempts -= 1;
-            let may_repeat = unsent.is_some() && attempts > 0;
-            match error {
-                // Replaced while the request waited for a connection: nothing of it has left.
-                Error::Retired if may_repeat => {}
-                Error::CertificateRejected(alert) => {
-                    self.diagnosis.of_error(&error, exchange);
-                    // What stands in is refused, too: the service may have come to know the other meanwhile.
-                    if let Some(principal) = &chosen.principal {
-                        principal.hurry();
-                    }
-                    // The certificate before it may serve on.
-                    if !(chosen.pool.refused(alert) && may_repeat) {
-                        return Err(error.into());
-                    }
-                }
-                error => return Err(error.into()),
-            }
-            let service = Arc::clone(chosen.pool.service());
-            unsent = unsent.map(|request| without_headers_of(&service, request));
-            chosen = self.choose_again(door, &asker, &service, exchange)?;
-        };
-        let (service, metrics) = (chosen.pool.service(), &chosen.offered.metrics);
-        exchange.connection = Some((answer.lease.origin(), answer.lease.version()));
-        if answer.lease.origin() == outbound::lease::Origin::Reused {
-            metrics.reused();
-        }
-        let outbound::Answer {
-            mut response,
-            lease,
-        } = answer;
-        let tunnel = match (response.status(), application) {
-            (StatusCode::SWITCHING_PROTOCOLS, Some(application)) => {
-                let upgraded = hyper::upgrade::on(&mut response);
-                Some(tunnel::between(
-                    application,
-                    upgraded,
-                    Arc::clone(&chosen.pool),
-                ))
-            }
-            (StatusCode::SWITCHING_PROTOCOLS, None) => {
-                return Err(Error::broken("it changed protocols unasked").into());
-            }
-            _ => None,
-        };
-        let response = response.map(|body| Download::new(body, lease, service.timeouts.body));
-        metrics.overhead(own);
-        Ok(Answer::Service(response, tunnel))
-    }
 }
 
 /// What a service wants on each request may be a secret, and it may be elsewhere by now.
-fn without_headers_of(service: &Service, mut request: Request<Upload>) -> Request<Upload> {
+fn take_headers_of(service: &Service, request: &mut Request<Upload>) {
     for (name, _) in &service.headers {
         request.headers_mut().remove(name);
     }
-    request
 }
 
-fn begin(door: &Door, request: &Request<Incoming>) -> Exchange {
+fn begin(request: &Request<Incoming>) -> Exchange {
     Exchange {
         at: SystemTime::now(),
         begun: Instant::now(),
-        listener: Arc::clone(&door.name),
         method: request.method().clone(),
         version: request.version(),
         caller: None,

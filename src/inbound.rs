@@ -73,12 +73,13 @@ pub trait Answer: Clone + Send + Sync + 'static {
         + Send
         + 'static;
 
-    /// Answers one request that came from there.
+    /// Answers one request that came from there. The future borrows nothing, so that no request is moved into it that
+    /// is only passed on.
     fn answer(
         &self,
-        peer: &Peer,
+        peer: &Arc<Peer>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
+    ) -> impl Future<Output = Response<Self::Body>> + Send + use<Self>;
 }
 
 /// A worker's share of a listener.
@@ -320,16 +321,17 @@ impl<A: Answer> Connections<A> {
         held: Held,
     ) -> impl Future<Output = ()> + use<A> {
         let stream = Patient::new(stream, self.inbound.head_timeout);
-        let shared = Arc::new((Arc::clone(self), peer, held));
+        let shared = Arc::new((Arc::clone(self), Arc::new(peer), held));
         let service = service_fn(move |mut request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
+            let version = request.version();
+            let asks_to_leave = heads::asks_to_leave(&request);
+            let tunnel =
+                (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+            let answering = shared.0.answer.answer(&shared.1, request);
             async move {
+                let mut response = answering.await;
                 let (connections, peer, held) = &*shared;
-                let version = request.version();
-                let asks_to_leave = heads::asks_to_leave(&request);
-                let tunnel =
-                    (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
-                let mut response = connections.answer.answer(peer, request).await;
                 if let Some(upgrade) = tunnel
                     && connections.intercept(upgrade, (peer, held), &response)
                 {

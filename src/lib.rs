@@ -33,6 +33,7 @@ pub mod notices;
 pub mod outbound;
 mod sandbox;
 pub mod services;
+mod share;
 pub mod shutdown;
 pub mod simulator;
 pub mod takeover;

@@ -1,38 +1,42 @@
 //! Every metric that Relais exports, declared in one place.
 //!
-//! What the request path touches are handles held since start: looking a metric up by its labels costs several
-//! hundred nanoseconds, bumping a held one a few. Each application has a registry of its own, so that several can
+//! What the request path touches are the counts of one service, held since start ([`ServiceMetrics`]): looking a metric
+//! up by its labels costs several hundred nanoseconds. Each application has a registry of its own, so that several can
 //! run in one process (tests do).
 
-use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+mod service;
 
-use metrics::{Counter, Gauge, Histogram, with_local_recorder};
-use metrics_exporter_prometheus::{
-    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metrics::{Counter, Gauge, with_local_recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use rustc_hash::FxHashMap;
 
 use crate::identity::profile::Fingerprint;
+use service::{CLASSES, class_of};
+
+pub use service::ServiceMetrics;
 
 /// The metric of when certificates end.
 const ENDS: &str = "relais_certificate_expiry_timestamp_seconds";
 
-/// From what a hit in memory takes to the slowest answers that a service's timeout lets through.
-const SECONDS: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
-];
+/// The metric of how long requests take.
+const DURATION: &str = "relais_request_duration_seconds";
 
-/// From a few microseconds to a delay that somebody would notice.
-const OVERHEAD_SECONDS: [f64; 10] = [
-    0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.005, 0.05,
-];
+/// The metric of what Relais itself does of that.
+const OVERHEAD: &str = "relais_gateway_overhead_seconds";
+
+/// The services that requests were ever made to, by name.
+type Services = BTreeMap<Arc<str>, Arc<ServiceMetrics>>;
 
 /// The registry of one application.
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    /// What requests count. Not the recorder's either: see there.
+    services: Mutex<Services>,
     /// The structure of each certificate that is there, and when it ends. Not the recorder's: its series cannot be taken
     /// back, so that each renewal would leave one for good, and ten thousand of them cost too much to look up.
     ends: Mutex<FxHashMap<Fingerprint, (Box<str>, i64)>>,
@@ -41,20 +45,6 @@ pub struct Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
-
-/// The handles that requests to one service use.
-pub struct ServiceMetrics {
-    answers: [Counter; 5],
-    duration: Histogram,
-    overhead: Histogram,
-    reuse: Counter,
-}
-
-impl fmt::Debug for ServiceMetrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceMetrics").finish_non_exhaustive()
     }
 }
 
@@ -76,36 +66,31 @@ impl Drop for Gauged {
 impl Metrics {
     /// An empty registry.
     pub fn new() -> Arc<Self> {
-        let recorder = builder().build_recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         let metrics = Self {
             recorder,
             handle,
+            services: Mutex::default(),
             ends: Mutex::default(),
         };
         with_local_recorder(&metrics.recorder, describe);
         Arc::new(metrics)
     }
 
-    /// The handles for one service.
+    fn services(&self) -> MutexGuard<'_, Services> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What requests to one service count: always the same for the same name.
     pub fn service(&self, name: &Arc<str>) -> Arc<ServiceMetrics> {
-        let service = || name.to_string();
-        with_local_recorder(&self.recorder, || {
-            let answers = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| {
-                metrics::counter!("relais_requests_total", "service" => service(), "status" => class, "code" => "")
-            });
-            Arc::new(ServiceMetrics {
-                answers,
-                duration: metrics::histogram!("relais_request_duration_seconds", "service" => service()),
-                overhead: metrics::histogram!("relais_gateway_overhead_seconds", "service" => service()),
-                reuse: metrics::counter!("relais_upstream_reuse_total", "service" => service()),
-            })
-        })
+        let mut services = self.services();
+        Arc::clone(services.entry(Arc::clone(name)).or_default())
     }
 
     /// Counts an answer that Relais gave in the service's place.
     pub(crate) fn problem(&self, service: &str, status: u16, code: &'static str) {
-        let class = ["1xx", "2xx", "3xx", "4xx", "5xx"][class_of(status)];
+        let class = CLASSES[class_of(status)];
         let service = service.to_owned();
         with_local_recorder(&self.recorder, || {
             metrics::counter!("relais_requests_total", "service" => service, "status" => class, "code" => code)
@@ -254,15 +239,54 @@ impl Metrics {
 
     /// Everything in Prometheus's text format, but for what is no longer there.
     pub fn render(&self) -> String {
+        self.tell_answers();
         let mut text = String::new();
         for line in self.handle.render().split_inclusive('\n') {
             if !line.trim_end().ends_with(" NaN") {
                 text.push_str(line);
             }
         }
-        self.render_ends(&mut text)
+        self.render_services(&mut text)
+            .and_then(|()| self.render_ends(&mut text))
             .expect("writing to a String does not fail");
         text
+    }
+
+    /// Has the registry tell what was counted beside it: the same metric has what Relais answers itself, by code.
+    fn tell_answers(&self) {
+        let services = self.services();
+        with_local_recorder(&self.recorder, || {
+            for (name, counted) in &*services {
+                let service = || name.to_string();
+                for (class, count) in CLASSES.into_iter().zip(counted.answers()) {
+                    metrics::counter!("relais_requests_total", "service" => service(), "status" => class, "code" => "")
+                        .absolute(count);
+                }
+                metrics::counter!("relais_upstream_reuse_total", "service" => service())
+                    .absolute(counted.reuses());
+            }
+        });
+    }
+
+    fn render_services(&self, text: &mut String) -> fmt::Result {
+        let services = self.services();
+        writeln!(
+            text,
+            "# HELP {DURATION} from a request's head to the end of its answer"
+        )?;
+        writeln!(text, "# TYPE {DURATION} histogram")?;
+        for (name, counted) in &*services {
+            counted.render_duration(text, DURATION, name)?;
+        }
+        writeln!(
+            text,
+            "# HELP {OVERHEAD} what Relais itself did before the request was handed over to its connections"
+        )?;
+        writeln!(text, "# TYPE {OVERHEAD} histogram")?;
+        for (name, counted) in &*services {
+            counted.render_overhead(text, OVERHEAD, name)?;
+        }
+        Ok(())
     }
 
     fn render_ends(&self, text: &mut String) -> fmt::Result {
@@ -280,59 +304,13 @@ impl Metrics {
         }
         Ok(())
     }
-
-    /// Folds the samples of histograms together. Without it they pile up until somebody scrapes.
-    pub fn tidy(&self) {
-        self.handle.run_upkeep();
-    }
-}
-
-impl ServiceMetrics {
-    pub(crate) fn answered(&self, status: u16, took: Duration) {
-        self.answers[class_of(status)].increment(1);
-        self.duration.record(took);
-    }
-
-    pub(crate) fn overhead(&self, took: Duration) {
-        self.overhead.record(took);
-    }
-
-    pub(crate) fn reused(&self) {
-        self.reuse.increment(1);
-    }
-}
-
-fn class_of(status: u16) -> usize {
-    usize::from((status / 100).clamp(1, 5)) - 1
-}
-
-fn builder() -> PrometheusBuilder {
-    let buckets = [
-        ("relais_request_duration_seconds", &SECONDS[..]),
-        ("relais_gateway_overhead_seconds", &OVERHEAD_SECONDS[..]),
-    ];
-    buckets
-        .into_iter()
-        .fold(PrometheusBuilder::new(), |builder, (name, bounds)| {
-            builder
-                .set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
-                .expect("the bounds are a constant that is not empty")
-        })
 }
 
 fn describe() {
-    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    use metrics::{describe_counter, describe_gauge};
     describe_counter!(
         "relais_requests_total",
         "answers by service and status; code is set where Relais answered itself"
-    );
-    describe_histogram!(
-        "relais_request_duration_seconds",
-        "from a request's head to the end of its answer"
-    );
-    describe_histogram!(
-        "relais_gateway_overhead_seconds",
-        "what Relais itself did before the request was handed over to its connections"
     );
     describe_gauge!(
         "relais_inbound_connections",

@@ -18,18 +18,15 @@ use std::task::{Context, Poll, Waker};
 
 use application::Application;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use hyper::body::Incoming;
-use relais::gateway::Gateway;
+use http::{HeaderMap, HeaderValue};
+use relais::gateway::Entrance;
 use relais::gateway::address::{self, Address, Bound, Said, X_FINESS};
 use relais::gateway::credentials::Credentials;
-use relais::gateway::exchange::Reply;
 use relais::gateway::headers::Overview;
 use relais::gateway::table::Table;
 use relais::identity::finess::Finess;
 use relais::inbound::listener::Listening;
-use relais::inbound::peer::Peer;
-use relais::inbound::{Answer, Entry, Inbound};
+use relais::inbound::{Entry, Inbound};
 use relais::outbound::error::Error;
 use relais::outbound::lease::Origin;
 use relais::services::HttpVersions;
@@ -111,18 +108,6 @@ fn choosing_a_certificate_allocates_nothing() {
     }
 }
 
-/// The gateway's own worker, on a thread of the test.
-#[derive(Clone)]
-struct Entrance(Arc<Gateway>);
-
-impl Answer for Entrance {
-    type Body = Reply;
-
-    async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Reply> {
-        self.0.handle(0, peer, request).await
-    }
-}
-
 fn one_thread() -> Runtime {
     runtime::Builder::new_current_thread()
         .enable_all()
@@ -154,12 +139,13 @@ where
 }
 
 fn gateway(way: Way, gateway: &TestGateway) -> f64 {
-    let entrance = Entrance(Arc::clone(&gateway.app.gateway));
+    // The gateway's own worker, on a thread of the test.
+    let entrance = Entrance::new(&gateway.app.gateway, 0);
     let inbound = Inbound {
         room: Arc::new(Semaphore::new(1)),
-        request_head: entrance.0.request_head,
+        request_head: entrance.gateway.request_head,
         head_timeout: DEADLINE,
-        metrics: Arc::clone(&entrance.0.metrics),
+        metrics: Arc::clone(&entrance.gateway.metrics),
     };
     for_each_request(way, gateway.tenant(0), |listener| async {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();

@@ -11,7 +11,7 @@ use crate::config::{ListenAddress, Listener, ListenerTls};
 use crate::gateway::address::Bound as Binding;
 use crate::gateway::exchange::Reply;
 use crate::gateway::guard::Hosts;
-use crate::gateway::{Door, Gateway};
+use crate::gateway::{Door, Entrance};
 use crate::inbound::Answer;
 use crate::inbound::inherited::Inherited;
 use crate::inbound::listener::{self, BindError, SocketFile};
@@ -33,23 +33,15 @@ pub(super) struct Opened {
     pub(super) file: Option<SocketFile>,
 }
 
-/// A listener's way into the gateway.
-#[derive(Clone)]
-pub(super) struct Entrance {
-    pub(super) gateway: Arc<Gateway>,
-    /// Which of the table's doors it is.
-    pub(super) door: usize,
-}
-
-impl Answer for Entrance {
+impl Answer for Arc<Entrance> {
     type Body = Reply;
 
     fn answer(
         &self,
-        peer: &Peer,
+        peer: &Arc<Peer>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Reply>> + Send {
-        self.gateway.handle(self.door, peer, request)
+    ) -> impl Future<Output = Response<Reply>> + Send + use<> {
+        self.handle(peer, request)
     }
 }
 

@@ -81,7 +81,6 @@ async fn tidy(gateway: Arc<Gateway>) {
     let mut tick = tokio::time::interval(TIDIED_EVERY);
     loop {
         tick.tick().await;
-        gateway.metrics.tidy();
         gateway.tidy();
     }
 }

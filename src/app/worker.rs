@@ -8,8 +8,8 @@ use socket2::Socket;
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
-use super::listening::Entrance;
 use super::supervisor::Heart;
+use crate::gateway::Entrance;
 use crate::inbound::tls::{Authority, Security};
 use crate::inbound::{Entry, Inbound, listener};
 use crate::outbound::Outbound;
@@ -31,7 +31,7 @@ pub(super) struct Share {
     pub(super) is_unix: bool,
     pub(super) security: Option<Security>,
     pub(super) authority: Option<Arc<Authority>>,
-    pub(super) entrance: Entrance,
+    pub(super) entrance: Arc<Entrance>,
 }
 
 /// Serves on the sockets of its share until a stop begins and what is in flight has finished, or the grace is over.

@@ -14,8 +14,8 @@ use super::exchange::Exchange;
 use super::form::{self, Form};
 use super::headers::Overview;
 use super::reply::{Code, Problem};
-use super::table::{Offered, Table};
-use super::{Door, Gateway, address, introspection};
+use super::table::Table;
+use super::{Door, Entrance, address, introspection};
 use crate::identity::finess::Finess;
 use crate::inbound::peer::{Peer, Tunnel};
 use crate::outbound::error::Error;
@@ -27,34 +27,32 @@ pub(super) struct Chosen {
     pub(super) pool: Arc<Pool>,
     /// The pool that it stands in for, if it does.
     pub(super) principal: Option<Arc<Pool>>,
-    pub(super) offered: Arc<Offered>,
     /// Of the table that it was looked up in.
     pub(super) edition: u64,
 }
 
 /// Where a request goes.
-pub(super) enum Directed<'a> {
+pub(super) enum Directed {
     /// To a service.
-    To(Direction<'a>),
+    To(Direction),
     /// Nowhere: Relais was asked about itself.
     Own(Response<Bytes>),
 }
 
 /// Who asks, as far as the connection and the head tell.
-#[derive(Clone, Copy)]
-pub(super) struct Asker<'a> {
-    peer: &'a Peer,
+pub(super) struct Asker {
+    peer: Arc<Peer>,
     shown: Shown,
     is_proxied: bool,
 }
 
-impl Asker<'_> {
+impl Asker {
     fn recognise<'t>(&self, table: &'t Table, door: &Door) -> Result<Option<&'t Known>, Problem> {
         // A browser that takes Relais for its proxy would come by the listener, too. And whoever connected before a
         // certificate was required has not shown what being let in stands for by now.
         let is_told = !self.is_proxied && (!door.is_closed || self.peer.certificate().is_some());
         let listener = is_told.then_some(&door.address);
-        table.callers().recognise(listener, self.peer, self.shown)
+        (table.callers()).recognise(listener, &self.peer, self.shown)
     }
 
     /// Lets a request that has waited through once more: it has not left, and the rights of its caller may have gone
@@ -90,32 +88,32 @@ impl Agreed {
 }
 
 /// The way to a service.
-pub(super) struct Direction<'a> {
+pub(super) struct Direction {
     pub(super) chosen: Chosen,
-    pub(super) asker: Asker<'a>,
+    pub(super) asker: Asker,
     /// Where what the service is to see of the path begins.
     pub(super) remainder: usize,
     pub(super) overview: Overview,
 }
 
-impl Gateway {
+impl Entrance {
     /// Where a request goes. Reads nothing but its head, and waits for nothing.
-    pub(super) fn direct<'a>(
-        &self,
+    pub(super) fn direct(
+        self: &Arc<Self>,
         table: &Table,
         door: &Door,
-        peer: &'a Peer,
+        peer: &Arc<Peer>,
         request: &Request<Incoming>,
         exchange: &mut Exchange,
-    ) -> Result<Directed<'a>, Problem> {
+    ) -> Result<Directed, Problem> {
         let overview = Overview::of(request.headers());
-        let form = self.form(door, peer, request, overview)?;
+        let form = self.gateway.form(door, peer, request, overview)?;
         let is_proxied = !matches!(form, Form::Plain { .. });
         door.hosts.admit(peer, request, overview, is_proxied)?;
         let outer = Agreed::of(peer);
         let credentials = Credentials::read(request.headers(), overview)?.in_tunnel(outer.shown)?;
         let asker = Asker {
-            peer,
+            peer: Arc::clone(peer),
             shown: credentials.shown,
             is_proxied,
         };
@@ -177,7 +175,9 @@ impl Gateway {
         }
         let chosen = choose(table, address.service, exchange)?;
         within_limit(request, chosen.pool.service())?;
-        exchange.places = Some(self.admit(&chosen.offered, caller, address.tenant)?);
+        let offered = exchange.offered.as_ref();
+        let offered = offered.expect("what was chosen is of a service");
+        exchange.places = Some(self.admit(offered, caller, address.tenant)?);
         Ok(Directed::To(Direction {
             chosen,
             asker,
@@ -245,7 +245,6 @@ pub(super) fn choose(
     Ok(Chosen {
         pool,
         principal,
-        offered: Arc::clone(offered),
         edition: table.edition(),
     })
 }

@@ -1,24 +1,26 @@
 //! The record of one request: kept while it runs, written and counted when its answer has ended.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{Method, Version};
+use http::{Method, Request, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 
+use crate::gateway::Entrance;
 use crate::gateway::diagnosis::FaultReader;
 use crate::gateway::limits::Places;
 use crate::gateway::reply::Code;
 use crate::gateway::table::Offered;
 use crate::identity::finess::Finess;
-use crate::outbound::body::{Download, Progress};
+use crate::outbound::body::{Download, Progress, Upload};
 use crate::outbound::error::Error;
 use crate::outbound::lease::Origin;
 use crate::outbound::pool::Pool;
-use crate::telemetry::access::AccessLog;
 
 /// Who asked what of whom, under which certificate, and how it ended. Path, query, fields and bodies
 /// are not here: they may hold an INS number or a token.
@@ -28,8 +30,6 @@ pub struct Exchange {
     pub at: SystemTime,
     /// The same moment on the clock that measures.
     pub begun: Instant,
-    /// The listener's address.
-    pub listener: Arc<str>,
     /// The method.
     pub method: Method,
     /// The version that the application speaks.
@@ -98,25 +98,68 @@ pub(crate) struct Unanswered(Option<Record>);
 pub(crate) type Record = Box<Open>;
 
 /// A record that is not written yet.
-#[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) exchange: Exchange,
-    log: AccessLog,
+    /// What there is to send, as long as it has not left. Here it lies in one place, where it would be moved from one
+    /// future to the next.
+    pub(crate) unsent: Option<Request<Upload>>,
+    /// Its target as the application wrote it.
+    pub(crate) asked: Uri,
+    entrance: Arc<Entrance>,
+}
+
+/// Says nothing of what there is to send: tokens, and paths that may hold an INS number.
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Open")
+            .field("exchange", &self.exchange)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Open {
+    /// Takes a request whose head is as the service is to see it, but for where it goes.
+    pub(crate) fn take(
+        &mut self,
+        request: Request<Incoming>,
+        into: impl FnOnce(Incoming) -> Upload,
+    ) {
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.clear();
+        self.asked = std::mem::take(&mut parts.uri);
+        let upload = into(body);
+        self.exchange.upload = upload.progress().cloned();
+        self.unsent = Some(Request::from_parts(parts, upload));
+    }
+
+    fn write(&self, took: Duration) {
+        let Entrance {
+            gateway, listener, ..
+        } = &*self.entrance;
+        gateway.log.write(listener, &self.exchange, took);
+    }
 }
 
 impl Unanswered {
-    pub(crate) fn new(exchange: Exchange, log: AccessLog) -> Self {
-        Self(Some(Box::new(Open { exchange, log })))
+    pub(crate) fn new(exchange: Exchange, entrance: &Arc<Entrance>) -> Self {
+        Self(Some(Box::new(Open {
+            exchange,
+            unsent: None,
+            asked: Uri::default(),
+            entrance: Arc::clone(entrance),
+        })))
     }
 
-    pub(crate) fn exchange(&mut self) -> &mut Exchange {
-        let record = self.0.as_mut().expect("it is taken out with `self` only");
-        &mut record.exchange
+    pub(crate) fn record(&mut self) -> &mut Open {
+        self.0.as_mut().expect("it is taken out with `self` only")
     }
 
     /// There is an answer now, and the record goes with it.
     pub(crate) fn answered(mut self) -> Record {
-        self.0.take().expect("it is taken out with `self` only")
+        let mut record = self.0.take().expect("it is taken out with `self` only");
+        // What was not sent by now is not sent any more, and nobody is to go on uploading it.
+        record.unsent = None;
+        record
     }
 }
 
@@ -124,8 +167,7 @@ impl Drop for Unanswered {
     fn drop(&mut self) {
         if let Some(mut record) = self.0.take() {
             record.exchange.outcome = Outcome::Aborted;
-            let took = record.exchange.begun.elapsed();
-            record.log.write(&record.exchange, took);
+            record.write(record.exchange.begun.elapsed());
         }
     }
 }
@@ -182,7 +224,7 @@ impl Reply {
         {
             offered.metrics.answered(exchange.status, took);
         }
-        record.log.write(&record.exchange, took);
+        record.write(took);
     }
 }
 

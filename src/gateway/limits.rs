@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use super::Gateway;
 use super::caller::Known;
 use super::reply::{Code, Problem};
 use super::table::Offered;
+use super::{Entrance, Gateway};
 use crate::identity::finess::Finess;
 use crate::services::Service;
 
@@ -26,23 +26,46 @@ const PARTS: usize = 16;
 #[derive(Debug, Default)]
 pub struct Count(AtomicUsize);
 
+/// What a count is held by. Requests hold on to what is their worker's own, where there is such.
+trait Counts {
+    fn count(&self) -> &Count;
+}
+
+impl Counts for Arc<Count> {
+    fn count(&self) -> &Count {
+        self
+    }
+}
+
+impl Counts for Arc<Offered> {
+    fn count(&self) -> &Count {
+        &self.load.all
+    }
+}
+
+impl Counts for Arc<Entrance> {
+    fn count(&self) -> &Count {
+        &self.gateway.under_way
+    }
+}
+
 /// One of those that are counted, until it is dropped.
 #[derive(Debug)]
-struct Counted(Arc<Count>);
+struct Counted<C: Counts>(C);
 
-impl Count {
-    fn enter(self: &Arc<Self>, most: usize) -> Option<Counted> {
+impl<C: Counts> Counted<C> {
+    fn enter(by: C, most: usize) -> Option<Self> {
         // Counted before it is looked at, so that workers that meet here never have to try again; what is dropped at once
         // leaves its place, and may at worst have another refused that is at the limit too.
-        let counted = self.0.fetch_add(1, Ordering::Relaxed);
-        let place = Counted(Arc::clone(self));
+        let counted = by.count().0.fetch_add(1, Ordering::Relaxed);
+        let place = Self(by);
         (counted < most).then_some(place)
     }
 }
 
-impl Drop for Counted {
+impl<C: Counts> Drop for Counted<C> {
     fn drop(&mut self) {
-        (self.0).0.fetch_sub(1, Ordering::Relaxed);
+        self.0.count().0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -52,7 +75,7 @@ impl Drop for Counted {
 /// `pool.max_connections`.
 #[derive(Debug)]
 pub struct Load {
-    all: Arc<Count>,
+    all: Count,
     /// Those that have something under way, and no others.
     tenants: [Part; PARTS],
 }
@@ -66,7 +89,7 @@ struct Part(Mutex<FxHashMap<Finess, usize>>);
 impl Default for Load {
     fn default() -> Self {
         Self {
-            all: Arc::default(),
+            all: Count::default(),
             tenants: array::from_fn(|_| Part::default()),
         }
     }
@@ -75,7 +98,7 @@ impl Default for Load {
 /// A tenant's request, until it is dropped.
 #[derive(Debug)]
 struct CountedFor {
-    load: Arc<Load>,
+    offered: Arc<Offered>,
     tenant: Finess,
 }
 
@@ -86,39 +109,39 @@ impl Load {
         (self.tenants[part].0.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter_for(self: &Arc<Self>, tenant: Finess, most: usize) -> Option<CountedFor> {
+    /// Whether there was room for one more.
+    fn enter(&self, tenant: Finess, most: usize) -> bool {
         let mut part = self.part(tenant);
         let theirs = part.entry(tenant).or_insert(0);
-        if *theirs >= most {
-            return None;
+        let has_room = *theirs < most;
+        *theirs += usize::from(has_room);
+        has_room
+    }
+
+    fn leave(&self, tenant: Finess) {
+        let mut part = self.part(tenant);
+        if let Some(theirs) = part.get_mut(&tenant) {
+            *theirs -= 1;
+            if *theirs == 0 {
+                part.remove(&tenant);
+            }
         }
-        *theirs += 1;
-        Some(CountedFor {
-            load: Arc::clone(self),
-            tenant,
-        })
     }
 }
 
 impl Drop for CountedFor {
     fn drop(&mut self) {
-        let mut part = self.load.part(self.tenant);
-        if let Some(theirs) = part.get_mut(&self.tenant) {
-            *theirs -= 1;
-            if *theirs == 0 {
-                part.remove(&self.tenant);
-            }
-        }
+        self.offered.load.leave(self.tenant);
     }
 }
 
 /// A request's places, until its answer has ended.
 #[derive(Debug)]
 pub(crate) struct Places {
-    _of_caller: Option<Counted>,
+    _of_caller: Option<Counted<Arc<Count>>>,
     _of_tenant: Option<CountedFor>,
-    _of_service: Option<Counted>,
-    _of_all: Counted,
+    _of_service: Option<Counted<Arc<Offered>>>,
+    _of_all: Counted<Arc<Entrance>>,
 }
 
 impl Gateway {
@@ -126,14 +149,16 @@ impl Gateway {
     pub fn requests_under_way(&self) -> usize {
         self.under_way.0.load(Ordering::Relaxed)
     }
+}
 
+impl Entrance {
     /// Lets a request to a service through, unless too many are under way.
     ///
     /// # Errors
     /// Which limit it meets, and whose.
     pub(super) fn admit(
-        &self,
-        offered: &Offered,
+        self: &Arc<Self>,
+        offered: &Arc<Offered>,
         caller: Option<&Known>,
         tenant: Option<Finess>,
     ) -> Result<Places, Problem> {
@@ -145,9 +170,10 @@ impl Gateway {
         let most = service.limits.requests;
         let of_service = most.map(|most| of_service(offered, service, most));
         let of_service = of_service.transpose()?;
-        let of_all = (self.under_way.enter(self.requests)).ok_or_else(|| {
+        let most = self.gateway.requests;
+        let of_all = Counted::enter(Arc::clone(self), most).ok_or_else(|| {
             overloaded(
-                format!("{} requests are under way, in all", self.requests),
+                format!("{most} requests are under way, in all"),
                 "limits.requests sets how many may be",
             )
         })?;
@@ -163,11 +189,11 @@ impl Gateway {
     }
 }
 
-fn of_caller(caller: &Known) -> Result<Option<Counted>, Problem> {
+fn of_caller(caller: &Known) -> Result<Option<Counted<Arc<Count>>>, Problem> {
     let Some(most) = caller.requests else {
         return Ok(None);
     };
-    let counted = caller.under_way.enter(most).ok_or_else(|| {
+    let counted = Counted::enter(Arc::clone(&caller.under_way), most).ok_or_else(|| {
         overloaded(
             format!("the caller {} has {most} requests under way", caller.name),
             "`requests` of the caller sets how many it may have",
@@ -176,21 +202,33 @@ fn of_caller(caller: &Known) -> Result<Option<Counted>, Problem> {
     Ok(Some(counted))
 }
 
-fn of_tenant(offered: &Offered, service: &Service, tenant: Finess) -> Result<CountedFor, Problem> {
+fn of_tenant(
+    offered: &Arc<Offered>,
+    service: &Service,
+    tenant: Finess,
+) -> Result<CountedFor, Problem> {
     let most = service.limits.requests_per_tenant;
-    offered.load.enter_for(tenant, most).ok_or_else(|| {
-        overloaded(
+    if !offered.load.enter(tenant, most) {
+        return Err(overloaded(
             format!(
                 "{most} requests for {tenant} to {} are under way",
                 service.name
             ),
             "limits.requests_per_tenant of the service sets how many may be",
-        )
+        ));
+    }
+    Ok(CountedFor {
+        offered: Arc::clone(offered),
+        tenant,
     })
 }
 
-fn of_service(offered: &Offered, service: &Service, most: usize) -> Result<Counted, Problem> {
-    offered.load.all.enter(most).ok_or_else(|| {
+fn of_service(
+    offered: &Arc<Offered>,
+    service: &Service,
+    most: usize,
+) -> Result<Counted<Arc<Offered>>, Problem> {
+    Counted::enter(Arc::clone(offered), most).ok_or_else(|| {
         overloaded(
             format!("{most} requests to {} are under way", service.name),
             "limits.requests of the service sets how many may be",
@@ -210,21 +248,22 @@ mod tests {
     #[test]
     fn a_place_is_free_again_once_it_is_left() {
         let count = Arc::new(Count::default());
-        let first = count.enter(2).unwrap();
-        let _second = count.enter(2).unwrap();
-        assert!(count.enter(2).is_none());
-        assert!(count.enter(3).is_some(), "the limit is the asker's");
+        let enter = |most| Counted::enter(Arc::clone(&count), most);
+        let first = enter(2).unwrap();
+        let _second = enter(2).unwrap();
+        assert!(enter(2).is_none());
+        assert!(enter(3).is_some(), "the limit is the asker's");
         drop(first);
-        assert!(count.enter(2).is_some());
+        assert!(enter(2).is_some());
     }
 
     #[test]
     fn tenants_take_no_place_of_each_other_and_leave_nothing_behind() {
-        let load = Arc::new(Load::default());
+        let load = Load::default();
         let all = || (0..100).map(sample_finess);
-        let held: Vec<_> = all().map(|one| load.enter_for(one, 1).unwrap()).collect();
-        assert!(all().all(|one| load.enter_for(one, 1).is_none()));
-        drop(held);
+        assert!(all().all(|one| load.enter(one, 1)));
+        assert!(all().all(|one| !load.enter(one, 1)));
+        all().for_each(|one| load.leave(one));
         let parts = load.tenants.iter();
         assert_eq!(
             parts

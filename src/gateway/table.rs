@@ -29,12 +29,15 @@ use crate::identity::structure::StructureId;
 use crate::metrics::ServiceMetrics;
 use crate::outbound::pool::Pool;
 use crate::services::{Environment, InFlight, Service};
+use crate::share;
 
 /// An immutable view of all tenants and services. A change makes another and swaps it in whole.
 #[derive(Debug)]
 pub struct Table {
     edition: u64,
     services: Vec<Arc<Offered>>,
+    /// The same once more for each share of the threads, for requests to hold on to.
+    shares: [Box<[Arc<Offered>]>; share::COUNT],
     by_name: FxHashMap<Arc<str>, usize>,
     /// The structures that have certificates of their own, or pinned ones.
     tenants: FxHashMap<Finess, Slots>,

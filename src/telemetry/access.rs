@@ -7,10 +7,9 @@
 mod book;
 mod file;
 
-use std::cell::Cell;
 use std::io;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -24,6 +23,7 @@ use super::line::{self, Second};
 use crate::config;
 use crate::gateway::exchange::Exchange;
 use crate::metrics::Metrics;
+use crate::share;
 
 /// How long lines gather before they are written. Who follows the log hardly notices, and the writing thread is woken
 /// ten times a second, or as often as so many bytes come:
@@ -64,8 +64,8 @@ struct Desk {
 /// What gathers until it is written.
 #[derive(Default)]
 struct Trays {
-    /// Lines by thread, counted round: with as many workers as these, each has one for itself.
-    lines: [Tray; 32],
+    /// Lines by thread.
+    lines: [Tray; share::COUNT],
     /// Whether the writing thread was told that there are some.
     told: AtomicBool,
 }
@@ -96,13 +96,6 @@ enum Call {
     /// Everything so far is to be written when the sender hears back.
     Flush(SyncSender<()>),
 }
-
-thread_local! {
-    /// Which tray this thread uses.
-    static TRAY: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
-}
-
-static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 impl std::fmt::Debug for AccessLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -139,9 +132,10 @@ impl AccessLog {
     }
 
     /// Takes a finished record; drops and counts it when too many wait.
-    pub(crate) fn write(&self, exchange: &Exchange, took: Duration) {
+    /// `listener` is the listener's name as JSON has it.
+    pub(crate) fn write(&self, listener: &str, exchange: &Exchange, took: Duration) {
         if let Some(desk) = &self.0
-            && !desk.add(|lines, second| line::write(lines, second, exchange, took))
+            && !desk.add(|lines, second| line::write(lines, second, listener, exchange, took))
         {
             desk.dropped.increment(1);
         }
@@ -168,7 +162,7 @@ impl AccessLog {
 impl Desk {
     /// Has a line added, unless too much waits.
     fn add(&self, line: impl FnOnce(&mut Vec<u8>, &mut Second)) -> bool {
-        let tray = &self.trays.lines[TRAY.get() % self.trays.lines.len()];
+        let tray = &self.trays.lines[share::own()];
         let mut guard = tray.lines();
         let Lines { bytes, second } = &mut *guard;
         let before = bytes.len();

@@ -4,8 +4,9 @@ use std::process::Command;
 
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use relais::gateway::Entrance;
 use relais::gateway::caller::{TokenHash, new_token};
-use relais::inbound::peer::{Peer, Tunnel};
+use relais::inbound::peer::Tunnel;
 
 use super::*;
 
@@ -271,13 +272,13 @@ async fn a_tunnel_keeps_no_token() {
     let token = new_token().unwrap();
     let hash = TokenHash::of(token.as_bytes());
     let one = intercepting(&caller("dui", &format!("tokens = [\"{hash}\"]")));
-    let gateway = Arc::clone(&one.gateway.app.gateway);
+    let entrance = Entrance::new(&one.gateway.app.gateway, 0);
     let (application, server) = tokio::io::duplex(4096);
     let (kept, mut was_kept) = tokio::sync::mpsc::unbounded_channel();
     let service = hyper::service::service_fn(move |request| {
-        let (gateway, kept) = (Arc::clone(&gateway), kept.clone());
+        let (entrance, kept) = (Arc::clone(&entrance), kept.clone());
         async move {
-            let answer = gateway.handle(0, &Peer::default(), request).await;
+            let answer = entrance.handle(&Arc::default(), request).await;
             let tunnel = answer.extensions().get::<Arc<Tunnel>>();
             kept.send(format!("{:?}", tunnel.unwrap())).unwrap();
             Ok::<_, std::convert::Infallible>(answer)

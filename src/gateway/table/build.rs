@@ -147,6 +147,10 @@ impl Table {
             changes_at: changes_at(&generations, &terms.validity, now),
             holders: Holders::new(&generations, &registry),
             vendor: vec![Slot::Absent; services.len()].into(),
+            shares: std::array::from_fn(|_| {
+                let own = services.iter().map(|one| Offered::clone(one));
+                own.map(Arc::new).collect()
+            }),
             services,
             by_name,
             tenants: FxHashMap::default(),

@@ -7,6 +7,7 @@ use http::uri::Authority;
 use super::{Offered, Table};
 use crate::gateway::reply::{Code, Problem};
 use crate::services::{HTTPS, Service, Target};
+use crate::share;
 
 impl Table {
     /// How many tables were in use before it: each is made of the one that it follows. By the number a request knows the
@@ -15,7 +16,7 @@ impl Table {
         self.edition
     }
 
-    /// The service of this name.
+    /// The service of this name, as this worker's own requests hold on to it.
     ///
     /// # Errors
     /// When there is none.
@@ -32,7 +33,7 @@ impl Table {
                 "a service is served once the configuration has a [services.NAME] section for it",
             )
         })?;
-        Ok((index, &self.services[index]))
+        Ok((index, &self.shares[share::own()][index]))
     }
 
     /// What is offered under a name.
