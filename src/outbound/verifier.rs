@@ -3,6 +3,8 @@
 //! `webpki` checks the chain. It could check revocation too, but verifies the signature over a whole list of
 //! megabytes in every handshake; [`Revocations`] holds lists that were verified once.
 
+mod known;
+
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -15,6 +17,8 @@ use x509_parser::prelude::FromDer as _;
 use crate::identity::profile::name::rfc4514;
 use crate::identity::revocation::Revocations;
 
+use known::KnownChains;
+
 /// Verifies services' certificates under one trust policy. Never changed: a new list makes another, and with it TLS
 /// configurations whose sessions were all begun under that list.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub(crate) struct Verifier {
     chain: Arc<WebPkiServerVerifier>,
     /// None where the web's public authorities are believed: their lists are not for Relais to fetch.
     revocations: Option<Arc<Revocations>>,
+    /// Chains that need not be verified again. A verifier has its own, and one of other anchors knows nothing of them.
+    known: KnownChains,
 }
 
 impl Verifier {
@@ -32,6 +38,7 @@ impl Verifier {
         Self {
             chain: Arc::clone(chain),
             revocations: revocations.cloned(),
+            known: KnownChains::default(),
         }
     }
 
@@ -93,15 +100,18 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self.chain.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        )?;
+        if !(self.known).has(end_entity, intermediates, server_name, now) {
+            self.chain.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            )?;
+            self.known.add(end_entity, intermediates, server_name);
+        }
         self.check_revocation(end_entity, intermediates, now)?;
-        Ok(verified)
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -126,3 +136,6 @@ impl ServerCertVerifier for Verifier {
         self.chain.supported_verify_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;
