@@ -54,7 +54,7 @@ const H2_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * STREAMS_MAX as u32;
 /// How often a silent HTTP/2 connection with streams in flight is asked whether it is still there.
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
 
-/// An HTTP/1.1 connection that nobody else uses.
+/// An HTTP/1.1 connection that nobody else uses. In a box, because each request has it moved from hand to hand.
 #[derive(Debug)]
 pub(crate) struct H1 {
     pub(crate) sender: http1::SendRequest<Upload>,
@@ -117,7 +117,7 @@ impl Worker {
 }
 
 /// Speaks HTTP/1.1 on a fresh wire.
-pub(crate) async fn open_h1(wire: Wire, cut_off: watch::Receiver<bool>) -> Result<H1, Error> {
+pub(crate) async fn open_h1(wire: Wire, cut_off: watch::Receiver<bool>) -> Result<Box<H1>, Error> {
     speak_h1(Box::new(wire), Instant::now(), Worker::current(), cut_off).await
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn wake_h1(
     opened: Instant,
     worker: Worker,
     cut_off: watch::Receiver<bool>,
-) -> Option<H1> {
+) -> Option<Box<H1>> {
     let spoken = pin!(speak_h1(wire, opened, worker, cut_off));
     // HTTP/1.1 begins with a request, so there is nothing to wait for.
     match spoken.poll(&mut Context::from_waker(Waker::noop())) {
@@ -141,7 +141,7 @@ async fn speak_h1(
     opened: Instant,
     worker: Worker,
     cut_off: watch::Receiver<bool>,
-) -> Result<H1, Error> {
+) -> Result<Box<H1>, Error> {
     let (lent, berth) = Lent::new(wire);
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(RESPONSE_HEAD_MAX)
@@ -165,14 +165,14 @@ async fn speak_h1(
             Poll::Pending => Pin::new(&mut cut).poll(cx),
         }
     }));
-    Ok(H1 {
+    Ok(Box::new(H1 {
         sender,
         opened,
         alarm: None,
         task: task.abort_handle(),
         berth,
         worker,
-    })
+    }))
 }
 
 impl H1 {
@@ -183,7 +183,7 @@ impl H1 {
 
     /// Closes the connection in the middle of a request. Left to itself it would go on writing for as long as the
     /// service does not take what is left. What was upgraded is no longer its own and stays.
-    pub(crate) fn cut(self) {
+    pub(crate) fn cut(&self) {
         self.task.abort();
     }
 }

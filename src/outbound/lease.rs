@@ -27,7 +27,7 @@ pub struct Lease {
 
 #[derive(Debug)]
 enum Line {
-    H1(H1),
+    H1(Box<H1>),
     H2(Stream),
 }
 
@@ -63,7 +63,7 @@ impl From<Handshake> for Origin {
 }
 
 impl Lease {
-    pub(crate) fn h1(pool: Arc<Pool>, connection: H1, origin: Origin) -> Self {
+    pub(crate) fn h1(pool: Arc<Pool>, connection: Box<H1>, origin: Origin) -> Self {
         Self {
             pool,
             line: Some(Line::H1(connection)),

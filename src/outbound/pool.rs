@@ -337,7 +337,7 @@ impl Pool {
     }
 
     /// Takes an HTTP/1.1 connection back once its answer was read.
-    pub(crate) fn give_back(self: &Arc<Self>, h1: H1) {
+    pub(crate) fn give_back(self: &Arc<Self>, h1: Box<H1>) {
         if !connection::is_between_requests(&h1) && !h1.sender.is_closed() {
             // The answer came before the request was all sent, or the connection has yet to notice that both ended.
             tokio::spawn(Arc::clone(self).take_back(h1));
@@ -347,7 +347,7 @@ impl Pool {
     }
 
     /// The same, done only when the connection lies ready.
-    pub(crate) async fn take_back(self: Arc<Self>, mut h1: H1) {
+    pub(crate) async fn take_back(self: Arc<Self>, mut h1: Box<H1>) {
         // What is left of a request that has its answer is not waited for longer than for a piece of one that has none.
         if connection::ready(&mut h1, self.service.timeouts.body).await {
             self.keep(h1);
@@ -356,7 +356,7 @@ impl Pool {
         }
     }
 
-    fn keep(&self, h1: H1) {
+    fn keep(&self, h1: Box<H1>) {
         let now = Instant::now();
         let Some(active) = self.used() else {
             return;

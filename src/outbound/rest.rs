@@ -26,7 +26,7 @@ pub(crate) const RESTS_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Kept {
     /// Ready to be written to.
-    Awake(H1),
+    Awake(Box<H1>),
     /// To be woken first.
     Resting(Resting),
 }
@@ -98,7 +98,7 @@ impl Kept {
     }
 
     /// Makes it ready; nothing, if it closed meanwhile or is just being put to rest.
-    pub(crate) fn wake(self, cut_off: impl FnOnce() -> watch::Receiver<bool>) -> Option<H1> {
+    pub(crate) fn wake(self, cut_off: impl FnOnce() -> watch::Receiver<bool>) -> Option<Box<H1>> {
         match self {
             Self::Awake(h1) => Some(h1),
             Self::Resting(resting) => resting.wake(cut_off()),
@@ -127,7 +127,7 @@ impl Resting {
         }
     }
 
-    fn wake(self, cut_off: watch::Receiver<bool>) -> Option<H1> {
+    fn wake(self, cut_off: watch::Receiver<bool>) -> Option<Box<H1>> {
         let wire = self.berth.lock().take()?;
         connection::wake_h1(wire, self.opened, self.worker, cut_off)
     }

@@ -141,7 +141,7 @@ impl Pool {
 
     /// The most recently used of this worker's idle connections, or one of another's: a handshake costs a
     /// thousand times the wake-up that crossing threads does.
-    fn idle_h1(&self, active: &Active) -> Option<H1> {
+    fn idle_h1(&self, active: &Active) -> Option<Box<H1>> {
         let now = Instant::now();
         loop {
             let idle = active.idle.take(WORKER.get(), |idle| {
