@@ -1,6 +1,6 @@
 //! Who, for what: from a request as it arrived to the service's answer.
 //!
-//! [`Gateway::handle`] reads as the specification. What it refuses, and how the refusal reads, is in [`reply`].
+//! [`Entrance::take`] and [`Taken::answer`] read as the specification. What it refuses, and how the refusal reads, is in [`reply`].
 
 pub mod address;
 pub mod caller;
@@ -18,6 +18,7 @@ pub mod reply;
 pub mod table;
 mod tunnel;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -99,6 +100,36 @@ struct Departure {
     application: Option<OnUpgrade>,
 }
 
+/// A request that has no answer yet.
+pub struct Taken {
+    entrance: Arc<Entrance>,
+    departing: Result<Departing, Problem>,
+    unanswered: Unanswered,
+}
+
+impl fmt::Debug for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Taken").finish_non_exhaustive()
+    }
+}
+
+impl Taken {
+    /// Answers it: never fails, because what goes wrong has an answer too.
+    pub async fn answer(self) -> Response<Reply> {
+        let Self {
+            entrance,
+            departing,
+            mut unanswered,
+        } = self;
+        let answer = match departing {
+            Ok(Departing::To(departure)) => entrance.forward(departure, unanswered.record()).await,
+            Ok(Departing::Own(response)) => Ok(Answer::Own(response)),
+            Err(problem) => Err(problem),
+        };
+        entrance.gateway.reply(answer, unanswered)
+    }
+}
+
 /// What came of a look at a request.
 enum Departing {
     To(Departure),
@@ -136,32 +167,20 @@ impl Entrance {
         })
     }
 
-    /// Answers one request from `peer`: never fails, because what goes wrong has an answer too.
-    pub fn handle(
-        self: &Arc<Self>,
-        peer: &Arc<Peer>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Reply>> + use<> {
+    /// Takes a request from `peer` as far as nothing has to be waited for. That is done before there is a future, which
+    /// would hold, and be moved about with, all that is only passed on by it.
+    pub fn take(self: &Arc<Self>, peer: &Arc<Peer>, request: Request<Incoming>) -> Taken {
         let mut unanswered = Unanswered::new(begin(&request), self);
         let record = unanswered.record();
-        // Before there is a future, which would hold what is only passed on by this.
-        let departing = match self.look(peer, &request, &mut record.exchange) {
-            Ok(Directed::To(direction)) => {
-                Ok(Departing::To(self.prepare(request, direction, record)))
-            }
-            Ok(Directed::Own(response)) => Ok(Departing::Own(response)),
-            Err(problem) => Err(problem),
-        };
-        let entrance = Arc::clone(self);
-        async move {
-            let answer = match departing {
-                Ok(Departing::To(departure)) => {
-                    entrance.forward(departure, unanswered.record()).await
-                }
-                Ok(Departing::Own(response)) => Ok(Answer::Own(response)),
-                Err(problem) => Err(problem),
-            };
-            entrance.gateway.reply(answer, unanswered)
+        let directed = self.look(peer, &request, &mut record.exchange);
+        let departing = directed.map(|directed| match directed {
+            Directed::To(direction) => Departing::To(self.prepare(request, direction, record)),
+            Directed::Own(response) => Departing::Own(response),
+        });
+        Taken {
+            entrance: Arc::clone(self),
+            departing,
+            unanswered,
         }
     }
 

@@ -68,18 +68,19 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Answers requests. One is made for each listener.
 pub trait Answer: Clone + Send + Sync + 'static {
+    /// A request that has no answer yet.
+    type Taken: Send + 'static;
+
     /// What answers consist of.
     type Body: Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + Send
         + 'static;
 
-    /// Answers one request that came from there. The future borrows nothing, so that no request is moved into it that
-    /// is only passed on.
-    fn answer(
-        &self,
-        peer: &Arc<Peer>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Self::Body>> + Send + use<Self>;
+    /// Takes a request that came from there, as far as nothing has to be waited for.
+    fn take(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Self::Taken;
+
+    /// Answers it.
+    fn answer(taken: Self::Taken) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
 /// A worker's share of a listener.
@@ -328,9 +329,9 @@ impl<A: Answer> Connections<A> {
             let asks_to_leave = heads::asks_to_leave(&request);
             let tunnel =
                 (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
-            let answering = shared.0.answer.answer(&shared.1, request);
+            let taken = shared.0.answer.take(&shared.1, request);
             async move {
-                let mut response = answering.await;
+                let mut response = A::answer(taken).await;
                 let (connections, peer, held) = &*shared;
                 if let Some(upgrade) = tunnel
                     && connections.intercept(upgrade, (peer, held), &response)

@@ -11,7 +11,7 @@ use crate::config::{ListenAddress, Listener, ListenerTls};
 use crate::gateway::address::Bound as Binding;
 use crate::gateway::exchange::Reply;
 use crate::gateway::guard::Hosts;
-use crate::gateway::{Door, Entrance};
+use crate::gateway::{Door, Entrance, Taken};
 use crate::inbound::Answer;
 use crate::inbound::inherited::Inherited;
 use crate::inbound::listener::{self, BindError, SocketFile};
@@ -34,14 +34,15 @@ pub(super) struct Opened {
 }
 
 impl Answer for Arc<Entrance> {
+    type Taken = Taken;
     type Body = Reply;
 
-    fn answer(
-        &self,
-        peer: &Arc<Peer>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Reply>> + Send + use<> {
-        self.handle(peer, request)
+    fn take(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Taken {
+        Entrance::take(self, peer, request)
+    }
+
+    fn answer(taken: Taken) -> impl Future<Output = Response<Reply>> + Send {
+        taken.answer()
     }
 }
 

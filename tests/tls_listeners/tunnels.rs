@@ -278,7 +278,7 @@ async fn a_tunnel_keeps_no_token() {
     let service = hyper::service::service_fn(move |request| {
         let (entrance, kept) = (Arc::clone(&entrance), kept.clone());
         async move {
-            let answer = entrance.handle(&Arc::default(), request).await;
+            let answer = entrance.take(&Arc::default(), request).answer().await;
             let tunnel = answer.extensions().get::<Arc<Tunnel>>();
             kept.send(format!("{:?}", tunnel.unwrap())).unwrap();
             Ok::<_, std::convert::Infallible>(answer)
