@@ -141,17 +141,13 @@ pub(crate) struct FaultReader {
 impl FaultReader {
     /// A reader for an answer that may be a SOAP fault; nothing for any other.
     pub(crate) fn of<B>(response: &Response<B>, diagnosis: &Arc<Diagnosis>) -> Option<Self> {
-        let is_xml = || {
-            let content_type = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
-            Some(content_type.contains("xml"))
-        };
-        // What is compressed is not opened for this.
-        let is_encoded = response.headers().contains_key(CONTENT_ENCODING);
-        let is_fault = response.status() == StatusCode::INTERNAL_SERVER_ERROR && !is_encoded;
-        if !is_fault || is_xml() != Some(true) {
+        if response.status() != StatusCode::INTERNAL_SERVER_ERROR {
             return None;
         }
-        Some(Self {
+        let content_type = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+        // What is compressed is not opened for this.
+        let is_encoded = response.headers().contains_key(CONTENT_ENCODING);
+        (content_type.contains("xml") && !is_encoded).then(|| Self {
             diagnosis: Arc::clone(diagnosis),
             tail: Vec::new(),
             left: READ_OF_A_FAULT,
