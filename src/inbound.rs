@@ -322,12 +322,29 @@ impl<A: Answer> Connections<A> {
         held: Held,
     ) -> impl Future<Output = ()> + use<A> {
         let stream = Patient::new(stream, self.inbound.head_timeout);
-        let open = Arc::new(Open {
-            connections: Arc::clone(self),
-            peer: Arc::new(peer),
-            held,
+        let shared = Arc::new((Arc::clone(self), Arc::new(peer), held));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let shared = Arc::clone(&shared);
+            let version = request.version();
+            let asks_to_leave = heads::asks_to_leave(&request);
+            let tunnel =
+                (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+            let taken = shared.0.answer.take(&shared.1, request);
+            async move {
+                let mut response = A::answer(taken).await;
+                let (connections, peer, held) = &*shared;
+                if let Some(upgrade) = tunnel
+                    && connections.intercept(upgrade, (peer, held), &response)
+                {
+                    return Ok(response);
+                }
+                // It changes once. To look at what it says would take a lock.
+                if asks_to_leave || connections.leaving.has_changed().unwrap_or(true) {
+                    say_goodbye(version, &mut response);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
-        let service = service_fn(move |request| open.take(request).answer());
         let mut http = self.http.clone();
         http.http1().timer(OneAlarm::default());
         let connection = http
@@ -352,60 +369,6 @@ impl<A: Answer> Connections<A> {
                 tracing::debug!(error, "a connection from an application ended early");
             }
         }
-    }
-}
-
-/// A connection on which requests come.
-struct Open<A> {
-    connections: Arc<Connections<A>>,
-    peer: Arc<Peer>,
-    held: Held,
-}
-
-/// A request that has no answer yet.
-struct Begun<A: Answer> {
-    open: Arc<Open<A>>,
-    version: Version,
-    asks_to_leave: bool,
-    /// What becomes of the connection, where it is to lead into a tunnel.
-    tunnel: Option<OnUpgrade>,
-    taken: A::Taken,
-}
-
-impl<A: Answer> Open<A> {
-    /// Takes a request.
-    // Apart from the future of its answer: that one has two kilobytes, which are copied unless it is made where it is to
-    // lie, and it is only made there if little is done there.
-    #[inline(never)]
-    fn take(self: &Arc<Self>, mut request: Request<Incoming>) -> Begun<A> {
-        Begun {
-            open: Arc::clone(self),
-            version: request.version(),
-            asks_to_leave: heads::asks_to_leave(&request),
-            tunnel: (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request)),
-            taken: self.connections.answer.take(&self.peer, request),
-        }
-    }
-}
-
-impl<A: Answer> Begun<A> {
-    async fn answer(self) -> Result<Response<A::Body>, Infallible> {
-        let mut response = A::answer(self.taken).await;
-        let Open {
-            connections,
-            peer,
-            held,
-        } = &*self.open;
-        if let Some(upgrade) = self.tunnel
-            && connections.intercept(upgrade, (peer, held), &response)
-        {
-            return Ok(response);
-        }
-        // It changes once. To look at what it says would take a lock.
-        if self.asks_to_leave || connections.leaving.has_changed().unwrap_or(true) {
-            say_goodbye(self.version, &mut response);
-        }
-        Ok(response)
     }
 }
 
