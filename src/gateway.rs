@@ -74,6 +74,7 @@ pub struct Gateway {
 /// One worker's way into the gateway by one listener. No worker shares it with another, since all requests hold on to
 /// theirs: what several workers count in one place, they wait for each other to count.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Entrance {
     /// What is behind it.
     pub gateway: Arc<Gateway>,
@@ -158,12 +159,12 @@ pub struct Door {
 impl Entrance {
     /// The way in by one of the table's doors.
     pub fn new(gateway: &Arc<Gateway>, door: usize) -> Arc<Self> {
-        let listener = serde_json::to_string(&*gateway.table.load().doors()[door].name)
-            .expect("a text has a form in JSON");
+        // The path of a socket may need an escape.
+        let listener = serde_json::to_string(&*gateway.table.load().doors()[door].name);
         Arc::new(Self {
             gateway: Arc::clone(gateway),
             door,
-            listener: listener.into(),
+            listener: listener.expect("a text has a form in JSON").into(),
         })
     }
 
@@ -172,11 +173,19 @@ impl Entrance {
     pub fn take(self: &Arc<Self>, peer: &Arc<Peer>, request: Request<Incoming>) -> Taken {
         let mut unanswered = Unanswered::new(begin(&request), self);
         let record = unanswered.record();
-        let directed = self.look(peer, &request, &mut record.exchange);
-        let departing = directed.map(|directed| match directed {
-            Directed::To(direction) => Departing::To(self.prepare(request, direction, record)),
-            Directed::Own(response) => Departing::Own(response),
-        });
+        let departing = match self.look(peer, &request, &mut record.exchange) {
+            Ok(Directed::To(direction)) => {
+                Ok(Departing::To(self.prepare(request, direction, record)))
+            }
+            Ok(Directed::Own(response)) => {
+                record.unwanted = Some(request.into_body());
+                Ok(Departing::Own(response))
+            }
+            Err(problem) => {
+                record.unwanted = Some(request.into_body());
+                Err(problem)
+            }
+        };
         Taken {
             entrance: Arc::clone(self),
             departing,

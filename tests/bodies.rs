@@ -326,3 +326,48 @@ async fn an_answer_streams_piece_by_piece() {
     let frame = within(body.frame()).await.unwrap().unwrap();
     assert_eq!(frame.into_data().unwrap(), "first");
 }
+
+/// Reads a chunked request, answers it `late` after its end, and does not answer the next.
+async fn answer_late(mut connection: Connection, late: Duration) {
+    for is_answered in [true, false] {
+        connection.head().await;
+        let mut read = Vec::new();
+        while !read.ends_with(b"0\r\n\r\n") {
+            if connection.stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        if is_answered {
+            tokio::time::sleep(late).await;
+            connection.answer("ok").await;
+        }
+    }
+    connection.rest().await;
+}
+
+#[tokio::test]
+async fn the_time_of_an_answer_begins_when_the_body_has_gone_however_long_that_took() {
+    const CHUNKED: &str = "transfer-encoding: chunked";
+    // The shorter of both times is what is waited for too briefly if it is taken for the other.
+    for (body, response, pieces, between, late) in
+        [(10_000, 1_000, 5, 400, 500), (400, 10_000, 5, 200, 1_200)]
+    {
+        let timeouts =
+            format!("timeouts.body = \"{body}ms\"\ntimeouts.response = \"{response}ms\"");
+        let late = Duration::from_millis(late);
+        let (gateway, _upstream) = in_front_of(&Tls::default(), &timeouts, move |connection, _| {
+            answer_late(connection, late)
+        });
+        let mut raw = gateway.raw().await;
+        for status in [200, 504] {
+            raw.write(gateway.post_bytes("/up/x", CHUNKED)).await;
+            for _ in 0..pieces {
+                raw.write("5\r\nwords\r\n").await;
+                tokio::time::sleep(Duration::from_millis(between)).await;
+            }
+            raw.write("0\r\n\r\n").await;
+            let answer = within(raw.answer(false)).await.unwrap();
+            assert_eq!(answer.status, status, "{timeouts}: {}", answer.head);
+        }
+    }
+}

@@ -460,3 +460,23 @@ async fn a_head_that_is_too_large_is_refused_with_431() {
     );
     nothing_reached_a_service(&gateway);
 }
+
+#[tokio::test]
+async fn a_refused_body_that_has_come_costs_its_application_no_connection() {
+    let gateway = start(1, &SERVICES, "");
+    let mut raw = gateway.raw().await;
+    for framing in ["transfer-encoding: chunked", "content-length: 5"] {
+        let body = match framing.starts_with("transfer") {
+            true => "5\r\nwords\r\n0\r\n\r\n",
+            false => "words",
+        };
+        for _ in 0..3 {
+            raw.write(gateway.post_bytes("/nothing/x", framing) + body)
+                .await;
+            let answer = raw.answer(false).await.unwrap();
+            assert_eq!(answer.status, 404, "{framing}: {}", answer.head);
+        }
+    }
+    raw.write(gateway.get_bytes("/dmp/x")).await;
+    assert_eq!(raw.answer(false).await.unwrap().status, 200);
+}

@@ -105,6 +105,9 @@ pub(crate) struct Open {
     pub(crate) unsent: Option<Request<Upload>>,
     /// Its target as the application wrote it.
     pub(crate) asked: Uri,
+    /// The body of a request that is not sent. Let go before there is an answer, it would cost an application over
+    /// HTTP/1.1 its connection: hyper would give up reading what is still to come of it.
+    pub(crate) unwanted: Option<Incoming>,
     entrance: Arc<Entrance>,
 }
 
@@ -146,6 +149,7 @@ impl Unanswered {
             exchange,
             unsent: None,
             asked: Uri::default(),
+            unwanted: None,
             entrance: Arc::clone(entrance),
         })))
     }
@@ -157,8 +161,11 @@ impl Unanswered {
     /// There is an answer now, and the record goes with it.
     pub(crate) fn answered(mut self) -> Record {
         let mut record = self.0.take().expect("it is taken out with `self` only");
-        // What was not sent by now is not sent any more, and nobody is to go on uploading it.
+        // What was not sent by now is not sent any more, and nobody is to go on uploading it. Nor is the head kept for as
+        // long as the answer takes.
         record.unsent = None;
+        record.unwanted = None;
+        record.asked = Uri::default();
         record
     }
 }

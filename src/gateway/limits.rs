@@ -22,8 +22,10 @@ use crate::services::Service;
 /// meet, and the lock is held for a look-up.
 const PARTS: usize = 16;
 
-/// How many requests are under way. The limit is whoever's who asks: it may change while they are.
+/// How many requests are under way. The limit is whoever's who asks: it may change while they are. All workers count here,
+/// so nothing else is on its lines of the processor's cache.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct Count(AtomicUsize);
 
 /// What a count is held by. Requests hold on to what is their worker's own, where there is such.
@@ -80,10 +82,9 @@ pub struct Load {
     tenants: [Part; PARTS],
 }
 
-/// On a cache line of its own (64 bytes on the processors of servers), so that workers that count different tenants do
-/// not slow each other down.
+/// On cache lines of its own, so that workers that count different tenants do not slow each other down.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(align(128))]
 struct Part(Mutex<FxHashMap<Finess, usize>>);
 
 impl Default for Load {

@@ -108,7 +108,7 @@ impl ServerCertVerifier for Verifier {
                 ocsp_response,
                 now,
             )?;
-            self.known.add(end_entity, intermediates, server_name);
+            (self.known).add(end_entity, intermediates, server_name, now);
         }
         self.check_revocation(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())

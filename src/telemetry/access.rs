@@ -72,7 +72,7 @@ struct Trays {
 
 /// Alone on a line of the processor's cache, or workers would slow each other down although they share nothing.
 #[derive(Default)]
-#[repr(align(64))]
+#[repr(align(128))]
 struct Tray(Mutex<Lines>);
 
 #[derive(Default)]

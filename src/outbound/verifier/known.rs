@@ -43,21 +43,25 @@ impl KnownChains {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> bool {
-        let now = now.as_secs().cast_signed();
-        self.kept().iter().any(|known| {
-            known.leaf == *leaf
-                && known.intermediates == intermediates
-                && known.name == *name
-                && (known.from..=known.to).contains(&now)
-        })
+        let mut kept = self.kept();
+        let is_it = |known: &Known| {
+            known.leaf == *leaf && known.intermediates == intermediates && known.name == *name
+        };
+        let Some(at) = kept.iter().position(is_it) else {
+            return false;
+        };
+        // What is used stays.
+        kept.swap(0, at);
+        (kept[0].from..=kept[0].to).contains(&seconds(now))
     }
 
-    /// Takes down a chain that was verified.
+    /// Takes down a chain that was verified now.
     pub(super) fn add(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
+        now: UnixTime,
     ) {
         let (mut from, mut to) = (i64::MIN, i64::MAX);
         for der in intermediates.iter().chain([leaf]) {
@@ -68,17 +72,24 @@ impl KnownChains {
             from = from.max(certificate.validity().not_before.timestamp());
             to = to.min(certificate.validity().not_after.timestamp());
         }
-        let mut kept = self.kept();
-        kept.truncate(KEPT - 1);
-        kept.push_front(Known {
+        // It may be out of its time, too; or another handshake was here before.
+        if !(from..=to).contains(&seconds(now)) || self.has(leaf, intermediates, name, now) {
+            return;
+        }
+        let intermediates = intermediates.iter().map(|der| der.clone().into_owned());
+        let known = Known {
             name: name.to_owned(),
             leaf: leaf.clone().into_owned(),
-            intermediates: intermediates
-                .iter()
-                .map(|der| der.clone().into_owned())
-                .collect(),
+            intermediates: intermediates.collect(),
             from,
             to,
-        });
+        };
+        let mut kept = self.kept();
+        kept.truncate(KEPT - 1);
+        kept.push_front(known);
     }
+}
+
+fn seconds(time: UnixTime) -> i64 {
+    time.as_secs().cast_signed()
 }
