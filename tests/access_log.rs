@@ -14,7 +14,9 @@ use bytes::Bytes;
 use http::Request;
 use relais::gateway::caller::{TokenHash, new_token};
 use relais::simulator::site::Stand;
+use support::raw::Raw;
 use support::{Client, DEADLINE, TestGateway, eventually, start, start_on, within};
+use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 /// How often the log is rotated under load.
@@ -209,4 +211,21 @@ async fn refusals_are_on_record_with_who_and_what_is_known() {
         // Nothing that was sent to be recognised by.
         assert!(!line.to_string().contains("relais_"), "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_socket_of_any_name_leaves_a_line_that_can_be_read() {
+    let name = "re\"lais\\é.sock";
+    let (gateway, socket) = start_on(1, &[Stand::new("dmp")], |site, text| {
+        let listener = "unix:re\\\"lais\\\\é.sock";
+        *text = text.replacen("127.0.0.1:0", listener, 1);
+        site.directory.join(name)
+    });
+    let mut raw = Raw::over(within(UnixStream::connect(socket)).await.unwrap());
+    raw.write(gateway.get_bytes("/dmp/x")).await;
+    assert_eq!(raw.answer(false).await.unwrap().status, 200);
+    drop(raw);
+    eventually("there is a line", || !gateway.log().is_empty()).await;
+    let listener = gateway.log()[0]["listener"].as_str().unwrap().to_owned();
+    assert!(listener.ends_with(name), "{listener}");
 }
