@@ -147,7 +147,7 @@ fn kind(profile: &Profile) -> (Option<&StructureId>, Option<Environment>, Option
 }
 
 /// A service with what all its requests share. On lines of the processor's cache of its own, with its reference count:
-/// see [`share`].
+/// see `share`.
 #[derive(Clone, Debug)]
 #[repr(align(128))]
 pub struct Offered {

@@ -174,22 +174,23 @@ mod tests {
         let mut text = String::new();
         metrics.render_duration(&mut text, "took", "dmp").unwrap();
         metrics.render_overhead(&mut text, "own", "dmp").unwrap();
-        for line in [
+        for (series, count) in [
             // A bound is within its bucket.
-            r#"took_bucket{service="dmp",le="0.0005"} 64"#,
-            r#"took_bucket{service="dmp",le="60"} 64"#,
-            r#"took_bucket{service="dmp",le="+Inf"} 128"#,
-            r#"took_count{service="dmp"} 128"#,
-            r#"own_bucket{service="dmp",le="0.000005"} 0"#,
-            r#"own_bucket{service="dmp",le="0.00001"} 64"#,
-            r#"own_count{service="dmp"} 64"#,
+            (r#"took_bucket{service="dmp",le="0.0005"}"#, all),
+            (r#"took_bucket{service="dmp",le="60"}"#, all),
+            (r#"took_bucket{service="dmp",le="+Inf"}"#, 2 * all),
+            (r#"took_count{service="dmp"}"#, 2 * all),
+            (r#"own_bucket{service="dmp",le="0.000005"}"#, 0),
+            (r#"own_bucket{service="dmp",le="0.00001"}"#, all),
+            (r#"own_count{service="dmp"}"#, all),
         ] {
+            let line = format!("{series} {count}");
             assert!(text.lines().any(|one| one == line), "{line} in {text}");
         }
         let sum = text
             .lines()
             .find_map(|line| line.strip_prefix("took_sum{service=\"dmp\"} "));
         let sum: f64 = sum.unwrap().parse().unwrap();
-        assert!((sum - 64.0 * 61.0005).abs() < 1e-6, "{sum}");
+        assert!((sum - all as f64 * 61.0005).abs() < 1e-6, "{sum}");
     }
 }

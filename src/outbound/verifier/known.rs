@@ -13,7 +13,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-/// Chains kept for each trust policy, the latest: services have one, or two while theirs is being renewed. Some 5 KiB each.
+/// Chains kept for each trust policy, those that were used last: services have one, or two while theirs is being renewed.
+/// Some 5 KiB each.
 const KEPT: usize = 16;
 
 /// What was verified under one set of anchors.
@@ -30,6 +31,17 @@ struct Known {
     to: i64,
 }
 
+impl Known {
+    fn is(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+    ) -> bool {
+        self.leaf == *leaf && self.intermediates == intermediates && self.name == *name
+    }
+}
+
 impl KnownChains {
     fn kept(&self) -> MutexGuard<'_, VecDeque<Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,15 +56,13 @@ impl KnownChains {
         now: UnixTime,
     ) -> bool {
         let mut kept = self.kept();
-        let is_it = |known: &Known| {
-            known.leaf == *leaf && known.intermediates == intermediates && known.name == *name
-        };
-        let Some(at) = kept.iter().position(is_it) else {
+        let found = (kept.iter()).position(|known| known.is(leaf, intermediates, name));
+        let Some(known) = found.and_then(|at| kept.remove(at)) else {
             return false;
         };
-        // What is used stays.
-        kept.swap(0, at);
-        (kept[0].from..=kept[0].to).contains(&seconds(now))
+        let is_in_time = (known.from..=known.to).contains(&seconds(now));
+        kept.push_front(known);
+        is_in_time
     }
 
     /// Takes down a chain that was verified now.
@@ -72,19 +82,21 @@ impl KnownChains {
             from = from.max(certificate.validity().not_before.timestamp());
             to = to.min(certificate.validity().not_after.timestamp());
         }
-        // It may be out of its time, too; or another handshake was here before.
-        if !(from..=to).contains(&seconds(now)) || self.has(leaf, intermediates, name, now) {
+        // It may be out of its time, too.
+        if !(from..=to).contains(&seconds(now)) {
             return;
         }
-        let intermediates = intermediates.iter().map(|der| der.clone().into_owned());
+        let owned = intermediates.iter().map(|der| der.clone().into_owned());
         let known = Known {
             name: name.to_owned(),
             leaf: leaf.clone().into_owned(),
-            intermediates: intermediates.collect(),
+            intermediates: owned.collect(),
             from,
             to,
         };
         let mut kept = self.kept();
+        // Another handshake may have been here before.
+        kept.retain(|known| !known.is(leaf, intermediates, name));
         kept.truncate(KEPT - 1);
         kept.push_front(known);
     }

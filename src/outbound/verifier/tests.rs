@@ -90,6 +90,8 @@ fn chains_that_come_and_go_are_forgotten() {
     for leaf in &leaves {
         assert_eq!(says(&verifier, leaf, &chain, "dmp.example", now()), Ok(()));
         assert!(verifier.known.has(leaf, &chain, &name, at));
+        // What is used goes on being known.
+        assert!(verifier.known.has(&leaves[0], &chain, &name, at));
     }
     let known = |leaf: &&CertificateDer<'static>| verifier.known.has(leaf, &chain, &name, at);
     assert!(leaves.iter().filter(known).count() < 20);
